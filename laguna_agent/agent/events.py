@@ -1,0 +1,156 @@
+"""The event stream: the one contract between the core and every face.
+
+`Session.prompt()` yields these in order; the terminal draws them, `run --output stream-json` prints each as a JSON line
+(`type` is the tag), the ACP face turns them into `session/update`. They are wire-neutral and hold no wall-clock time
+and no random identifier of their own, so a replayed run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from laguna_agent.messages import ContentBlock, FileDiff, Location, PlanEntry, ToolKind
+
+ToolStatus = Literal["pending", "in_progress", "completed", "failed"]
+StopReason = Literal["end_turn", "max_tokens", "max_turn_requests", "refusal", "cancelled", "error"]
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
+    """Base of all events."""
+
+
+class TurnStarted(Event, frozen=True, tag="turn_started"):
+    """A prompt was taken; `turn` counts prompts of the session from 1."""
+
+    turn: int
+    session_id: str
+    model: str
+
+
+class TextDelta(Event, frozen=True, tag="text_delta"):
+    """A piece of the model's answer."""
+
+    text: str
+
+
+class ThoughtDelta(Event, frozen=True, tag="thought_delta"):
+    """A piece of the model's reasoning."""
+
+    text: str
+
+
+class ToolCallStarted(Event, frozen=True, tag="tool_call"):
+    """The model asked for a tool; status is pending. `title` is for people, `input` the decoded arguments."""
+
+    id: str
+    name: str
+    kind: ToolKind
+    title: str
+    input: dict[str, Any] = {}
+    locations: tuple[Location, ...] = ()
+
+
+class ToolCallUpdate(Event, frozen=True, tag="tool_call_update"):
+    """Progress or end of a call.
+
+    `output` is a live fragment of a running command; `content` the whole result, present with completed or failed.
+    `seconds` is how long the tool ran.
+    """
+
+    id: str
+    status: ToolStatus
+    output: str = ""
+    content: tuple[ContentBlock, ...] = ()
+    diffs: tuple[FileDiff, ...] = ()
+    locations: tuple[Location, ...] = ()
+    exit_code: int | None = None
+    seconds: float | None = None
+
+
+class PermissionOption(msgspec.Struct, frozen=True):
+    """One answer that a person can give; `grant` says in words exactly what it allows."""
+
+    id: str
+    kind: Literal["allow_once", "allow_always", "reject_once", "reject_always"]
+    grant: str
+
+
+class PermissionRequested(Event, frozen=True, tag="permission_requested"):
+    """The call waits for an answer of the person."""
+
+    call_id: str
+    title: str
+    kind: ToolKind
+    input: dict[str, Any]
+    options: tuple[PermissionOption, ...]
+    diffs: tuple[FileDiff, ...] = ()
+    locations: tuple[Location, ...] = ()
+
+
+class PermissionResolved(Event, frozen=True, tag="permission_resolved"):
+    """The answer; `reason` is set where a rule, not a person, decided, or the person gave one."""
+
+    call_id: str
+    allowed: bool
+    reason: str = ""
+
+
+class PlanUpdated(Event, frozen=True, tag="plan"):
+    """The whole plan, always."""
+
+    entries: tuple[PlanEntry, ...]
+
+
+class UsageUpdated(Event, frozen=True, tag="usage"):
+    """Totals of the session so far; `context_used` of `context_window` tokens went into the last request."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: float | None = None
+    context_used: int | None = None
+    context_window: int | None = None
+
+
+class Notice(Event, frozen=True, tag="notice"):
+    """Something the person should know that is not the model's word."""
+
+    severity: Literal["info", "warning", "error"]
+    text: str
+
+
+class CheckRun(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One run of the command given with --check. `when` is before or after; `output` is its tail."""
+
+    when: Literal["before", "after"]
+    command: str
+    exit_code: int
+    output: str = ""
+
+
+class Compaction(Event, frozen=True, tag="compaction"):
+    """The history was shortened to fit the window."""
+
+    status: Literal["started", "completed", "failed"]
+    summary: str = ""
+
+
+class CheckpointMade(Event, frozen=True, tag="checkpoint"):
+    """The workspace's state before this turn was kept under `id`."""
+
+    id: str
+
+
+class TurnEnded(Event, frozen=True, tag="turn_ended"):
+    """The turn is over; `outcome` and `exit_code` are those of `laguna_agent.errors`, `message` says why in a line."""
+
+    stop_reason: StopReason
+    outcome: str
+    exit_code: int
+    message: str = ""
+    turns: int = 0
+    files_changed: tuple[str, ...] = ()
+    checks: tuple[CheckRun, ...] = ()

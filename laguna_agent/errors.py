@@ -1,0 +1,137 @@
+"""The one exception tree, and the exit code that each branch ends a run with.
+
+    LagunaError                      exit  outcome
+    ├── UsageError                     2   usage
+    │   └── ConfigError                2   usage
+    ├── ProviderError                  3   provider_error
+    │   ├── AuthenticationFailed       3      key absent, wrong or without rights (401, 403)
+    │   ├── QuotaExceeded              3      credit or quota is spent (402, 429 that will not pass)
+    │   ├── ModelNotFound              3      the server does not know the model (404)
+    │   ├── ContextTooLong             3      the request does not fit the model's window
+    │   ├── BadRequest                 3      the server refuses the request (400, 422)
+    │   └── ProviderUnavailable        3      network, 5xx, stalls and cut streams, after the retry budget
+    ├── ModelStopped                   4   model_stopped (refusal, content filter, empty answers, length)
+    ├── BudgetSpent                    5   budget_spent (turns, tokens, cost, wall time)
+    ├── LoopDetected                   6   loop
+    ├── Denied                         7   denied
+    ├── CheckFailed                    8   check_failed
+    └── ToolError                      -   becomes the tool's result; never ends a run
+
+An error's text is for the person: what was wrong, where, and what to do next, in one line.
+Anything that is not a LagunaError is a bug: exit 1, traceback in the log, one line on stderr.
+"""
+
+from __future__ import annotations
+
+EXIT_COMPLETED = 0
+EXIT_INTERNAL = 1
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class LagunaError(Exception):
+    """Base of every error that this program raises on purpose."""
+
+    exit_code: int = EXIT_INTERNAL
+    outcome: str = "internal_error"
+
+
+class UsageError(LagunaError):
+    """The command line, a file it names, or the environment is wrong."""
+
+    exit_code = 2
+    outcome = "usage"
+
+
+class ConfigError(UsageError):
+    """A configuration layer holds an unknown key or a value of the wrong kind."""
+
+
+class ProviderError(LagunaError):
+    """The model server could not serve the request.
+
+    `status` is the HTTP status (None where there was no answer); `retryable` says whether the same request
+    may succeed later; `retry_after` is the server's own wish in seconds.
+    """
+
+    exit_code = 3
+    outcome = "provider_error"
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retryable: bool = False, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class AuthenticationFailed(ProviderError):
+    """The key is absent, wrong, or lacks rights."""
+
+
+class QuotaExceeded(ProviderError):
+    """Credit or quota is spent."""
+
+
+class ModelNotFound(ProviderError):
+    """The server does not know the model."""
+
+
+class ContextTooLong(ProviderError):
+    """The request does not fit the model's context window."""
+
+
+class BadRequest(ProviderError):
+    """The server refuses the request as malformed or unsupported."""
+
+
+class ProviderUnavailable(ProviderError):
+    """No usable answer: network faults, 5xx, stalls, streams that end without a finish."""
+
+
+class ModelStopped(LagunaError):
+    """The model could not finish. `reason` is one of refusal, content_filter, empty, length, no_action."""
+
+    exit_code = 4
+    outcome = "model_stopped"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class BudgetSpent(LagunaError):
+    """A budget was spent. `budget` is one of turns, tokens, cost, time."""
+
+    exit_code = 5
+    outcome = "budget_spent"
+
+    def __init__(self, message: str, *, budget: str) -> None:
+        super().__init__(message)
+        self.budget = budget
+
+
+class LoopDetected(LagunaError):
+    """The model repeated itself without progress."""
+
+    exit_code = 6
+    outcome = "loop"
+
+
+class Denied(LagunaError):
+    """Something the model needed was denied, and it could not go on without it."""
+
+    exit_code = 7
+    outcome = "denied"
+
+
+class CheckFailed(LagunaError):
+    """The model finished, but the command given with --check fails."""
+
+    exit_code = 8
+    outcome = "check_failed"
+
+
+class ToolError(LagunaError):
+    """A tool could not do what was asked; the text goes to the model as the call's result."""

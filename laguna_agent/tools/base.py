@@ -1,0 +1,99 @@
+"""What a tool is, and what it is given.
+
+A tool is a class with a name, a kind, a msgspec Struct for its arguments and an async `run`. It acts only on the
+`Workspace` it is given and never prints, never asks, never knows the model or the face. Whether a call may run is
+decided before `run`, from `needs()`.
+
+A tool's words for the model lie beside it in `<name>.md`: the first paragraph is the tool's description, each line
+`- field: text` describes a field of the arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import msgspec
+
+from laguna_agent.messages import ContentBlock, FileDiff, Location, PlanEntry, TextBlock, ToolKind
+
+if TYPE_CHECKING:
+    from laguna_agent.tools.ledger import FileLedger
+    from laguna_agent.tools.workspace import Workspace
+
+Access = Literal["read", "write", "execute"]
+
+
+class Need(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a call needs leave for: `subject` is the path or the command; `outside` says it leaves the workspace."""
+
+    access: Access
+    subject: str
+    outside: bool = False
+
+
+class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a call gave. `content` goes to the model; the rest is evidence for the person and the log."""
+
+    content: tuple[ContentBlock, ...] = ()
+    is_error: bool = False
+    diffs: tuple[FileDiff, ...] = ()
+    locations: tuple[Location, ...] = ()
+    exit_code: int | None = None
+    plan: tuple[PlanEntry, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """The text blocks, joined."""
+        return "".join(block.text for block in self.content if isinstance(block, TextBlock))
+
+
+def text_result(text: str, **evidence: Any) -> ToolResult:
+    """A result of one text block."""
+    return ToolResult(content=(TextBlock(text),), **evidence)
+
+
+async def discard_output(_: str) -> None:
+    """The `emit` of a call whose live output nobody watches."""
+
+
+@dataclass
+class ToolContext:
+    """What the session lends to a call.
+
+    `ledger` knows the content of each file as the model last saw it; `emit` takes live output; `shell_timeout` is in
+    seconds; `output_cap` is how many characters of a command's output reach the model.
+    """
+
+    workspace: Workspace
+    ledger: FileLedger
+    emit: Callable[[str], Awaitable[None]] = discard_output
+    shell_timeout: float = 120.0
+    output_cap: int = 16_000
+    read_cap: int = 60_000
+
+
+class Tool(Protocol):
+    """One tool; instances hold no state between sessions."""
+
+    name: ClassVar[str]
+    kind: ClassVar[ToolKind]
+    arguments: ClassVar[type[msgspec.Struct]]
+
+    def title(self, args: Any) -> str:
+        """One line for the person: `Edit src/app.py`, `$ pytest -q`."""
+        ...
+
+    def needs(self, args: Any, workspace: Workspace) -> Need | None:
+        """What must be allowed before `run`; None where nothing needs leave."""
+        ...
+
+    def locations(self, args: Any) -> tuple[Location, ...]:
+        """The files the call is about, for editors that follow along."""
+        ...
+
+    async def run(self, args: Any, context: ToolContext) -> ToolResult:
+        """Do it. Raises ToolError for anything the model should hear about; being cancelled must leave no process
+        and no half-written file."""
+        ...
