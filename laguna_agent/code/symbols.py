@@ -27,20 +27,24 @@ _ATTRIBUTES = frozenset({"attribute_item"})
 class Symbol(msgspec.Struct, frozen=True):
     """One definition.
 
-    `qualified` joins the enclosing classes, modules and functions with dots (`Stack.push`). Lines count from 1, the
+    `qualified` joins the enclosing classes, modules and functions with dots (`Stack.push`); `outer` is the qualified
+    name of the definition it lies in, "" at the top. Lines count from 1, the
     end is inclusive, and the range holds decorators and attributes; `start` and `end` are its offsets in bytes.
-    `definition` is the offset at which the definition proper starts, after decorators. Kind "class" stands for
+    `definition` is the offset at which the definition proper starts, after decorators, and `body` that of its body
+    (`end` where it has none). Kind "class" stands for
     everything that holds others: class, struct, trait, interface, enum, module, type; "impl" is a Rust impl block.
     """
 
     name: str
     qualified: str
+    outer: str
     kind: SymbolKind
     first_line: int
     last_line: int
     start: int
     end: int
     definition: int
+    body: int
     signature: str
     """The text from the definition to its body, in one line."""
 
@@ -106,12 +110,14 @@ def _symbol(
     return Symbol(
         name=name.rpartition("::")[2].rpartition(".")[2],
         qualified=qualified,
+        outer="" if outer is None else outer.qualified,
         kind=kind,  # type: ignore[arg-type]
         first_line=start.start_point.row + 1,
         last_line=_last_line(end),
         start=start.start_byte,
         end=end.end_byte,
         definition=node.start_byte,
+        body=stop,
         signature=re.sub(r"\s+", " ", signature.split("\n\n", 1)[0]).strip(" {:")[:200],
     )
 
