@@ -1,8 +1,8 @@
-"""What a run may spend: turns, tokens, dollars, wall time. Checked before each request; time also cuts a running one."""
+"""What a run may spend: turns, tokens, dollars, wall time. Checked before each request; time cuts a running one too."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from laguna_agent.backend.base import Usage
 from laguna_agent.config import Settings
@@ -18,7 +18,7 @@ class Budget:
     max_cost: float | None = None
     max_time: float | None = None
     turns: int = 0
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
 
     @classmethod
     def of(cls, settings: Settings) -> Budget:

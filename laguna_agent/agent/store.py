@@ -123,7 +123,7 @@ class SessionSummary(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(AnyRecord).decode  # type: ignore[arg-type]
+_decode = msgspec.json.Decoder(AnyRecord).decode
 
 
 def now() -> str:
