@@ -37,9 +37,7 @@ def run(
         bool, typer.Option("--continue", help="go on with the newest session of this directory")
     ] = False,
     resume: Annotated[str | None, typer.Option(help="go on with this session (a prefix will do)", metavar="ID")] = None,
-    replay: Annotated[
-        str | None, typer.Option(help="run a recorded session again, offline", metavar="ID|FILE")
-    ] = None,
+    replay: Annotated[str | None, typer.Option(help="run a recorded session again, offline", metavar="ID|FILE")] = None,
     cwd: Cwd = None,
     model: Model = None,
     base_url: BaseUrl = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -196,12 +196,8 @@ async def _open(job: Job) -> Session:
 
     approver, check = choose_approver(), job.invocation.check
     if job.resumed is None:
-        return await Session.start(
-            job.cwd, job.settings, approver=approver, check=check, output_schema=job.schema
-        )
-    return await Session.resume(
-        job.resumed, job.settings, approver=approver, check=check, output_schema=job.schema
-    )
+        return await Session.start(job.cwd, job.settings, approver=approver, check=check, output_schema=job.schema)
+    return await Session.resume(job.resumed, job.settings, approver=approver, check=check, output_schema=job.schema)
 
 
 def _without_session(verdict: Verdict, invocation: Invocation) -> RunRecord:
