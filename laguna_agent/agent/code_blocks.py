@@ -23,7 +23,7 @@ _DEFINITION = re.compile(
 
 
 class CodeBlock(msgspec.Struct, frozen=True):
-    """One fenced block: its info string, its text (with a final newline), the lines before it, and whether it closed."""
+    """One fenced block: info string, text (with a final newline), the lines before it, whether it closed."""
 
     info: str
     code: str

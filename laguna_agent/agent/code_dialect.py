@@ -2,8 +2,8 @@
 
 Measured (Qwen2.5-Coder 1.5B): not one of its answers was a native tool call, and asked for edits it retypes the old
 text wrongly; asked for "the corrected function, complete" it fixes most small bugs. So what the prompt is about is put
-in front of it, it answers with code blocks, and each block becomes a call of `rewrite_symbol` (definitions replace their
-namesakes) or `write` (whole files, new files). What fails goes back as the next message, its failing line first.
+in front of it, it answers with code blocks, and each block becomes a call of `rewrite_symbol` (definitions replace
+their namesakes) or `write` (whole files, new files). What fails goes back as the next message, its failing line first.
 """
 
 from __future__ import annotations
