@@ -26,7 +26,6 @@ from laguna_agent.backend.base import (
     UsageDelta,
 )
 from laguna_agent.backend.call_values import parse_arguments
-from laguna_agent.backend.tool_text import recover_calls
 from laguna_agent.messages import Message, TextBlock, ToolCall
 
 
@@ -49,12 +48,10 @@ class Assembler:
     """Folds the deltas of one request, in order, into a `Reply`.
 
     Call ids are made unique in the conversation: a server's own id is kept unless it is absent or taken, else the call
-    becomes `call_<n>`, the same in every run. Calls that a model wrote as text are found with the request's tools, and
-    thought that a server left in the content as <think>...</think> becomes reasoning.
+    becomes `call_<n>`, the same in every run. Thought that a server left in the content becomes reasoning.
     """
 
     def __init__(self, request: Request) -> None:
-        self._tools = request.tools
         self._made = [call.id for message in request.messages for call in message.tool_calls]
         self._start_over()
 
@@ -66,7 +63,7 @@ class Assembler:
         self._usage = Usage()
         self._finish: FinishReason | None = None
 
-    def add(self, delta: Delta) -> None:
+    def feed(self, delta: Delta) -> None:
         """Take the next delta; a RetryDelta voids all before it."""
         if isinstance(delta, TextDelta):
             self._text.append(delta.text)
@@ -91,17 +88,6 @@ class Assembler:
         if not reasoning:
             reasoning, text = _split_thought(text)
         calls = [self._whole(self._calls[index]) for index in sorted(self._calls)]
-        finish = self._finish
-        if not calls and self._tools:
-            # Laguna sometimes opens a call before it has closed its thought; only tagged calls count there.
-            found = recover_calls(text, self._tools)
-            if found is None and not text.strip():
-                found = recover_calls(reasoning, self._tools, tagged_only=True)
-            elif found is not None:
-                text = found.text
-            if found is not None:
-                calls = list(found.calls)
-                finish = "tool_calls" if finish == "stop" else finish
         message = Message(
             role="assistant",
             content=(TextBlock(text),) if text else (),
@@ -109,7 +95,7 @@ class Assembler:
             reasoning=reasoning,
             reasoning_details=_merged(self._details),
         )
-        return Reply(message, finish, self._usage)
+        return Reply(message, self._finish, self._usage)
 
     def _whole(self, built: _Building) -> ToolCall:
         raw = "".join(built.arguments)

@@ -21,8 +21,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from laguna_agent.backend.call_values import (
     CUT_OFF,
     MALFORMED,
@@ -51,71 +49,56 @@ Found = tuple[int, list[ToolCall]]
 """The offset after what was read, and the calls in it."""
 
 
-class Recovered(msgspec.Struct, frozen=True):
-    """The message without its calls, and the calls, whose ids are empty."""
+def recover_calls(text: str, tools: Sequence[ToolSpec], *, tagged_only: bool = False) -> tuple[ToolCall, ...]:
+    """The calls in `text`, in order and without ids.
 
-    text: str
-    calls: tuple[ToolCall, ...]
-
-
-def recover_calls(text: str, tools: Sequence[ToolSpec], *, tagged_only: bool = False) -> Recovered | None:
-    """The calls in `text`, None where there are none.
-
-    Tagged calls win over fenced ones. Of several fenced blocks the first call counts, unless all of them are calls.
-    After a broken tagged call nothing more is read: what follows may be the inside of a value that never closed.
+    Tagged calls win over fenced ones; `tagged_only` leaves the others out, as is right for thought. Of several fenced
+    blocks the first call counts, unless all of them are calls. After a broken tagged call nothing more is read: what
+    follows may be the inside of a value that never closed.
     """
     known = {tool.name: tool for tool in tools}
-    bare = None if tagged_only else _bare(text.strip(), known)
-    if bare is not None:
+    if not tagged_only and (bare := _bare(text.strip(), known)):
         return bare
     scan = _Scan(text, known)
     if scan.tagged:
-        return _without(text, scan.tagged)
-    fenced = [(start, end, call) for start, end, call in scan.blocks if call is not None]
-    if fenced and not tagged_only:
-        return _without(text, fenced if len(fenced) == len(scan.blocks) else fenced[:1])
+        return tuple(scan.tagged)
+    calls = [call for call in scan.blocks if call is not None]
+    if calls and not tagged_only:
+        return tuple(calls if len(calls) == len(scan.blocks) else calls[:1])
     if scan.only_fence is not None:
         tagged = _Scan(scan.only_fence, known).tagged
-        if tagged and all(call.name in known for _, _, call in tagged):
-            return Recovered("", tuple(call for _, _, call in tagged))
-    return None
+        if all(call.name in known for call in tagged):
+            return tuple(tagged)
+    return ()
 
 
-def _without(text: str, found: Sequence[tuple[int, int, ToolCall]]) -> Recovered:
-    kept, start = [], 0
-    for begin, end, _ in found:
-        kept.append(text[start:begin])
-        start = end
-    kept.append(text[start:])
-    return Recovered("".join(kept).strip(), tuple(call for _, _, call in found))
-
-
-def _bare(text: str, tools: dict[str, ToolSpec]) -> Recovered | None:
+def _bare(text: str, tools: dict[str, ToolSpec]) -> tuple[ToolCall, ...]:
     calls: list[ToolCall] = []
     at = 0
     while text.startswith(("{", "["), at):
         value, end = read_json(text, at)
         if value is None:
             claimed = claimed_call(text[at:])
-            return None if claimed is None or claimed.name not in tools else Recovered("", (*calls, claimed))
+            return () if claimed is None or claimed.name not in tools else (*calls, claimed)
         for item in value if isinstance(value, list) else [value]:
             call = call_from(item, need_arguments=True)
             if call is None or call.name not in tools:
-                return None
+                return ()
             calls.append(call)
         at = skip_space(text, end)
-    return Recovered("", tuple(calls)) if calls and at == len(text) else None
+    return tuple(calls) if at == len(text) else ()
 
 
 class _Scan:
     """One pass from left to right, so that a fence inside a call's value and a tag inside a fence both stay what they
-    are. `tagged` and `blocks` hold (start, end, call); `only_fence` is the inside of a block that is all there is."""
+    are. `blocks` has an entry for each fence, None where it is no call; `only_fence` is the inside of one that is all
+    there is."""
 
     def __init__(self, text: str, tools: dict[str, ToolSpec]) -> None:
         self.text = text
         self.tools = tools
-        self.tagged: list[tuple[int, int, ToolCall]] = []
-        self.blocks: list[tuple[int, int, ToolCall | None]] = []
+        self.tagged: list[ToolCall] = []
+        self.blocks: list[ToolCall | None] = []
         self.only_fence: str | None = None
         at = 0
         while opening := _OPENING.search(text, at):
@@ -145,7 +128,7 @@ class _Scan:
             if call is not None and call.name not in self.tools:
                 call = None
         inside_end, after = (closing.start(), closing.end()) if closing else (len(text), len(text))
-        self.blocks.append((opening.start(), after, call))
+        self.blocks.append(call)
         if not text[: opening.start()].strip() and not text[after:].strip():
             self.only_fence = text[start:inside_end]
         return after
@@ -158,8 +141,7 @@ class _Scan:
         for call in calls:
             if call.name in self.tools or begins_line:
                 end = len(self.text) if call.error else end
-                self.tagged.append((start, end, call))
-                start = end
+                self.tagged.append(call)
         return max(end, opening.end())
 
     def _tool_call(self, at: int) -> Found:

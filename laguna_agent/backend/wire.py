@@ -72,7 +72,11 @@ def encode_request(request: Request, dialect: Dialect) -> bytes:
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     body["messages"] = list(_messages(request.messages, dialect))
-    return msgspec.json.encode(body)
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        # Argv and files can hand in half characters; the same bytes otherwise, with a question mark for each.
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
@@ -276,11 +280,10 @@ class ChunkDecoder:
     def _call(self, call: dict[str, Any]) -> Iterator[Delta]:
         function = _object(call.get("function"))
         name, wire_id = _whole(str(function.get("name") or "")), _whole(str(call.get("id") or ""))
-        arguments = function.get("arguments")
-        if isinstance(arguments, str):
-            fragment = arguments
-        else:
-            fragment = "" if arguments is None else json.dumps(arguments)
+        arguments = function.get("arguments", "")
+        if arguments is None:
+            arguments = ""
+        fragment = arguments if isinstance(arguments, str) else json.dumps(arguments)
         current = self._slot(call.get("index"), wire_id, name, fragment)
         first_name = name if not current.name else ""
         current.name = current.name or name

@@ -32,10 +32,9 @@ TOOLS = (EDIT, LIST)
 
 
 def found(text: str) -> list[tuple[str, dict[str, Any]]]:
-    recovered = recover_calls(text, TOOLS)
-    assert recovered is not None
-    assert not any(call.error for call in recovered.calls)
-    return [(call.name, call.arguments) for call in recovered.calls]
+    calls = recover_calls(text, TOOLS)
+    assert not any(call.error for call in calls)
+    return [(call.name, call.arguments) for call in calls]
 
 
 def as_text(value: Any) -> str:
@@ -115,8 +114,7 @@ def test_every_format_round_trips(form: str, args: dict[str, Any]) -> None:
 @given(ARGUMENTS, st.floats(0, 1))
 def test_a_call_cut_anywhere_is_whole_or_has_an_error(form: str, args: dict[str, Any], share: float) -> None:
     whole = FORMATS[form]("edit", args)
-    recovered = recover_calls(whole[: int(len(whole) * share)], TOOLS)
-    for call in recovered.calls if recovered else ():
+    for call in recover_calls(whole[: int(len(whole) * share)], TOOLS):
         assert call.error or (call.name, call.arguments) == ("edit", args)
         assert not (call.error and call.arguments)
 
@@ -142,18 +140,14 @@ def test_a_call_cut_anywhere_is_whole_or_has_an_error(form: str, args: dict[str,
     ).map("".join)
 )
 def test_no_text_makes_it_fail(text: str) -> None:
-    recovered = recover_calls(text, TOOLS)
-    for call in recovered.calls if recovered else ():
+    for call in recover_calls(text, TOOLS):
         assert call.name
         assert not (call.error and call.arguments)
 
 
-def test_text_before_calls_stays_and_several_calls_are_kept() -> None:
+def test_several_calls_after_text() -> None:
     text = "I look first." + poolside("edit", {"path": "a"}) + "\n" + poolside("list", {})
-    recovered = recover_calls(text, TOOLS)
-    assert recovered is not None
-    assert recovered.text == "I look first."
-    assert [call.name for call in recovered.calls] == ["edit", "list"]
+    assert [name for name, _ in found(text)] == ["edit", "list"]
 
 
 def test_values_are_typed_by_the_schema() -> None:
@@ -198,7 +192,7 @@ EXAMPLE = '{"name": "edit", "arguments": {"path": "a"}}'
     ],
 )
 def test_what_only_shows_a_call_is_none(text: str) -> None:
-    assert recover_calls(text, TOOLS) is None
+    assert recover_calls(text, TOOLS) == ()
 
 
 def test_an_unknown_name_in_tags_of_its_own_line_is_a_call_that_can_be_answered() -> None:
@@ -209,9 +203,6 @@ def test_of_several_fences_the_first_call_counts_unless_all_are_calls() -> None:
     first, second = FORMATS["fenced"]("edit", {"path": "a"}), FORMATS["fenced"]("edit", {"path": "b"})
     assert [args["path"] for _, args in found(f"{first}\nthen\n{second}")] == ["a", "b"]
     assert [args["path"] for _, args in found(f"{first}\n```python\nx\n```\n{second}")] == ["a"]
-    recovered = recover_calls(f"Now:\n{first}\nDone.\n```\nx\n```", TOOLS)
-    assert recovered is not None
-    assert recovered.text == "Now:\n\nDone.\n```\nx\n```"
 
 
 def test_a_fence_whose_closing_line_a_stop_word_took_is_whole() -> None:
@@ -237,9 +228,7 @@ def test_a_call_that_is_the_whole_message_counts_inside_a_fence_too() -> None:
     ],
 )
 def test_a_broken_call_has_an_error_and_nothing_to_run(text: str) -> None:
-    recovered = recover_calls(text, TOOLS)
-    assert recovered is not None
-    (call,) = recovered.calls
+    (call,) = recover_calls(text, TOOLS)
     assert call.name == "edit"
     assert call.error
     assert call.arguments == {}
@@ -250,3 +239,9 @@ def test_a_broken_call_has_an_error_and_nothing_to_run(text: str) -> None:
 )
 def test_hostile_repetition_is_read_quickly(piece: str) -> None:
     recover_calls(piece * (100_000 // len(piece)), TOOLS)
+
+
+def test_in_thought_only_tags_count() -> None:
+    assert recover_calls(EXAMPLE, TOOLS, tagged_only=True) == ()
+    (call,) = recover_calls("I read.\n" + poolside("edit", {"path": "a"}), TOOLS, tagged_only=True)
+    assert call.arguments == {"path": "a"}

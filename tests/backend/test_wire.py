@@ -44,9 +44,9 @@ def reply_of(*chunks: dict[str, Any], request: Request = REQUEST) -> Reply:
     decoder, assembler = ChunkDecoder(), Assembler(request)
     for chunk in chunks:
         for item in decoder.decode(chunk):
-            assembler.add(item)
+            assembler.feed(item)
     for item in decoder.end():
-        assembler.add(item)
+        assembler.feed(item)
     return assembler.reply()
 
 
@@ -313,20 +313,6 @@ def test_stop_with_calls_is_tool_calls() -> None:
     )
 
 
-def test_a_call_in_the_text_becomes_a_call() -> None:
-    text = "Reading.\n<tool_call>read<arg_key>path</arg_key><arg_value>a</arg_value></tool_call>"
-    reply = reply_of(delta(content=text, finish="stop"))
-    assert reply.message.text == "Reading."
-    assert reply.message.tool_calls == (ToolCall("call_1", "read", {"path": "a"}),)
-    assert reply.finish == "tool_calls"
-
-
-def test_a_call_inside_the_thought_counts_only_where_nothing_was_said() -> None:
-    thought = "I read.\n<tool_call>read<arg_key>path</arg_key><arg_value>a</arg_value></tool_call>"
-    assert reply_of(delta(reasoning=thought, finish="stop")).message.tool_calls[0].arguments == {"path": "a"}
-    assert reply_of(delta(reasoning=thought, content="No.", finish="stop")).message.tool_calls == ()
-
-
 def test_a_retry_voids_what_came_before() -> None:
     assembler = Assembler(REQUEST)
     for item in (
@@ -338,7 +324,7 @@ def test_a_retry_voids_what_came_before() -> None:
         UsageDelta(Usage(1, 2)),
         Finished("stop"),
     ):
-        assembler.add(item)
+        assembler.feed(item)
     reply = assembler.reply()
     assert reply == Reply(text_message("assistant", "whole"), "stop", Usage(1, 2))
 
