@@ -13,11 +13,13 @@ import msgspec
 
 from laguna_agent.agent.repetition import fingerprint
 from laguna_agent.errors import ContextTooLong
-from laguna_agent.messages import ImageBlock, Message, TextBlock, ToolSpec
+from laguna_agent.messages import ImageBlock, Message, TextBlock, ToolCall, ToolSpec
 
 # Shorten when the estimate passes FULL of the room, down to TARGET of it.
 FULL, TARGET = 0.85, 0.5
 IMAGE_TOKENS = 1_200
+TEXT_RESULT = "Result of "
+"""How the result of a call that arrived as text begins; it goes back as a user message."""
 ELIDED = "[result dropped to save room; call again if it is needed]"
 
 
@@ -55,21 +57,24 @@ def without_repeats(history: Sequence[Message]) -> list[Message]:
     seen: set[str] = set()
     index = len(history) - 1
     while index >= 0:
-        message, previous = history[index], history[index - 1] if index else None
-        if (
-            message.role == "tool"
-            and previous is not None
-            and len(previous.tool_calls) == 1
-            and previous.tool_calls[0].id == message.tool_call_id
-        ):
-            key = fingerprint(previous.tool_calls[0], message.text)
-            if key in seen:
-                index -= 2
-                continue
+        key = _exchange(history[index - 1], history[index]) if index else None
+        if key is not None and key in seen:
+            index -= 2
+            continue
+        if key is not None:
             seen.add(key)
-        keep.append(message)
+        keep.append(history[index])
         index -= 1
     return keep[::-1]
+
+
+def _exchange(question: Message, result: Message) -> str | None:
+    """The identity of a call with its result; None where the two messages are anything else."""
+    if result.role == "tool" and [call.id for call in question.tool_calls] == [result.tool_call_id]:
+        return fingerprint(question.tool_calls[0], result.text)
+    if result.role == "user" and question.role == "assistant" and result.text.startswith(TEXT_RESULT):
+        return fingerprint(ToolCall("", "", raw=question.text), result.text)
+    return None
 
 
 def shorten(history: list[Message], room: int, estimate: TokenEstimate, fixed: int) -> int:

@@ -9,8 +9,15 @@ from __future__ import annotations
 import msgspec
 
 from laguna_agent.agent.events import CheckRun, StopReason
-from laguna_agent.errors import EXIT_COMPLETED, EXIT_INTERNAL, EXIT_SIGINT, EXIT_SIGTERM, BudgetSpent, LagunaError
-from laguna_agent.errors import ModelStopped as ModelStopped
+from laguna_agent.errors import (
+    EXIT_COMPLETED,
+    EXIT_INTERNAL,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    BudgetSpent,
+    LagunaError,
+    ModelStopped,
+)
 from laguna_agent.messages import Message
 
 
@@ -67,9 +74,10 @@ def verdict_of(error: LagunaError) -> Verdict:
     return Verdict(error.outcome, stop, error.exit_code, " ".join(str(error).split()))
 
 
-def bug_verdict(error: BaseException) -> Verdict:
-    """The verdict for an exception that nobody meant to raise."""
-    return Verdict("internal_error", "error", EXIT_INTERNAL, f"internal error: {type(error).__name__}: {error}")
+def bug_verdict(error: BaseException, where: str) -> Verdict:
+    """The verdict for an exception that nobody meant to raise; `where` says what became of its traceback."""
+    text = " ".join(f"internal error: {type(error).__name__}: {error} ({where})".split())
+    return Verdict("internal_error", "error", EXIT_INTERNAL, text)
 
 
 def last_answer(history: list[Message]) -> str:

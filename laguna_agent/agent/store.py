@@ -56,15 +56,19 @@ class Prompted(Record, frozen=True, tag="prompted"):
 
 
 class Described(Record, frozen=True, tag="described"):
-    """What the server said of the model."""
+    """What the server said of the model; `model` is the server's own name for it."""
 
+    model: str
+    provider: str
     info: ModelInfo
 
 
 class Said(Record, frozen=True, tag="said"):
-    """A message that the core put into the conversation (system, user)."""
+    """A message that entered the conversation. `shown` names the files that it puts before a small model, each with
+    the symbols that it defines."""
 
     message: Message
+    shown: dict[str, tuple[str, ...]] = {}
 
 
 class Replied(Record, frozen=True, tag="replied"):
