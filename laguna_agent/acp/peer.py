@@ -88,7 +88,10 @@ class Answer:
 
 
 class Peer:
-    """One connection. `requests` and `notifications` map a method to the Struct of its params and its handler."""
+    """One connection, made on a running event loop.
+
+    `requests` and `notifications` map a method to the Struct of its params and its handler.
+    """
 
     def __init__(
         self,
@@ -261,9 +264,9 @@ def id_key(id: Any) -> str:
 
 
 def answerable(error: Exception) -> RpcError:
-    """`error` itself if it was meant for the other side; else the bug is logged and a bare internal error stands in."""
-    if isinstance(error, RpcError):
-        return error
+    """The error to answer with; for a bug, which is logged, it says no more than that."""
+    if isinstance(error, LagunaError):
+        return error if isinstance(error, RpcError) else RpcError(INTERNAL_ERROR, str(error))
     log.error("a request could not be answered; this is a bug", exc_info=error)
     return RpcError(INTERNAL_ERROR, "Internal error; the agent's stderr has the details")
 
