@@ -11,13 +11,13 @@ from laguna_agent.acp.face import Face
 from laguna_agent.acp.streams import FdSink, FdSource, take_stdio
 
 
-def serve(flags: Mapping[str, object] | None = None) -> int:
+def serve_stdio(flags: Mapping[str, object]) -> int:
     """Serve until the editor closes stdin (0) or a signal comes (128 + its number); raises UsageError without stdio.
 
     `flags` are settings given on the command line. Either way running turns are cancelled and their processes reaped.
     """
     source, target = take_stdio()
-    return anyio.run(_serve, source, target, flags or {})
+    return anyio.run(_serve, source, target, flags)
 
 
 async def _serve(source: int, target: int, flags: Mapping[str, object]) -> int:
