@@ -127,7 +127,7 @@ class Turn:
 
     async def _ask_once(self, request: wire.Request) -> Reply:
         self.budget.take_turn()
-        assembler, deltas = Assembler(self.dialect.tools), list[wire.Delta]()
+        assembler, deltas = Assembler(request), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
         digest = request_digest(request)
         try:
