@@ -29,6 +29,12 @@ class TurnStarted(Event, frozen=True, tag="turn_started"):
     model: str
 
 
+class UserMessage(Event, frozen=True, tag="user_message"):
+    """A prompt of the person; only in a conversation that is shown again."""
+
+    text: str
+
+
 class TextDelta(Event, frozen=True, tag="text_delta"):
     """A piece of the model's answer."""
 

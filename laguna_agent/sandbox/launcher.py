@@ -1,0 +1,339 @@
+"""The one way in which a command that the model chose becomes processes, and in which they all end.
+
+Knows shells, process groups, output and time; it must not know tools, permissions or the model. Nothing confines a
+command yet, and `TIER` says so.
+
+A command runs in a session of its own with stdin closed and a filtered environment. One thread per running command
+copies its output, so the output flows whatever the event loop does, and a pipe that a grandchild keeps open blocks
+nobody. When a command is cancelled, timed out or ended, everything it started is found (see `processes`) and gets TERM,
+then KILL two seconds later. When it ends by itself, what is left in its process group goes the same way; a daemon that
+has made a session of its own is taken to be meant, and stays.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import os
+import secrets
+import selectors
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from laguna_agent.errors import ToolError
+from laguna_agent.sandbox import processes
+from laguna_agent.sandbox.environment import command_environment
+from laguna_agent.sandbox.output import Capture
+
+TIER = "none"
+"""What confines a command; "none" until there is a kernel sandbox."""
+GRACE = 2.0
+"""Seconds between TERM and KILL."""
+MAX_JOBS = 32
+"""Background jobs that may run at once, and ended ones that are remembered."""
+_GIVE_UP = 5.0
+"""Seconds after KILL when a process that the kernel will not let die is abandoned."""
+_LINGER = 0.25
+"""Seconds that what a command left in its group may take to end by itself."""
+_LIVE_CAP = 64 * 1024
+"""Characters of live output that wait for a slow reader; the oldest are dropped, from the live view only."""
+
+
+class Output(Protocol):
+    """What a command wrote, however it is kept."""
+
+    def text(self, cap: int) -> str:
+        """All of it in at most about `cap` characters, cleaned of escape sequences; else the beginning and end."""
+        ...
+
+
+class CommandResult(msgspec.Struct, frozen=True):
+    """What a command gave so far.
+
+    `exit_code` is None while it runs, 128 + n after signal n. `strays` counts processes that it left in its group,
+    which were ended.
+    """
+
+    output: Output
+    exit_code: int | None
+    seconds: float
+    timed_out: bool = False
+    strays: int = 0
+
+
+class RunningCommand:
+    """A command and the thread that serves it."""
+
+    def __init__(self, id: str, command: str, cwd: Path, spool: Path) -> None:
+        self.id = id
+        self.command = command
+        self._capture = Capture(spool)
+        self._live = ""
+        self._lock = threading.Lock()
+        self._waiting = anyio.Lock()
+        self._exit_code: int | None = None
+        self._strays = 0
+        self._started = time.monotonic()
+        self._ended: float | None = None
+        self._mark = secrets.token_hex(8)
+        self._output, writer = os.pipe()
+        self._news, self._tell = os.pipe()
+        self._stop, self._order = os.pipe()
+        for each in (self._output, self._news, self._tell):
+            os.set_blocking(each, False)
+        try:
+            self._process = _spawn(command, cwd, writer, self._mark)
+        except BaseException:
+            for each in (self._output, self._news, self._tell, self._stop, self._order):
+                os.close(each)
+            raise
+        finally:
+            os.close(writer)
+        self._thread = threading.Thread(target=self._serve, name=f"command {id}", daemon=True)
+        self._thread.start()
+
+    @property
+    def result(self) -> CommandResult:
+        """What it has given so far."""
+        return self._result(timed_out=False)
+
+    async def follow(self, timeout: float, emit: Callable[[str], Awaitable[None]] | None) -> CommandResult:
+        """Wait for the end, handing live output to `emit`; ended by force after `timeout` seconds or when cancelled."""
+        try:
+            with anyio.move_on_after(timeout) as scope:
+                while await self._wait_for_news():
+                    if emit is not None and (text := self._take_live()):
+                        await emit(text)
+        finally:
+            await self.end()
+        if emit is not None and (text := self._take_live()):
+            await emit(text)
+        return self._result(timed_out=scope.cancelled_caught)
+
+    async def wait(self, timeout: float) -> None:
+        """Wait for the end, at most `timeout` seconds."""
+        with anyio.move_on_after(timeout):
+            async with self._waiting:
+                while await self._wait_for_news():
+                    pass
+
+    async def end(self) -> None:
+        """Stop it and everything it started; returns when they are gone, whatever happens to the caller."""
+        self.order_end()
+        with anyio.CancelScope(shield=True):
+            await self.wait(math.inf)
+
+    def order_end(self) -> None:
+        """Have the thread end the command; returns at once."""
+        with self._lock:
+            if self._order >= 0:
+                os.close(self._order)
+                self._order = -1
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end, blocking; for the interpreter's own end."""
+        self._thread.join(timeout)
+
+    def _result(self, *, timed_out: bool) -> CommandResult:
+        seconds = (self._ended or time.monotonic()) - self._started
+        return CommandResult(self._capture, self._exit_code, seconds, timed_out, self._strays)
+
+    async def _wait_for_news(self) -> bool:
+        """Wait until there is live output; False when the command has ended."""
+        if self._news < 0:
+            return False
+        await anyio.wait_readable(self._news)
+        if self._news >= 0 and os.read(self._news, 4096):
+            return True
+        if self._news >= 0:
+            os.close(self._news)
+            self._news = -1
+        return False
+
+    def _take_live(self) -> str:
+        with self._lock:
+            text, self._live = self._live, ""
+        return text
+
+    # What follows runs in the command's own thread.
+
+    def _serve(self) -> None:
+        try:
+            with selectors.DefaultSelector() as selector, _exit_watch(self._process.pid) as watch:
+                selector.register(self._output, selectors.EVENT_READ)
+                selector.register(self._stop, selectors.EVENT_READ)
+                if watch is not None:
+                    selector.register(watch, selectors.EVENT_READ)
+                self._copy_to_the_end(selector, watch)
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._output, selectors.EVENT_READ)
+                self._sweep(selector)
+            # A pipe holds no more than 1 MiB; a surviving daemon may write for ever.
+            for _ in range(16):
+                if not self._read():
+                    break
+        finally:
+            self._finish()
+
+    def _copy_to_the_end(self, selector: selectors.BaseSelector, watch: int | None) -> None:
+        """Copy output until the shell has ended or an order to stop comes."""
+        while self._process.poll() is None:
+            # With no descriptor that tells of the exit, ask every now and then.
+            for key, _ in selector.select(None if watch is not None else 0.05):
+                if key.fd == self._stop:
+                    return
+                if key.fd == self._output and self._read() == b"":
+                    selector.unregister(self._output)
+
+    def _sweep(self, selector: selectors.BaseSelector) -> None:
+        """After an order end everything, else what is left in the group; meanwhile its output still flows."""
+        ordered = self._order < 0
+        leader = self._process.pid
+        remaining = processes.members(leader, self._mark, group_only=not ordered)
+        steps = [(signal.SIGTERM, GRACE), (signal.SIGKILL, _GIVE_UP)]
+        # The tee of a `> >(tee log)` lives a moment longer than the shell, and is about to end by itself.
+        for number, patience in steps if ordered else [(None, _LINGER), *steps]:
+            deadline = time.monotonic() + patience
+            told: set[int] = set()
+            while remaining and time.monotonic() < deadline:
+                if number is not None:
+                    processes.send(remaining - told, number)
+                    self._strays = max(self._strays, 0 if ordered else len(remaining))
+                    told |= remaining
+                if selector.get_map() and selector.select(0.02):
+                    if self._read() == b"":
+                        selector.unregister(self._output)
+                else:
+                    time.sleep(0 if selector.get_map() else 0.02)
+                self._process.poll()
+                remaining = processes.members(leader, self._mark, group_only=not ordered)
+
+    def _read(self) -> bytes | None:
+        """Copy what is there: empty at the end of the pipe, None when there is nothing yet."""
+        try:
+            data = os.read(self._output, 65536)
+        except BlockingIOError:
+            return None
+        if data:
+            self._announce(self._capture.feed(data))
+        return data
+
+    def _announce(self, text: str) -> None:
+        with self._lock:
+            self._live = (self._live + text)[-_LIVE_CAP:]
+        # A full pipe already holds news enough.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._tell, b".")
+
+    def _finish(self) -> None:
+        self._announce(self._capture.close())
+        code = self._process.poll()
+        # Still alive after KILL: the kernel does not let it go.
+        code = -signal.SIGKILL if code is None else code
+        self._ended = time.monotonic()
+        self._exit_code = code if code >= 0 else 128 - code
+        self.order_end()
+        for each in (self._output, self._stop, self._tell):
+            os.close(each)
+
+
+class Launcher:
+    """Starts commands and knows those in the background. `spool` is the directory for long output."""
+
+    def __init__(self, spool: Path | None) -> None:
+        self.spool = spool if spool is None else Path(os.path.realpath(spool))
+        self.jobs: dict[str, RunningCommand] = {}
+        self._temporary = spool is None
+        self._count = 0
+
+    async def run(
+        self, command: str, cwd: Path, *, timeout: float, emit: Callable[[str], Awaitable[None]] | None
+    ) -> CommandResult:
+        """Run to the end. ToolError when it cannot be started at all."""
+        return await self._begin("command", command, cwd).follow(timeout, emit)
+
+    def start(self, command: str, cwd: Path) -> RunningCommand:
+        """Start in the background. ToolError when it cannot be started, or too many are running."""
+        ended = [job for job in self.jobs.values() if job.result.exit_code is not None]
+        if len(self.jobs) - len(ended) >= MAX_JOBS:
+            raise ToolError(f"{MAX_JOBS} background jobs are running; kill one first.")
+        for job in ended[:-MAX_JOBS]:
+            del self.jobs[job.id]
+        job = self._begin("job", command, cwd)
+        self.jobs[job.id] = job
+        return job
+
+    async def aclose(self) -> None:
+        """End the background jobs; remove the spool directory if it was a temporary one."""
+        for job in self.jobs.values():
+            job.order_end()
+        for job in self.jobs.values():
+            await job.end()
+        if self._temporary and self.spool is not None:
+            shutil.rmtree(self.spool, ignore_errors=True)
+            self.spool = None
+
+    def _begin(self, kind: str, command: str, cwd: Path) -> RunningCommand:
+        if self.spool is None:
+            self.spool = Path(os.path.realpath(tempfile.mkdtemp(prefix="laguna-agent-")))
+        self._count += 1
+        id = f"{kind}-{self._count}"
+        try:
+            running = RunningCommand(id, command, cwd, self.spool / f"{id}.log")
+        except (OSError, ValueError) as error:
+            raise ToolError(f"The command could not be started: {error}.") from error
+        _alive.add(running)
+        return running
+
+
+_alive: weakref.WeakSet[RunningCommand] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """No command outlives the program, even when nobody closed the workspace."""
+    running = [each for each in _alive if each.result.exit_code is None]
+    for each in running:
+        each.order_end()
+    for each in running:
+        each.join(GRACE + 1)
+
+
+def _spawn(command: str, cwd: Path, output: int, mark: str) -> subprocess.Popen[bytes]:
+    shell = shutil.which("bash") or "/bin/sh"
+    environment = command_environment(os.environ) | {processes.MARK: mark, "PWD": str(cwd)}
+    return subprocess.Popen(
+        [shell, "-c", command],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def _exit_watch(pid: int) -> Iterator[int | None]:
+    """A descriptor that becomes readable when the process ends, where the system has such a thing."""
+    try:
+        watch = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        yield None
+        return
+    try:
+        yield watch
+    finally:
+        os.close(watch)

@@ -1,0 +1,82 @@
+"""Finding and signalling everything that a command started.
+
+A process belongs to a command when it is in its group or session, carries its mark in the environment, or descends from
+one that does. On systems without /proc only the group can be found. Knows nothing of output or of tools.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+MARK = "AGENT_COMMAND_MARK"
+"""Environment variable that every descendant inherits; it finds those that left the group and lost their parent."""
+
+_PROC = Path("/proc")
+
+
+def members(leader: int, mark: str, *, group_only: bool = False) -> set[int]:
+    """Process ids of the command whose shell is (or was) `leader`; the dead that wait to be reaped are left out.
+
+    With `group_only`, those in its process group. A negative id stands for a whole group.
+    """
+    if group_only and not _group_lives(leader):
+        return set()
+    if not (_PROC / "self" / "stat").exists():
+        return {-leader} if _group_lives(leader) else set()
+    found: set[int] = set()
+    children: dict[int, list[int]] = {}
+    dead: set[int] = set()
+    for pid in [int(name) for name in os.listdir(_PROC) if name.isdigit()]:  # noqa: PTH208
+        status = _status(pid)
+        if status is None or pid == os.getpid():
+            continue
+        state, parent, group, session = status
+        children.setdefault(parent, []).append(pid)
+        if state in "ZX":
+            dead.add(pid)
+        elif group == leader or (not group_only and (session == leader or _marked(pid, mark))):
+            found.add(pid)
+    waiting = [] if group_only else [*found, leader]
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            if child not in found:
+                found.add(child)
+                waiting.append(child)
+    return found - dead
+
+
+def send(pids: set[int], number: signal.Signals) -> None:
+    """Signal each; those that are gone meanwhile do not matter."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _group_lives(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _status(pid: int) -> tuple[str, int, int, int] | None:
+    """State, parent, group, session; None when the process is gone. See proc_pid_stat(5)."""
+    try:
+        # The name, in parentheses, may itself hold spaces and parentheses.
+        fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b") ")[2].split()
+    except OSError:
+        return None
+    return fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3])
+
+
+def _marked(pid: int, mark: str) -> bool:
+    try:
+        return f"{MARK}={mark}".encode() in (_PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return False

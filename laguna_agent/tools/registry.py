@@ -1,0 +1,132 @@
+"""The tools a session offers: how the model sees them, and how its calls become arguments.
+
+Knows names, schemas and decoding; it must not know what a tool does, nor how a server spells a call.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from laguna_agent.errors import ToolError
+from laguna_agent.messages import ToolCall, ToolSpec
+from laguna_agent.tools.base import Tool
+
+
+class Registry:
+    """A fixed set of tools. `internal` ones can be called but are not advertised to the model."""
+
+    def __init__(self, tools: Sequence[Tool], internal: Sequence[Tool] = ()) -> None:
+        self._advertised = tuple(tools)
+        self._tools = {tool.name: tool for tool in (*tools, *internal)}
+
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """The advertised tools, always in the same order and the same bytes."""
+        return tuple(spec(tool) for tool in self._advertised)
+
+    def get(self, name: str) -> Tool:
+        """The tool of that name; ToolError that names the nearest one when there is none."""
+        tool = self._tools.get(name)
+        if tool is None:
+            known = [each.name for each in self._advertised]
+            near = difflib.get_close_matches(name.lower(), known, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"the tools are {', '.join(known)}."
+            raise ToolError(f"There is no tool named {name!r}; {hint}")
+        return tool
+
+    def decode(self, call: ToolCall) -> Any:
+        """The call's arguments as the tool's struct. ToolError, one sentence, when the call must not be executed."""
+        tool = self.get(call.name)
+        if call.error:
+            raise ToolError(f"The call of {call.name} was not executed: {call.error}")
+        try:
+            return msgspec.convert(_lenient(call.arguments, tool.arguments), tool.arguments, strict=False)
+        except msgspec.ValidationError as error:
+            raise ToolError(f"{call.name}: {_explain(str(error), tool.arguments)}") from None
+
+
+def spec(tool: Tool) -> ToolSpec:
+    """A tool as the model sees it: words from its .md, parameters from its struct."""
+    return _spec(tool.name, tool.arguments)
+
+
+@cache
+def _spec(name: str, arguments: type[msgspec.Struct]) -> ToolSpec:
+    text = (Path(__file__).parent / f"{name}.md").read_text(encoding="utf-8")
+    described = dict(re.findall(r"^- (\w+): (.+)$", text, re.MULTILINE))
+    parameters = _schema(msgspec.inspect.type_info(arguments))
+    unknown = described.keys() - parameters["properties"].keys()
+    if unknown:
+        raise ValueError(f"{name}.md describes fields that the tool lacks: {sorted(unknown)}")
+    for field, words in described.items():
+        parameters["properties"][field]["description"] = words
+    description = re.sub(r"\s+", " ", text.split("\n\n", 1)[0]).strip()
+    return ToolSpec(name, description, parameters)
+
+
+def _schema(kind: msgspec.inspect.Type) -> dict[str, Any]:
+    """JSON Schema of an argument type, with nothing a model can do without."""
+    simple = {
+        msgspec.inspect.StrType: "string",
+        msgspec.inspect.IntType: "integer",
+        msgspec.inspect.FloatType: "number",
+        msgspec.inspect.BoolType: "boolean",
+    }
+    match kind:
+        case msgspec.inspect.StructType(fields=fields):
+            properties = {field.encode_name: _schema(field.type) for field in fields}
+            return {
+                "type": "object",
+                "properties": properties,
+                "required": [field.encode_name for field in fields if field.required],
+            }
+        case msgspec.inspect.LiteralType(values=values):
+            return {"type": "string", "enum": list(values)}
+        case msgspec.inspect.VarTupleType(item_type=item) | msgspec.inspect.ListType(item_type=item):
+            return {"type": "array", "items": _schema(item)}
+        case msgspec.inspect.UnionType(types=types):
+            return _schema(next(each for each in types if not isinstance(each, msgspec.inspect.NoneType)))
+    return {"type": simple[type(kind)]}
+
+
+def _lenient(arguments: dict[str, Any], struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """Forgive what models often get wrong and what has only one meaning: null for "not given", and a list or object
+    written as a string of JSON. (Numbers and booleans as strings are msgspec's own leniency.)"""
+    optional = {field.encode_name for field in msgspec.structs.fields(struct) if not field.required}
+    lists = {
+        field.encode_name
+        for field in msgspec.inspect.type_info(struct).fields  # type: ignore[attr-defined]
+        if isinstance(field.type, msgspec.inspect.VarTupleType)
+    }
+    kept: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if value is None and name in optional:
+            continue
+        kept[name] = value
+        if name in lists and isinstance(value, str):
+            try:
+                kept[name] = msgspec.json.decode(value)
+            except msgspec.DecodeError:
+                continue
+    return kept
+
+
+def _explain(error: str, struct: type[msgspec.Struct]) -> str:
+    """msgspec's message as one sentence that names the field."""
+    known = [field.encode_name for field in msgspec.structs.fields(struct)]
+    problem, _, where = error.partition(" - at ")
+    where = where.strip("`").removeprefix("$").removeprefix(".")
+    inside = f" in {where}" if where else ""
+    if found := re.match(r"Object contains unknown field `(.*)`", problem):
+        near = difflib.get_close_matches(found[1], known, 1, 0.4)
+        hint = f"did you mean {near[0]!r}?" if near and not where else f"the fields are {', '.join(known)}."
+        return f"there is no field {found[1]!r}{inside}; {hint}"
+    if found := re.match(r"Object missing required field `(.*)`", problem):
+        return f"the field {found[1]!r} is missing{inside}."
+    return f"the field {where!r} is wrong: {problem.replace('`', '').lower()}."

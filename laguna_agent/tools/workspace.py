@@ -1,0 +1,258 @@
+"""The place tools act on: files under one root, and commands run there.
+
+`Workspace` is the whole contract: `LocalWorkspace` fulfils it with the disk and the launcher, an editor's workspace
+with its own calls. It knows paths, bytes and processes; it must not know the model, the tools' arguments, or who may
+do what (a tool states its needs, the session decides). Every method raises ToolError with a line meant for the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Literal, Protocol
+
+import anyio.to_thread
+import msgspec
+
+from laguna_agent.errors import ToolError
+from laguna_agent.sandbox.launcher import TIER, CommandResult, Launcher
+
+Scope = Literal["workspace", "spool", "outside"]
+EntryKind = Literal["file", "directory", "symlink", "other"]
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a path leads once every symlink on the way is followed.
+
+    `shown` is how people and models name it: relative to the root where it lies inside, else absolute. Scope "spool" is
+    the kept output of commands: outside the root, but the model's own.
+    """
+
+    path: Path
+    shown: str
+    scope: Scope
+
+    @property
+    def outside(self) -> bool:
+        """Whether reaching it leaves both the workspace and the kept output."""
+        return self.scope == "outside"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One file or directory; `size` is in bytes. Kind "other" is a FIFO, socket or device: never opened."""
+
+    name: str
+    kind: EntryKind
+    size: int = 0
+
+
+class Job(Protocol):
+    """A command running in the background."""
+
+    id: str
+    command: str
+
+    @property
+    def result(self) -> CommandResult:
+        """What it has given so far; `exit_code` is None while it runs."""
+        ...
+
+    async def wait(self, timeout: float) -> None:
+        """Wait for its end, at most `timeout` seconds."""
+        ...
+
+    async def end(self) -> None:
+        """Stop it and everything it started: TERM, two seconds, KILL. Does nothing when it has ended."""
+        ...
+
+
+class Workspace(Protocol):
+    """A root directory with its files and commands; `sandbox` names what confines the commands ("none")."""
+
+    root: Path
+    sandbox: str
+
+    def resolve(self, path: str) -> Place:
+        """Follow `path` (absolute, or relative to the root) to its place; the file need not exist."""
+        ...
+
+    async def entry(self, path: Path) -> Entry | None:
+        """What lies at a resolved path; None where nothing does."""
+        ...
+
+    async def list(self, path: Path) -> list[Entry]:
+        """The entries of a directory, by name."""
+        ...
+
+    async def read_bytes(self, path: Path, limit: int) -> bytes:
+        """A regular file's bytes; refuses anything longer than `limit`, and anything but a regular file."""
+        ...
+
+    async def write_bytes(self, path: Path, data: bytes) -> None:
+        """Replace or create a file, whole or not at all; makes parent directories and keeps an old file's mode."""
+        ...
+
+    async def run(
+        self, command: str, *, timeout: float, emit: Callable[[str], Awaitable[None]] | None = None
+    ) -> CommandResult:
+        """Run a shell command at the root to its end, at most `timeout` seconds. Being cancelled leaves no process."""
+        ...
+
+    async def start(self, command: str) -> Job:
+        """Start a shell command in the background."""
+        ...
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """Every background command of this workspace, ended ones too, by id."""
+        ...
+
+    async def aclose(self) -> None:
+        """End all background commands."""
+        ...
+
+
+class LocalWorkspace:
+    """The workspace on this machine's disk.
+
+    `spool` is where long command output is kept (a fresh temporary directory, removed by `aclose`, when not given).
+    """
+
+    def __init__(self, root: Path | str, *, spool: Path | None = None) -> None:
+        self.root = Path(os.path.realpath(root))
+        self.sandbox: str = TIER
+        self._launcher = Launcher(spool)
+
+    def resolve(self, path: str) -> Place:
+        if "\0" in path:
+            raise ToolError("The path holds a NUL character.")
+        try:
+            wanted = self.root / Path(path.strip() or ".").expanduser()
+        except RuntimeError:
+            raise ToolError(f"Cannot resolve {path!r}: no such home directory.") from None
+        real = Path(os.path.realpath(wanted))
+        if real.is_relative_to(self.root):
+            return Place(real, real.relative_to(self.root).as_posix(), "workspace")
+        spooled = self._launcher.spool is not None and real.is_relative_to(self._launcher.spool)
+        return Place(real, str(real), "spool" if spooled else "outside")
+
+    async def entry(self, path: Path) -> Entry | None:
+        return await anyio.to_thread.run_sync(_entry, path)
+
+    async def list(self, path: Path) -> list[Entry]:
+        def scan() -> list[Entry]:
+            with os.scandir(path) as found:
+                return sorted((_scanned(item) for item in found), key=lambda entry: entry.name)
+
+        try:
+            return await anyio.to_thread.run_sync(scan)
+        except OSError as error:
+            raise _refusal("list", path, error) from error
+
+    async def read_bytes(self, path: Path, limit: int) -> bytes:
+        try:
+            return await anyio.to_thread.run_sync(_read, path, limit)
+        except OSError as error:
+            raise _refusal("read", path, error) from error
+
+    async def write_bytes(self, path: Path, data: bytes) -> None:
+        try:
+            await anyio.to_thread.run_sync(_write, path, data)
+        except OSError as error:
+            raise _refusal("write", path, error) from error
+
+    async def run(
+        self, command: str, *, timeout: float, emit: Callable[[str], Awaitable[None]] | None = None
+    ) -> CommandResult:
+        return await self._launcher.run(command, self.root, timeout=timeout, emit=emit)
+
+    async def start(self, command: str) -> Job:
+        return self._launcher.start(command, self.root)
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        return self._launcher.jobs
+
+    async def aclose(self) -> None:
+        await self._launcher.aclose()
+
+
+def _refusal(verb: str, path: Path, error: OSError) -> ToolError:
+    return ToolError(f"Cannot {verb} {path}: {error.strerror or error}.")
+
+
+def _entry(path: Path) -> Entry | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _refusal("look at", path, error) from error
+    return Entry(path.name, _kind(found.st_mode), found.st_size)
+
+
+def _kind(mode: int) -> EntryKind:
+    if stat.S_ISREG(mode):
+        return "file"
+    return "directory" if stat.S_ISDIR(mode) else "other"
+
+
+def _scanned(item: os.DirEntry[str]) -> Entry:
+    try:
+        found = item.stat(follow_symlinks=False)
+    except OSError:
+        return Entry(item.name, "other")
+    return Entry(item.name, "symlink" if item.is_symlink() else _kind(found.st_mode), found.st_size)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    # O_NONBLOCK: opening a FIFO that nobody writes to would otherwise wait for ever.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise ToolError(f"{path} is not a regular file.")
+        # Files of /proc report size 0, so the length that counts is the one that was read.
+        data = b"" if found.st_size > limit else file.read(limit + 1)
+        if found.st_size > limit or len(data) > limit:
+            size = max(found.st_size, len(data))
+            raise ToolError(f"{path} has {size:,} bytes, more than the {limit:,} that can be read at once.")
+        return data
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        old = path.stat()
+    except FileNotFoundError:
+        old = None
+    if old is not None:
+        if not stat.S_ISREG(old.st_mode):
+            raise ToolError(f"{path} is not a regular file.")
+        if not os.access(path, os.W_OK):
+            raise ToolError(f"{path} is read-only.")
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
+    # Not mkstemp: a new file must get the mode that the umask asks for, not 0600.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if old is not None:
+                with contextlib.suppress(PermissionError):
+                    os.fchown(handle, old.st_uid, old.st_gid)
+                os.fchmod(handle, stat.S_IMODE(old.st_mode))
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
