@@ -63,7 +63,9 @@ def _read_stdin(*, asked_for: bool) -> bytes:
 
 def _decode(data: bytes, what: str) -> str:
     if len(data) > PROMPT_BYTES:
-        raise UsageError(f"{what} is larger than {PROMPT_BYTES // 1024 // 1024} MiB; name the file in the prompt instead")
+        raise UsageError(
+            f"{what} is larger than {PROMPT_BYTES // 1024 // 1024} MiB; name the file in the prompt instead"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
