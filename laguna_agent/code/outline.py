@@ -261,7 +261,8 @@ def _name(kind: str, node: Node, captures: dict[str, list[Node]]) -> str:
         shape = re.sub(r"<.*", "", name)
         return f"impl {_text(trait)} for {shape}" if trait is not None else f"impl {shape}"
     if owner := captures.get("owner"):
-        return f"{re.sub(r'[*\s]|\[.*', '', _text(owner[0]))}.{name}"
+        receiver = re.sub(r"[*\s]|\[.*", "", _text(owner[0]))
+        return f"{receiver}.{name}"
     if node.type == "expression_statement":
         return re.sub(r"^(module\.)?exports\.|\.prototype(?=\.)", "", name)
     return name
