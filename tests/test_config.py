@@ -163,7 +163,14 @@ def test_directories_follow_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     assert directories.cache_directory() == Path("/h/.cache/laguna-agent")
 
 
-values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(["", "ask", "off", "1", "nan", "x"]), st.lists(st.integers()))
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(["", "ask", "off", "1", "nan", "x"]),
+    st.lists(st.integers()),
+)
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), values))

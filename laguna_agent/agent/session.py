@@ -13,7 +13,7 @@ goes wrong in a run is its outcome, never an exception in the face.
 from __future__ import annotations
 
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -161,7 +161,7 @@ class Session:
 
     # -- prompting --------------------------------------------------------------------------------------------------
 
-    async def prompt(self, content: str | tuple[ContentBlock, ...]) -> AsyncIterator[events.Event]:
+    async def prompt(self, content: str | tuple[ContentBlock, ...]) -> AsyncGenerator[events.Event, None]:
         """Work on a prompt; yields events, the last of which is TurnEnded. One prompt at a time.
 
         Leave it early only through `contextlib.aclosing`; `cancel` is the polite way.

@@ -60,4 +60,3 @@ def test_a_report_quotes_the_failing_example_and_names_the_file_only_for_a_singl
         record = json.loads((bug / "bug.json").read_text())
         assert f"`{bug.name}(" in record["prompt"]
         assert (".py" in record["prompt"]) == (record["kind"] == "single")
-

@@ -42,12 +42,12 @@ async def pull(entry: ModelFile, store: Store, progress: Progress, note: Note) -
     Several processes may pull one model: one works, the others wait for it. Raises ProviderError where no source has
     the bytes or they are not the right ones, UsageError where the disk is too small.
     """
+    need_space(store.root, 0)
     waiting = False
     while True:
         stored = store.find(entry.name)
         if stored is not None and stored.sha256 == entry.sha256:
             return stored
-        need_space(store.root, 0)
         with store.lock(entry.sha256) as mine:
             if mine:
                 return await _pull_locked(entry, store, progress, note)
