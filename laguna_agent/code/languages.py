@@ -30,6 +30,7 @@ _EXTENSIONS = {
     "ruby": ".rb .rake .gemspec",
 }
 _BY_EXTENSION = {extension: language for language, names in _EXTENSIONS.items() for extension in names.split()}
+_BY_NAME = {"Rakefile": "ruby", "Gemfile": "ruby", ".bashrc": "bash", ".bash_profile": "bash", ".profile": "bash"}
 _PACKAGES = {
     "typescript": ("tree_sitter_typescript", "language_typescript"),
     "tsx": ("tree_sitter_typescript", "language_tsx"),
@@ -40,8 +41,9 @@ TEXT_CAP = 1024 * 1024
 
 
 def language_of(path: str) -> str | None:
-    """The language of a file by its extension; None where no grammar is at hand."""
-    return _BY_EXTENSION.get(PurePath(path).suffix.lower())
+    """The language of a file by its name; None where no grammar is at hand."""
+    name = PurePath(path)
+    return _BY_EXTENSION.get(name.suffix.lower()) or _BY_NAME.get(name.name)
 
 
 @cache
