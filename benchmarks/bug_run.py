@@ -168,9 +168,9 @@ def _environment(root: Path, home: Path) -> dict[str, str]:
 
 def _commit(project: Path, environment: dict[str, str]) -> None:
     """Make the project a git repository with one commit, as a user's would be."""
-    git = ["git", "-c", "user.name=bench", "-c", "user.email=bench@example.invalid"]
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "Start"]):
-        subprocess.run([*git, *command], cwd=project, env=environment, check=True)
+    name, email = ["config", "user.name", "Bench"], ["config", "user.email", "bench@example.invalid"]
+    for command in (["init", "-q"], name, email, ["add", "-A"], ["commit", "-q", "-m", "Start"]):
+        subprocess.run(["git", *command], cwd=project, env=environment, check=True)
 
 
 def _run(argv: list[str], cwd: Path, environment: dict[str, str], limit: float, log: Path) -> int | None:

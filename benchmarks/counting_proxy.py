@@ -12,6 +12,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -48,7 +49,7 @@ class CountingProxy(ThreadingHTTPServer):
         assert parts.hostname is not None and parts.port is not None
         self.upstream = (parts.hostname, parts.port)
         self.exchanges: list[Exchange] = []
-        self.connections: set[http.client.HTTPConnection] = set()
+        self.connections: set[socket.socket] = set()
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -62,8 +63,8 @@ class CountingProxy(ThreadingHTTPServer):
         with self.lock:
             open_connections = list(self.connections)
         for connection in open_connections:
-            if connection.sock is not None:
-                connection.sock.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         deadline = time.monotonic() + 10
         while self.connections and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -112,8 +113,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self, body: bytes, exchange: Exchange | None) -> None:
         started = time.monotonic()
         connection = http.client.HTTPConnection(*self.server.upstream, timeout=600)
+        try:
+            connection.connect()
+        except OSError as error:
+            return self.send_error(502, f"the model server does not answer: {error}")
+        upstream = connection.sock
         with self.server.lock:
-            self.server.connections.add(connection)
+            self.server.connections.add(upstream)
         self.close_connection = True
         try:
             headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_HEADERS}
@@ -136,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             if exchange is not None:
                 exchange.seconds = round(time.monotonic() - started, 3)
             with self.server.lock:
-                self.server.connections.discard(connection)
+                self.server.connections.discard(upstream)
 
     def _copy(self, answer: http.client.HTTPResponse, exchange: Exchange | None) -> None:
         streamed = "event-stream" in answer.getheader("content-type", "")

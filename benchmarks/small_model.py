@@ -40,7 +40,12 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="append each result to this file as a JSON line")
     parser.add_argument("--resume", action="store_true", help="skip what --json already holds, and count it")
     parser.add_argument("--logs", type=Path, default=Path("small_model_logs"), help="agents' output and model traffic")
-    return parser.parse_args(argv)
+    settings = parser.parse_args(argv)
+    if not settings.server and (settings.gguf is None or not Path(settings.gguf).is_file()):
+        parser.error("no model: pass --gguf FILE (or LAGUNA_BENCH_GGUF), or --server URL of a running llama.cpp")
+    if unknown := [name for name in settings.arms.split(",") if name not in ARMS]:
+        parser.error(f"unknown arms: {', '.join(unknown)} (known: {', '.join(ARMS)})")
+    return settings
 
 
 def chosen_bugs(settings: argparse.Namespace) -> list[Bug]:
@@ -74,22 +79,17 @@ def server_of(settings: argparse.Namespace) -> Iterator[str]:
     if settings.server:
         yield settings.server.rstrip("/")
         return
-    if settings.gguf is None or not Path(settings.gguf).is_file():
-        raise SystemExit("no model: pass --gguf FILE (or LAGUNA_BENCH_GGUF), or --server URL of a running llama.cpp")
     with model_server(Path(settings.gguf), settings.logs / "server.log") as url:
         yield url
 
 
 def main(argv: list[str] | None = None) -> int:
     settings = options(argv)
-    names = settings.arms.split(",")
-    if unknown := [name for name in names if name not in ARMS]:
-        raise SystemExit(f"unknown arms: {', '.join(unknown)} (known: {', '.join(ARMS)})")
+    bugs = chosen_bugs(settings)
     try:
-        arms = [ARMS[name]() for name in names]
+        arms = [ARMS[name]() for name in settings.arms.split(",")]
     except PeerError as error:
         raise SystemExit(str(error)) from error
-    bugs = chosen_bugs(settings)
     settings.logs.mkdir(parents=True, exist_ok=True)
     results = earlier_results(settings.json) if settings.resume else []
     done = {(result.arm, result.bug) for result in results}
