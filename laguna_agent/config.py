@@ -1,13 +1,48 @@
-"""One typed configuration, layered: defaults < user TOML < project TOML (harmless keys only) < environment < flags."""
+"""One typed configuration, layered: defaults < user TOML < project TOML (harmless keys only) < environment < flags.
+
+Knows where settings come from and what each may be; must not know what they are used for. A project file arrives with
+a cloned repository, so it may tune the model but never choose the server, the approval mode or where a key is sent.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from laguna_agent.directories import config_directory
+from laguna_agent.errors import ConfigError
+
 Approve = Literal["ask", "edits", "all"]
 EditFormat = Literal["auto", "replace", "symbol", "whole"]
+Reasoning = Literal["off", "low", "medium", "high"]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+ENVIRONMENT_PREFIX = "LAGUNA_"
+PROJECT_FILE = Path(".laguna") / "config.toml"
+PROJECT_KEYS = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "seed",
+        "reasoning",
+        "edit_format",
+        "max_output_tokens",
+        "shell_timeout",
+        "max_turns",
+        "max_tokens",
+        "max_cost",
+        "max_time",
+    }
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,25 +56,132 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the environment variable that holds the key for `base_url`."""
     approve: Approve = "ask"
     edit_format: EditFormat = "auto"
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    top_p: Probability | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
     seed: int | None = None
-    reasoning: Literal["off", "low", "medium", "high"] | None = None
-    max_output_tokens: int | None = None
-    context_length: int | None = None
+    reasoning: Reasoning | None = None
+    max_output_tokens: PositiveInt | None = None
+    context_length: PositiveInt | None = None
     """Tokens; overrides what the server and the model table say."""
-    max_turns: int | None = None
+    max_turns: PositiveInt | None = None
     """Model requests per run."""
-    max_tokens: int | None = None
+    max_tokens: PositiveInt | None = None
     """Input plus output tokens per run."""
-    max_cost: float | None = None
+    max_cost: PositiveFloat | None = None
     """US dollars per run."""
-    max_time: float | None = None
+    max_time: PositiveFloat | None = None
     """Seconds per run."""
-    retry_budget: float = 120.0
+    retry_budget: Annotated[float, msgspec.Meta(ge=0)] = 120.0
     """Seconds that waiting for a failing server may take in all, per request."""
-    connect_timeout: float = 10.0
-    stall_timeout: float = 90.0
+    connect_timeout: PositiveFloat = 10.0
+    stall_timeout: PositiveFloat = 90.0
     """Seconds without an event before a stream counts as stalled (300 with keep-alives)."""
-    shell_timeout: float = 120.0
+    shell_timeout: PositiveFloat = 120.0
+
+
+KEYS = tuple(field.name for field in msgspec.structs.fields(Settings))
+
+
+def load(cwd: Path, flags: Mapping[str, object]) -> Settings:
+    """The settings in force for `cwd`; a flag of None counts as not given. Raises ConfigError."""
+    return load_with_sources(cwd, flags)[0]
+
+
+def load_with_sources(cwd: Path, flags: Mapping[str, object]) -> tuple[Settings, dict[str, str]]:
+    """The settings, and for each key its source: "default", "user PATH", "project PATH", "env NAME" or "flag"."""
+    types = get_type_hints(Settings, include_extras=True)
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(KEYS, "default")
+
+    def take(key: str, value: object, source: str, where: str, *, is_text: bool = False) -> None:
+        values[key] = _convert(key, value, types[key], where, is_text=is_text)
+        sources[key] = source
+
+    user = user_file()
+    for key, value in _read_toml(user).items():
+        _refuse_unknown(key, str(user))
+        take(key, value, f"user {user}", str(user))
+    project = project_file(cwd)
+    for key, value in (_read_toml(project) if project else {}).items():
+        _refuse_unknown(key, str(project))
+        _refuse_in_project(key, str(project))
+        take(key, value, f"project {project}", str(project))
+    for name, text in sorted(os.environ.items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and text:
+            key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+            _refuse_unknown(key, "the environment", name)
+            take(key, text, f"env {name}", "the environment", is_text=True)
+    for key, value in flags.items():
+        if value is not None:
+            _refuse_unknown(key, "the command line")
+            take(key, value, "flag", "the command line")
+    return Settings(**values), sources
+
+
+def user_file() -> Path:
+    """Where the person's own configuration is, whether or not it exists."""
+    return config_directory() / "config.toml"
+
+
+def project_file(cwd: Path) -> Path | None:
+    """The nearest `.laguna/config.toml` from `cwd` up to the git root; outside a repository only `cwd` is looked at."""
+    directory = cwd.resolve()
+    upwards = [directory, *directory.parents]
+    root = next((i for i, at in enumerate(upwards) if (at / ".git").exists()), 0)
+    return next((at / PROJECT_FILE for at in upwards[: root + 1] if (at / PROJECT_FILE).exists()), None)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the configuration {path} is not valid TOML: {error}") from error
+
+
+def _refuse_unknown(key: str, where: str, shown: str | None = None) -> None:
+    if key in KEYS:
+        return
+    nearest = difflib.get_close_matches(key.lower(), KEYS, n=1, cutoff=0)[0]
+    if shown:
+        nearest = ENVIRONMENT_PREFIX + nearest.upper()
+    raise ConfigError(f"{where}: unknown setting '{shown or key}'; the nearest known one is '{nearest}'")
+
+
+def _refuse_in_project(key: str, where: str) -> None:
+    if key in PROJECT_KEYS:
+        return
+    variable = ENVIRONMENT_PREFIX + key.upper()
+    raise ConfigError(f"{where}: '{key}' is not allowed in a project file; set it in {user_file()} or with {variable}")
+
+
+def _convert(key: str, value: object, kind: Any, where: str, *, is_text: bool) -> Any:
+    """`value` as the setting's type; text (from the environment) may spell a number."""
+    try:
+        converted = msgspec.convert(value, kind, strict=not is_text)
+    except msgspec.ValidationError:
+        converted = math.nan
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise ConfigError(f"{where}: {key} = {value!r} is not valid; expected {_in_words(kind)}")
+    return converted
+
+
+def _in_words(kind: Any) -> str:
+    """What a setting's type allows, for a person."""
+    if type(None) in get_args(kind):
+        kind = next(each for each in get_args(kind) if each is not type(None))
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    if get_origin(kind) is Annotated:
+        base, bounds = get_args(kind)
+        limits = {"at least": bounds.ge, "above": bounds.gt, "at most": bounds.le}
+        words = [f"{word} {limit}" for word, limit in limits.items() if limit is not None]
+        return " and ".join([_in_words(base) + " " + words[0], *words[1:]])
+    return {int: "a whole number", float: "a number", str: "a text"}[kind]

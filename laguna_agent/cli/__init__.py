@@ -1,0 +1,71 @@
+"""The command line's front door.
+
+Knows only what must be decided before anything is imported: `--version` and `acp`, which editors spawn, have a path of
+their own; everything else goes to `cli.app`. Whatever goes wrong behind the door ends here as one line on stderr and
+the exit code of the contract (`laguna_agent.errors`).
+"""
+
+import sys
+
+from laguna_agent import __version__
+
+
+def main() -> None:
+    """Run the program with `sys.argv`; always ends the process."""
+    arguments = sys.argv[1:]
+    try:
+        code = _version() if arguments == ["--version"] else _dispatch(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _quiet_broken_pipe()
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:  # noqa: BLE001 - the last resort: every bug must end as one line and exit 1
+        code = _explain(error)
+    sys.exit(code)
+
+
+def _version() -> int:
+    sys.stdout.write(f"laguna-agent {__version__}\n")
+    return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments == ["acp"]:
+        from laguna_agent.acp import serve
+
+        return serve() or 0
+    import signal
+
+    # Until a face takes over, a signal must still end in the face's final record: it unwinds as an exception.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
+    from laguna_agent.cli.app import run_command
+
+    return run_command(arguments)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(143)
+
+
+def _explain(error: Exception) -> int:
+    from laguna_agent.crash import describe_crash
+    from laguna_agent.errors import EXIT_INTERNAL, LagunaError
+
+    if isinstance(error, LagunaError):
+        line, code = " ".join(str(error).split()), error.exit_code
+    else:
+        line, code = describe_crash(error), EXIT_INTERNAL
+    if sys.stderr is not None:
+        sys.stderr.write(f"laguna-agent: {line}\n")
+    return code
+
+
+def _quiet_broken_pipe() -> int:
+    """The reader is gone: say nothing, and keep the interpreter from flushing into the pipe again at exit."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141

@@ -22,29 +22,6 @@ def fit(lines: list[str], written: list[str], real: list[str]) -> list[str]:
     return [_placed(line, known, pairs[0], step, file_step) for line in lines]
 
 
-def shift(lines: list[str], indent: str) -> list[str]:
-    """`lines` with the indentation of the first that is not blank replaced by `indent`, the others following it; a line
-    that is indented less than the first keeps its text at `indent`."""
-    first = next((_indent(line) for line in lines if line.strip()), "")
-    return [
-        (indent + (line[len(first) :] if line.startswith(first) else line.lstrip())) if line.strip() else ""
-        for line in lines
-    ]
-
-
-def retab(lines: list[str], step: str) -> list[str]:
-    """`lines` with each level of indentation written as `step`, where their own level can be told."""
-    own = step_of("\n".join(lines))
-    if not own or own == step:
-        return lines
-    return [
-        step * (len(_indent(line)) // len(own)) + " " * (len(_indent(line)) % len(own)) + line.lstrip()
-        if line.strip() and set(_indent(line)) <= set(own)
-        else line
-        for line in lines
-    ]
-
-
 def step_of(text: str) -> str:
     """One level of indentation as a text has it: a tab, or the run of spaces used most; "" when nothing is indented.
 

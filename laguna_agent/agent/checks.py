@@ -1,0 +1,61 @@
+"""The command given with --check: run before and after as evidence, its failure told to the model."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+from laguna_agent.agent.events import CheckRun, Notice
+from laguna_agent.agent.store import Checked
+from laguna_agent.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from laguna_agent.agent.turn import Turn
+
+TIMEOUT = 600.0
+"""Seconds; a check that takes longer counts as failed. --max-time cuts it earlier."""
+TAIL = 6_000
+"""Characters of output kept as evidence."""
+
+
+class Check:
+    """The person's command; it needs no leave, for the person chose it."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self.runs: list[CheckRun] = []
+
+    async def run(self, when: Literal["before", "after"], turn: Turn) -> CheckRun:
+        """Run it in the workspace and keep the evidence."""
+
+        async def produce() -> Checked:
+            result = await turn.tools.workspace.run(self.command, timeout=TIMEOUT)
+            code = 124 if result.timed_out or result.exit_code is None else result.exit_code
+            return Checked(CheckRun(when, self.command, code, result.output.text(TAIL)))
+
+        checked = await turn.tape.take(Checked, produce)
+        self.runs.append(checked.run)
+        verdict = "passes" if checked.run.exit_code == 0 else f"fails (exit {checked.run.exit_code})"
+        await turn.emit(Notice("info", f"check {when}: {self.command} {verdict}"))
+        return checked.run
+
+    def failed(self, run: CheckRun) -> CheckFailed:
+        """The error for a turn that ends with the check failing."""
+        return CheckFailed(f"the check still fails (exit {run.exit_code}): {self.command}")
+
+
+# What a failing test prints on its last informative line: an exception, an assertion, a compiler error.
+_FAILURE = re.compile(r"^(E  |\s*\w*(Error|Exception|Failure|Fail)\b|.*\b(error|panicked|FAIL(ED)?)\b)", re.IGNORECASE)
+_NOISE = re.compile(r"^[=\-_.\s]*$|^Ran \d+ tests?\b|^\.*[FE.]+$")
+
+
+def distill(output: str, limit: int) -> str:
+    """A check's output for a model, at most about `limit` characters: the lines that say what failed come first,
+    then the tail, without rulers and progress dots."""
+    lines = [line.rstrip() for line in output.splitlines() if not _NOISE.match(line)]
+    telling = [line.strip() for line in lines if _FAILURE.match(line) and not line.startswith(("FAIL:", "ERROR:"))]
+    head = "\n".join(dict.fromkeys(telling[:3]))[: limit // 3]
+    tail = "\n".join(lines)
+    if len(tail) > limit - len(head):
+        tail = "…" + tail[-(limit - len(head)) :]
+    return f"{head}\n\n{tail}" if head and not tail.startswith(head) else tail

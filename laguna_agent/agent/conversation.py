@@ -1,0 +1,78 @@
+"""A recorded conversation, read back: as history for the next request, and as events for a face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from laguna_agent.agent import events
+from laguna_agent.agent.store import AnyRecord, Ended, Prompted, Said, ToolRan
+from laguna_agent.errors import ToolError
+from laguna_agent.messages import Message, TextBlock
+from laguna_agent.tools.registry import Registry
+
+
+def rebuild(records: Iterable[AnyRecord]) -> tuple[list[Message], list[str]]:
+    """The history, and the prompts as the person typed them."""
+    history: list[Message] = []
+    prompts: list[str] = []
+    for record in records:
+        if isinstance(record, Said):
+            history.append(record.message)
+        elif isinstance(record, Prompted):
+            prompts.append(_text(record))
+    return history, prompts
+
+
+def orphan_results(history: Sequence[Message]) -> list[Message]:
+    """Results for the calls of the newest assistant message that have none: the run was cut off among them. A server
+    refuses a conversation in which a call has no result."""
+    last = next((i for i in range(len(history) - 1, -1, -1) if history[i].role == "assistant"), None)
+    if last is None:
+        return []
+    answered = {message.tool_call_id for message in history[last + 1 :]}
+    return [
+        Message("tool", (TextBlock("Interrupted before it ended."),), tool_call_id=call.id, name=call.name)
+        for call in history[last].tool_calls
+        if call.id not in answered
+    ]
+
+
+def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Iterator[events.Event]:
+    """The conversation as a face would show it: prompts, answers, thoughts, calls with their results."""
+    for record in records:
+        match record:
+            case Prompted():
+                yield events.UserMessage(_text(record))
+            case Said(message=Message(role="assistant") as message):
+                if message.reasoning:
+                    yield events.ThoughtDelta(message.reasoning)
+                if message.text:
+                    yield events.TextDelta(message.text)
+            case ToolRan():
+                yield from _call_events(record, registry)
+            case Ended(result=result) if result.exit_code and result.message:
+                yield events.Notice("warning", result.message)
+
+
+def _call_events(ran: ToolRan, registry: Registry) -> Iterator[events.Event]:
+    call, result = ran.call, ran.result
+    try:
+        tool, args = registry.get(call.name), registry.decode(call)
+        yield events.ToolCallStarted(call.id, call.name, tool.kind, tool.title(args), call.arguments)
+    except ToolError:
+        yield events.ToolCallStarted(call.id, call.name, "other", call.name, call.arguments)
+    yield events.ToolCallUpdate(
+        call.id,
+        "failed" if result.is_error else "completed",
+        content=result.content,
+        diffs=result.diffs,
+        locations=result.locations,
+        exit_code=result.exit_code,
+        seconds=ran.seconds,
+    )
+    if result.plan is not None:
+        yield events.PlanUpdated(result.plan)
+
+
+def _text(record: Prompted) -> str:
+    return "".join(block.text for block in record.content if isinstance(block, TextBlock))

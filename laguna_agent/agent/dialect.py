@@ -1,0 +1,131 @@
+"""How the loop and a model understand each other; what the model can follow decides which dialect it gets.
+
+`ToolDialect` is for models that call tools; `code_dialect.CodeDialect` is for small ones that can only write code. A
+dialect turns the prompt into the opening message, an answer into calls, results into messages. It knows nothing of
+permissions, events or logs, and `calls` depends on nothing but the answer and `shown`, so that a replay is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from laguna_agent.agent.checks import distill
+from laguna_agent.agent.context import TEXT_RESULT
+from laguna_agent.agent.events import CheckRun
+from laguna_agent.agent.prompt import environment
+from laguna_agent.agent.store import Said
+from laguna_agent.backend.assemble import Reply
+from laguna_agent.backend.base import Sampling
+from laguna_agent.backend.tool_text import recover_calls
+from laguna_agent.messages import ContentBlock, Message, TextBlock, ToolCall, ToolSpec, text_message
+from laguna_agent.tools.base import ToolResult
+from laguna_agent.tools.workspace import Workspace
+
+Shown = dict[str, tuple[str, ...]]
+
+
+class Dialect(Protocol):
+    """See the module. `tools` are advertised in every request; `corrections` is how often a failing check goes back;
+    `shown` are the files that the newest message of ours put in front of the model, with their symbols."""
+
+    tools: tuple[ToolSpec, ...]
+    corrections: int
+    shown: Shown
+
+    def system(self) -> str:
+        """The system message."""
+        ...
+
+    async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
+        """The prompt as the model gets it; `check` is how the check stands before any work."""
+        ...
+
+    def view(self, history: Sequence[Message]) -> list[Message]:
+        """The part of the conversation that goes into the next request."""
+        ...
+
+    def ask_with(self, sampling: Sampling) -> tuple[Sampling, dict[str, Any] | None]:
+        """Sampling, and the schema that constrains the next answer, if any."""
+        ...
+
+    def calls(self, reply: Reply) -> tuple[ToolCall, ...]:
+        """What the answer asks to be done."""
+        ...
+
+    def answers(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
+        """The messages that tell the model the results; none where it need not answer them."""
+        ...
+
+    def unusable(self, reply: Reply) -> str | None:
+        """What to say to an answer without calls that cannot be the last one; None where it can."""
+        ...
+
+    async def correction(self, run: CheckRun, attempt: int) -> Said:
+        """What to say when the check fails after the model was done; `attempt` counts from 1."""
+        ...
+
+
+class ToolDialect:
+    """Native tool calls, and calls that arrive as text where a server or a template fails to parse them."""
+
+    corrections = 4
+
+    def __init__(self, tools: tuple[ToolSpec, ...], system: str, workspace: Workspace) -> None:
+        self.tools = tools
+        self.shown: Shown = {}
+        self._system = system
+        self._workspace = workspace
+        self._recovered = 0
+
+    def system(self) -> str:
+        return self._system
+
+    async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
+        # State goes to the end of the newest message: the prefix before it stays the same from turn to turn.
+        notes = [await environment(self._workspace)]
+        if check is not None:
+            state = "passes" if check.exit_code == 0 else f"fails:\n{distill(check.output, 2_500)}"
+            notes.append(f"When you are done this command must pass: `{check.command}`. At the moment it {state}")
+        return Said(Message("user", (*content, TextBlock("\n\n" + "\n\n".join(filter(None, notes))))))
+
+    def view(self, history: Sequence[Message]) -> list[Message]:
+        return list(history)
+
+    def ask_with(self, sampling: Sampling) -> tuple[Sampling, dict[str, Any] | None]:
+        return sampling, None
+
+    def calls(self, reply: Reply) -> tuple[ToolCall, ...]:
+        if reply.message.tool_calls:
+            return reply.message.tool_calls
+        found = recover_calls(reply.message.text, self.tools)
+        base = self._recovered
+        self._recovered += len(found)
+        return tuple(msgspec.structs.replace(call, id=f"text_{base + index}") for index, call in enumerate(found, 1))
+
+    def answers(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
+        textual = calls[0].id.startswith("text_")
+        messages = []
+        for call, result in zip(calls, results, strict=True):
+            content = result.content or (TextBlock("(no output)"),)
+            if textual:
+                # A server that did not see a call would refuse a message of role "tool".
+                content = (TextBlock(f"{TEXT_RESULT}{call.name}:\n"), *content)
+                messages.append(Message("user", content))
+            else:
+                messages.append(Message("tool", content, tool_call_id=call.id, name=call.name))
+        return messages
+
+    def unusable(self, reply: Reply) -> str | None:
+        if reply.finish == "length":
+            return "Your answer was cut off at the length limit. Go on in smaller steps."
+        if not reply.message.text.strip():
+            return "Your answer was empty. Call a tool, or say that you are done."
+        return None
+
+    async def correction(self, run: CheckRun, attempt: int) -> Said:
+        return Said(
+            text_message("user", f"`{run.command}` fails (exit {run.exit_code}). Fix it.\n{distill(run.output, 4_000)}")
+        )

@@ -1,0 +1,86 @@
+"""How a run ended: the final record, and which outcome an error stands for.
+
+The record is a contract with scripts and CI (README, "Exit codes"): it is written for every run, also after a
+signal, and its `exit_code` is the program's.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from laguna_agent.agent.events import CheckRun, StopReason
+from laguna_agent.errors import (
+    EXIT_COMPLETED,
+    EXIT_INTERNAL,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    BudgetSpent,
+    LagunaError,
+    ModelStopped,
+)
+from laguna_agent.messages import Message
+
+
+class RunRecord(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
+    """The final record of a run.
+
+    `turns` counts model requests, `cost` is in US dollars (None: the price is unknown), `seconds` is wall time,
+    `text` the model's last answer.
+    """
+
+    outcome: str
+    stop_reason: StopReason
+    exit_code: int
+    message: str
+    text: str
+    turns: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    cost: float | None
+    seconds: float
+    files_changed: tuple[str, ...]
+    checks: tuple[CheckRun, ...]
+    denied: tuple[str, ...]
+    sandbox: str
+    session_id: str
+    model: str
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Why a turn ended."""
+
+    outcome: str
+    stop_reason: StopReason
+    exit_code: int
+    message: str = ""
+    error: str = ""
+
+
+COMPLETED = Verdict("completed", "end_turn", EXIT_COMPLETED)
+INTERRUPTED = Verdict("interrupted", "cancelled", EXIT_SIGINT, "interrupted; resume with --continue")
+TERMINATED = Verdict("terminated", "cancelled", EXIT_SIGTERM, "terminated; resume with --continue")
+
+
+def verdict_of(error: LagunaError) -> Verdict:
+    """The verdict for an error that ended a turn."""
+    stop: StopReason = "error"
+    if isinstance(error, BudgetSpent):
+        stop = "max_tokens" if error.budget == "tokens" else "max_turn_requests"
+    elif isinstance(error, ModelStopped):
+        stop = {"length": "max_tokens", "refusal": "refusal", "content_filter": "refusal"}.get(error.reason, "end_turn")  # type: ignore[assignment]
+    elif error.exit_code >= 6:
+        stop = "end_turn"
+    return Verdict(error.outcome, stop, error.exit_code, " ".join(str(error).split()), type(error).__name__)
+
+
+def bug_verdict(error: BaseException, where: str) -> Verdict:
+    """The verdict for an exception that nobody meant to raise; `where` says what became of its traceback."""
+    text = " ".join(f"internal error: {type(error).__name__}: {error} ({where})".split())
+    return Verdict("internal_error", "error", EXIT_INTERNAL, text)
+
+
+def last_answer(history: list[Message]) -> str:
+    """The text of the newest assistant message that has any."""
+    return next((m.text for m in reversed(history) if m.role == "assistant" and m.text.strip()), "")

@@ -1,0 +1,110 @@
+"""From a prompt to a turn that can run: the backend, what is known of the model, the dialect, the opening messages.
+
+Everything that a fresh prompt needs from outside passes through the tape here, so a replay needs neither a server nor
+the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from laguna_agent.agent.answer_schema import AnswerSchema
+from laguna_agent.agent.dialect import Dialect, ToolDialect
+from laguna_agent.agent.events import Event, TurnStarted
+from laguna_agent.agent.profiles import Profile, choose_profile
+from laguna_agent.agent.prompt import system_text
+from laguna_agent.agent.store import Described, Said
+from laguna_agent.agent.tape import RecordedTape
+from laguna_agent.agent.turn import Turn
+from laguna_agent.backend.base import Delta, ModelInfo, Request, Sampling
+from laguna_agent.config import Settings
+from laguna_agent.messages import ContentBlock, text_message
+from laguna_agent.tools.base import ToolContext
+
+if TYPE_CHECKING:
+    from laguna_agent.agent.session import Session
+
+Emit = Callable[[Event], Awaitable[None]]
+
+
+async def prepare(
+    session: Session, content: tuple[ContentBlock, ...], emit: Callable[[Event], Awaitable[None]]
+) -> Turn:
+    """Build the turn for a prompt and put the prompt into the history."""
+    await emit(TurnStarted(len(session.prompts), session.id, session.model))
+    described = await session.tape.take(Described, lambda: _describe(session))
+    settings, info = session.settings, _with_overrides(described.info, session.settings)
+    profile = choose_profile(described.model, settings)
+    dialect = _dialect(session, profile)
+    turn = Turn(
+        model=described.model,
+        history=session.history,
+        dialect=dialect,
+        registry=session.registry,
+        tools=ToolContext(session.workspace, session.ledger, shell_timeout=settings.shell_timeout),
+        permissions=session.permissions,
+        approver=session.approver,
+        budget=session.budget,
+        estimate=session.estimate,
+        info=info,
+        sampling=_sampling(settings, profile, info),
+        tape=session.tape,
+        stream=_stream(session),
+        emit=emit,
+        check=session.check,
+        schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
+    )
+    if not session.history:
+        turn.remember(text_message("system", dialect.system()))
+    before = await session.check.run("before", turn) if session.check else None
+
+    async def opening() -> Said:
+        return await dialect.opening(content, before)
+
+    await turn.say(opening)
+    return turn
+
+
+async def _describe(session: Session) -> Described:
+    if session.backend is None:
+        from laguna_agent.backend.providers import open_backend
+
+        session.backend, session.wire_model = await open_backend(session.settings)
+    info = await session.backend.describe(session.wire_model)
+    return Described(session.wire_model, session.backend.name, info)
+
+
+def _with_overrides(info: ModelInfo, settings: Settings) -> ModelInfo:
+    import msgspec
+
+    if settings.context_length is None:
+        return info
+    return msgspec.structs.replace(info, context_length=settings.context_length)
+
+
+def _dialect(session: Session, profile: Profile) -> Dialect:
+    if profile.edit_format == "replace":
+        return ToolDialect(session.registry.specs(), system_text("system"), session.workspace)
+    from laguna_agent.agent.code_dialect import CodeDialect
+
+    return CodeDialect(session.workspace, session.prompts, profile)
+
+
+def _sampling(settings: Settings, profile: Profile, info: ModelInfo) -> Sampling:
+    limits = [limit for limit in (profile.max_output_tokens, info.max_output_tokens) if limit is not None]
+    return Sampling(
+        temperature=settings.temperature if settings.temperature is not None else profile.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k if settings.top_k is not None else profile.top_k,
+        max_tokens=settings.max_output_tokens or min(limits, default=None),
+        seed=settings.seed,
+        reasoning_effort=settings.reasoning,
+    )
+
+
+def _stream(session: Session) -> Callable[[Request, str], AsyncIterator[Delta]]:
+    tape = session.tape
+    if isinstance(tape, RecordedTape):
+        return lambda _, digest: tape.stream(digest)
+    return lambda request, _: session.live_backend().stream(request)

@@ -1,0 +1,298 @@
+"""A session: one conversation in one workspace, with everything that outlives a turn.
+
+    session = await Session.start(cwd, settings, approver=approver)
+    async with aclosing(session.prompt("Fix the failing test")) as events:
+        async for event in events: ...
+    record = session.record()
+
+A session owns the history, the budget, the grants, the log and the workspace; a face owns the session. Starting one is
+cheap: the backend is opened by the first prompt. `prompt` yields the turn's events and always ends with TurnEnded: what
+goes wrong in a run is its outcome, never an exception in the face.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal
+
+import anyio
+import msgspec
+from anyio.streams.memory import MemoryObjectSendStream
+
+from laguna_agent import __version__
+from laguna_agent.agent import events, outcome
+from laguna_agent.agent.budget import Budget
+from laguna_agent.agent.changes import Snapshot
+from laguna_agent.agent.checks import Check
+from laguna_agent.agent.context import TokenEstimate
+from laguna_agent.agent.conversation import conversation_events, orphan_results, rebuild
+from laguna_agent.agent.loop import run_turn
+from laguna_agent.agent.outcome import RunRecord, Verdict
+from laguna_agent.agent.permissions import Approver, Permissions
+from laguna_agent.agent.preparation import prepare
+from laguna_agent.agent.store import (
+    Ended,
+    Journal,
+    Opened,
+    Prompted,
+    Said,
+    find_session,
+    new_session_id,
+    now,
+    read_log,
+    session_directory,
+)
+from laguna_agent.agent.tape import LiveTape, Tape
+from laguna_agent.agent.turn import Turn
+from laguna_agent.backend.base import Backend
+from laguna_agent.config import Settings
+from laguna_agent.directories import state_directory
+from laguna_agent.errors import LagunaError, UsageError
+from laguna_agent.messages import ContentBlock, Message, TextBlock
+from laguna_agent.tools.ledger import FileLedger
+from laguna_agent.tools.registry import Registry, default_registry
+from laguna_agent.tools.workspace import LocalWorkspace, Workspace
+
+Cause = Literal["interrupted", "terminated"]
+
+
+class Session:
+    """See the module. Build one with `start` or `resume`; close it with `aclose`."""
+
+    def __init__(self, opened: Opened, settings: Settings, approver: Approver, tape: Tape) -> None:
+        self.id = opened.id
+        self.cwd = Path(opened.cwd)
+        self.model = opened.model
+        self.settings = settings
+        self.approver = approver
+        self.tape = tape
+        self.history: list[Message] = []
+        self.prompts: list[str] = []
+        self.budget = Budget.of(settings)
+        self.permissions = Permissions(settings.approve)
+        self.estimate = TokenEstimate()
+        self.ledger = FileLedger()
+        self.registry: Registry = default_registry()
+        self.workspace: Workspace = LocalWorkspace(self.cwd, spool=session_directory(self.id) / "output")
+        self.check = Check(opened.check) if opened.check else None
+        self.output_schema = opened.output_schema
+        self.backend: Backend | None = None
+        self.wire_model = ""
+        self.snapshot: Snapshot | None = None
+        self._journal: Journal | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._cause: Cause | None = None
+        self._record: RunRecord | None = None
+
+    @classmethod
+    async def start(
+        cls,
+        cwd: Path,
+        settings: Settings,
+        *,
+        approver: Approver,
+        check: str | None = None,
+        output_schema: dict[str, Any] | None = None,
+        snapshot: bool = False,
+    ) -> Session:
+        """A new session in `cwd`; raises UsageError where that is no directory or the log cannot be written.
+
+        `snapshot` keeps the workspace's state outside it, so that `patch` can tell every change, whoever made it.
+        """
+        if not cwd.is_dir():
+            raise UsageError(f"the working directory does not exist: {cwd}")
+        opened = Opened(
+            new_session_id(),
+            str(cwd.resolve()),
+            settings.model or "",
+            now(),
+            f"laguna-agent {__version__}",
+            msgspec.to_builtins(settings),
+            check,
+            output_schema,
+        )
+        return await cls._open(opened, settings, approver, snapshot)
+
+    @classmethod
+    async def resume(
+        cls,
+        session_id: str,
+        settings: Settings,
+        *,
+        approver: Approver,
+        check: str | None = None,
+        output_schema: dict[str, Any] | None = None,
+        snapshot: bool = False,
+    ) -> Session:
+        """A recorded session, ready for its next prompt; raises UsageError where it is unknown, damaged or in use."""
+        path = find_session(session_id)
+        records = read_log(path)
+        first = next((record for record in records if isinstance(record, Opened)), None)
+        if first is None:
+            raise UsageError(f"session {path.parent.name} was cut off before it began")
+        if not Path(first.cwd).is_dir():
+            raise UsageError(f"the session's working directory is gone: {first.cwd}")
+        opened = msgspec.structs.replace(
+            first,
+            model=settings.model or first.model,
+            created=now(),
+            settings=msgspec.to_builtins(settings),
+            check=check,
+            output_schema=output_schema,
+        )
+        session = await cls._open(opened, settings, approver, snapshot)
+        session.history, session.prompts = rebuild(records)
+        return session
+
+    @classmethod
+    async def _open(cls, opened: Opened, settings: Settings, approver: Approver, snapshot: bool) -> Session:
+        journal = Journal(session_directory(opened.id) / "log.jsonl")
+        journal.append(opened)
+        session = cls(opened, settings, approver, LiveTape(journal))
+        session._journal = journal
+        if snapshot:
+            session.snapshot = await anyio.to_thread.run_sync(
+                Snapshot, session.cwd, session_directory(opened.id) / "start.git"
+            )
+        return session
+
+    # -- prompting --------------------------------------------------------------------------------------------------
+
+    async def prompt(self, content: str | tuple[ContentBlock, ...]) -> AsyncGenerator[events.Event, None]:
+        """Work on a prompt; yields events, the last of which is TurnEnded. One prompt at a time.
+
+        Leave it early only through `contextlib.aclosing`; `cancel` is the polite way.
+        """
+        blocks = (TextBlock(content),) if isinstance(content, str) else content
+        send, receive = anyio.create_memory_object_stream[events.Event](64)
+        async with anyio.create_task_group() as group, receive:
+            group.start_soon(self.run, blocks, send)
+            async for event in receive:
+                yield event
+
+    def cancel(self, cause: Cause = "interrupted") -> None:
+        """End the running prompt as soon as its processes are gone; harmless when none runs."""
+        self._cause = self._cause or cause
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def run(self, content: tuple[ContentBlock, ...], send: MemoryObjectSendStream[events.Event]) -> None:
+        """`prompt` for a caller that has its own stream; closes `send` at the end."""
+        started, verdict = monotonic(), outcome.COMPLETED
+        turn: Turn | None = None
+        self._cause, self._record = None, None
+        async with send:
+            try:
+                with anyio.CancelScope() as self._scope:
+                    with anyio.move_on_after(self.settings.max_time) as clock:
+                        self._begin(content)
+                        turn = await prepare(self, content, send.send)
+                        await run_turn(turn)
+                    if clock.cancelled_caught:
+                        raise self.budget.out_of_time()
+            except LagunaError as error:
+                verdict = outcome.verdict_of(error)
+            except Exception as bug:  # noqa: BLE001 - the one place where a bug becomes an outcome
+                verdict = self._crashed(bug)
+            self._scope = None
+            if self._cause is not None:
+                verdict = outcome.TERMINATED if self._cause == "terminated" else outcome.INTERRUPTED
+            seconds = round(monotonic() - started, 3)
+            self._record = await self._end(verdict, turn, seconds)
+            await send.send(self._turn_ended(self._record, verdict.error))
+
+    def _begin(self, content: tuple[ContentBlock, ...]) -> None:
+        if not self.tape.recorded:
+            self.tape.note(Prompted(content))
+        self.prompts.append("".join(b.text for b in content if isinstance(b, TextBlock)))
+        for message in orphan_results(self.history):
+            self.tape.note(Said(message))
+            self.history.append(message)
+
+    async def _end(self, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
+        changed = dict(turn.changed) if turn else {}
+        if self.snapshot is not None:
+            changed |= dict.fromkeys(await anyio.to_thread.run_sync(self.snapshot.changed))
+        spent = self.budget.usage
+        record = RunRecord(
+            verdict.outcome,
+            verdict.stop_reason,
+            verdict.exit_code,
+            verdict.message,
+            outcome.last_answer(self.history),
+            self.budget.turns,
+            spent.input_tokens,
+            spent.output_tokens,
+            spent.cached_tokens,
+            spent.reasoning_tokens,
+            spent.cost,
+            seconds,
+            tuple(changed),
+            tuple(self.check.runs) if self.check else (),
+            tuple(turn.denied) if turn else (),
+            self.workspace.sandbox,
+            self.id,
+            self.model,
+        )
+        if not self.tape.recorded:
+            try:
+                self.tape.note(Ended(record))
+            except UsageError as error:
+                record = msgspec.structs.replace(record, message=f"{record.message} ({error})".strip())
+        return record
+
+    @staticmethod
+    def _turn_ended(record: RunRecord, error: str) -> events.TurnEnded:
+        return events.TurnEnded(
+            record.stop_reason,
+            record.outcome,
+            record.exit_code,
+            record.message,
+            record.turns,
+            record.files_changed,
+            record.checks,
+            error,
+        )
+
+    def _crashed(self, bug: Exception) -> Verdict:
+        log = state_directory() / "crash.log"
+        try:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"--- {now()} session {self.id}\n{''.join(traceback.format_exception(bug))}")
+        except OSError as error:
+            return outcome.bug_verdict(bug, f"the traceback could not be written to {log}: {error.strerror}")
+        return outcome.bug_verdict(bug, f"traceback in {log}")
+
+    def live_backend(self) -> Backend:
+        """The open backend."""
+        assert self.backend is not None, "the backend is opened before the first request"
+        return self.backend
+
+    # -- looking back -----------------------------------------------------------------------------------------------
+
+    def record(self) -> RunRecord:
+        """The final record of the last prompt."""
+        assert self._record is not None, "no prompt has ended"
+        return self._record
+
+    def patch(self) -> bytes:
+        """What changed in the workspace since the session started, for `git apply --binary`; needs `snapshot`."""
+        if self.snapshot is None:
+            raise UsageError("this session keeps no snapshot to compare with")
+        return self.snapshot.patch()
+
+    def replay_events(self) -> Iterator[events.Event]:
+        """The conversation so far as events, for a face that shows a resumed session."""
+        return conversation_events(read_log(find_session(self.id)), self.registry)
+
+    async def aclose(self) -> None:
+        """End background commands, close the backend and the log."""
+        with anyio.CancelScope(shield=True):
+            await self.workspace.aclose()
+            if self.backend is not None:
+                await self.backend.aclose()
+        if self._journal is not None:
+            self._journal.close()

@@ -1,0 +1,267 @@
+"""The session log: one append-only JSON-lines file per session, one fsync per record.
+
+A record is a whole line or it is nothing: after `kill -9` the torn tail is ignored on reading and cut before the next
+append. The log holds every input that the core cannot compute again (what the model sent, what tools gave, what the
+person allowed, what checks printed), which is why a session can be resumed exactly and a run replayed offline.
+
+Layout: `<state>/sessions/<id>/log.jsonl`; beside it `output/` keeps whole command outputs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from laguna_agent.agent.events import CheckRun
+from laguna_agent.agent.outcome import RunRecord
+from laguna_agent.backend.base import Delta, ModelInfo
+from laguna_agent.directories import state_directory
+from laguna_agent.errors import UsageError
+from laguna_agent.messages import ContentBlock, Message, ToolCall
+from laguna_agent.tools.base import ToolResult
+
+LOG_VERSION = 1
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record"):
+    """Base of all records."""
+
+
+class Opened(Record, frozen=True, tag="opened"):
+    """The session's first record, or a later run of it: who, where, with what. `created` is ISO 8601, UTC."""
+
+    id: str
+    cwd: str
+    model: str
+    created: str
+    program: str
+    settings: dict[str, object] = {}
+    check: str | None = None
+    output_schema: dict[str, object] | None = None
+    version: int = LOG_VERSION
+
+
+class Prompted(Record, frozen=True, tag="prompted"):
+    """A prompt of the person, as typed; what the model was shown of it follows as `Said`."""
+
+    content: tuple[ContentBlock, ...]
+
+
+class Described(Record, frozen=True, tag="described"):
+    """What the server said of the model; `model` is the server's own name for it."""
+
+    model: str
+    provider: str
+    info: ModelInfo
+
+
+class Said(Record, frozen=True, tag="said"):
+    """A message that entered the conversation. `shown` names the files that it puts before a small model, each with
+    the symbols that it defines."""
+
+    message: Message
+    shown: dict[str, tuple[str, ...]] = {}
+
+
+class Replied(Record, frozen=True, tag="replied"):
+    """One answer of the model: the deltas as they came. `request` is the SHA-256 of the request that it answers;
+    `error` is (type, message) where the stream did not end well."""
+
+    request: str
+    deltas: tuple[Delta, ...]
+    error: tuple[str, str] | None = None
+
+
+class Permitted(Record, frozen=True, tag="permitted"):
+    """The person's answer to a permission request."""
+
+    call_id: str
+    allowed: bool
+    remember: bool = False
+    reason: str = ""
+
+
+class ToolRan(Record, frozen=True, tag="tool"):
+    """One executed call, with its live output as it came and how long it took."""
+
+    call: ToolCall
+    result: ToolResult
+    output: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+class Checked(Record, frozen=True, tag="checked"):
+    """One run of the check command."""
+
+    run: CheckRun
+
+
+class Ended(Record, frozen=True, tag="ended"):
+    """The end of a prompt. Absent after a crash."""
+
+    result: RunRecord
+
+
+AnyRecord = Opened | Prompted | Described | Said | Replied | Permitted | ToolRan | Checked | Ended
+
+
+class SessionSummary(msgspec.Struct, frozen=True):
+    """A session in a list; `title` is the first line of its first prompt."""
+
+    id: str
+    cwd: str
+    model: str
+    title: str
+    created: str
+    updated: str
+    turns: int
+    outcome: str
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(AnyRecord).decode
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def new_session_id() -> str:
+    """Sortable by time, unique without coordination: `20260131-142501-9f3a1c`."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def sessions_directory() -> Path:
+    """Where all sessions lie."""
+    return state_directory() / "sessions"
+
+
+def session_directory(session_id: str) -> Path:
+    """Where the session's log and spooled outputs lie."""
+    return sessions_directory() / session_id
+
+
+class Journal:
+    """The open log of one session. Only one process may hold it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open (or create) the log at `path` for appending; raises UsageError where another process has it open or
+        it cannot be written."""
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(f"cannot write the session log {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._fd)
+            raise UsageError(f"session {path.parent.name} is open in another process") from error
+        self._cut_torn_tail()
+
+    def _cut_torn_tail(self) -> None:
+        size = os.fstat(self._fd).st_size
+        window = os.pread(self._fd, 1, size - 1) if size else b"\n"
+        if window != b"\n":
+            os.ftruncate(self._fd, self.path.read_bytes().rfind(b"\n") + 1)
+
+    def append(self, record: AnyRecord) -> None:
+        """Write one record durably; a failed write leaves no partial line behind."""
+        line = _encode(record) + b"\n"
+        start = os.fstat(self._fd).st_size
+        try:
+            view = memoryview(line)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            os.fsync(self._fd)
+        except OSError as error:
+            os.ftruncate(self._fd, start)
+            raise UsageError(f"cannot write the session log {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Release the log."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def iterate_log(path: Path) -> Iterator[AnyRecord]:
+    """The records of a log, one at a time; a torn last line is passed over, a damaged inner line is an error."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield _decode(line)
+            except msgspec.MsgspecError as error:
+                raise UsageError(f"{path}:{number}: not a record of a session log: {error}") from error
+
+
+def read_log(path: Path) -> list[AnyRecord]:
+    """All records of a log."""
+    return list(iterate_log(path))
+
+
+def find_session(id_or_prefix: str) -> Path:
+    """The log of a session, by id or unique prefix; raises UsageError when there is none or more than one."""
+    if not re.fullmatch(r"[0-9A-Za-z-]+", id_or_prefix):
+        raise UsageError(f"not a session id: {id_or_prefix!r}")
+    found = sorted(sessions_directory().glob(f"{id_or_prefix}*/log.jsonl"))
+    exact = [path for path in found if path.parent.name == id_or_prefix]
+    if len(exact or found) != 1:
+        what = "no session" if not found else f"{len(found)} sessions"
+        raise UsageError(f"{what} with id {id_or_prefix!r}; `laguna-agent sessions list` shows them")
+    return (exact or found)[0]
+
+
+def summarize(path: Path) -> SessionSummary | None:
+    """The summary of one log, None where not even its first record is whole. Holds one record at a time."""
+    opened: Opened | None = None
+    title, turns, outcome = "", 0, "interrupted"
+    try:
+        for record in iterate_log(path):
+            match record:
+                case Opened():
+                    opened = opened or record
+                case Prompted(content=content):
+                    outcome = "interrupted"
+                    title = title or next((b.text for b in content if hasattr(b, "text")), "").strip().split("\n")[0]
+                case Replied():
+                    turns += 1
+                case Ended(result=result):
+                    outcome = result.outcome
+    except UsageError:
+        outcome = "damaged"
+    if opened is None:
+        return None
+    updated = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return SessionSummary(opened.id, opened.cwd, opened.model, title[:80], opened.created, updated, turns, outcome)
+
+
+def list_sessions(cwd: Path | None = None) -> list[SessionSummary]:
+    """All sessions (of one working directory), newest first."""
+    summaries = (summarize(path) for path in sessions_directory().glob("*/log.jsonl"))
+    wanted = [s for s in summaries if s is not None and (cwd is None or s.cwd == str(cwd))]
+    return sorted(wanted, key=lambda s: (s.updated, s.id), reverse=True)
+
+
+def latest_session(cwd: Path) -> str | None:
+    """The id of the newest session of a working directory."""
+    return next((summary.id for summary in list_sessions(cwd)), None)
+
+
+def delete_session(session_id: str) -> None:
+    """Remove a session and everything kept with it; raises UsageError while another process has it open."""
+    path = find_session(session_id)
+    Journal(path).close()
+    shutil.rmtree(path.parent)

@@ -1,0 +1,143 @@
+"""The seam between the core and everything that it cannot compute again.
+
+Live, a step is done and then written to the log; replayed, it is read from the log and not done. The loop between two
+steps is the same code in both, so a replayed run yields the same bytes, runs no command, and finds out where today's
+core would act differently from the recorded one (`Diverged`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from laguna_agent.agent.store import AnyRecord, Ended, Journal, Replied
+from laguna_agent.backend.base import Backend, Delta, Request
+from laguna_agent.errors import LagunaError, UsageError
+
+R = TypeVar("R", bound=AnyRecord)
+
+
+class Diverged(LagunaError):
+    """The replayed core asked for something else than the recorded one did."""
+
+    outcome = "diverged"
+
+
+class RecordedEnd(LagunaError):
+    """The recording ends here: the run was interrupted, or a limit that only the clock knows was reached."""
+
+
+class Tape(Protocol):
+    """Live or recorded."""
+
+    recorded: bool
+
+    async def take(self, kind: type[R], produce: Callable[[], Awaitable[R]]) -> R:
+        """One step's outcome: produced and logged, or read back."""
+        ...
+
+    def note(self, record: AnyRecord) -> None:
+        """Log something that the core computed itself; replayed, compare it with what was recorded."""
+        ...
+
+
+class LiveTape:
+    """Does each step, and logs it."""
+
+    recorded = False
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    async def take(self, kind: type[R], produce: Callable[[], Awaitable[R]]) -> R:
+        """Produce the record, log it, give it."""
+        record = await produce()
+        self._journal.append(record)
+        return record
+
+    def note(self, record: AnyRecord) -> None:
+        """Log the record."""
+        self._journal.append(record)
+
+
+class RecordedTape:
+    """Reads each step back; also the backend of a replayed run, since answers are steps too."""
+
+    recorded = True
+    name = "replay"
+
+    def __init__(self, records: Iterable[AnyRecord], source: str) -> None:
+        """`records` begin after the Prompted record of the prompt to replay."""
+        self._records = iter(records)
+        self._next: AnyRecord | None = next(self._records, None)
+        self.target = source
+
+    def _pop(self) -> AnyRecord:
+        record = self._next
+        if record is None or isinstance(record, Ended):
+            raise RecordedEnd("the recording ends here")
+        self._next = next(self._records, None)
+        return record
+
+    async def take(self, kind: type[R], produce: Callable[[], Awaitable[R]]) -> R:
+        """Read the next record back; raises Diverged where it is of another kind."""
+        record = self._pop()
+        if not isinstance(record, kind):
+            raise Diverged(f"the replay needs a {kind.__name__} record, but the log goes on with {_name(record)}")
+        return record
+
+    def note(self, record: AnyRecord) -> None:
+        """Compare with the next record; raises Diverged where they differ."""
+        recorded = self._pop()
+        if recorded != record:
+            raise Diverged(f"the replay made {_name(record)}, the log has {_name(recorded)}")
+
+    def ended(self) -> Ended | None:
+        """The recorded end, where the log has come to it."""
+        return self._next if isinstance(self._next, Ended) else None
+
+    async def stream(self, digest: str) -> AsyncIterator[Delta]:
+        """The recorded answer to the request with this digest; raises what the live backend raised."""
+        record = self._pop()
+        if not isinstance(record, Replied):
+            raise Diverged(f"the replay asks the model, but the log goes on with {_name(record)}")
+        if record.request != digest:
+            raise Diverged("the replay asks the model something else than the recorded run did")
+        for delta in record.deltas:
+            yield delta
+        if record.error is not None:
+            raise recorded_error(*record.error)
+
+
+def request_digest(request: Request) -> str:
+    """The identity of a request."""
+    import hashlib
+
+    return hashlib.sha256(msgspec.json.encode(request, order="deterministic")).hexdigest()
+
+
+def recorded_error(kind: str, message: str) -> LagunaError:
+    """The error that a Replied record holds; a cancelled stream becomes RecordedEnd."""
+    import laguna_agent.errors as tree
+
+    known = getattr(tree, kind, None)
+    if isinstance(known, type) and issubclass(known, tree.ProviderError):
+        return known(message)
+    return RecordedEnd("the recorded answer was cut off here")
+
+
+def live_stream(backend: Backend, request: Request) -> AsyncIterator[Delta]:
+    """The live counterpart of `RecordedTape.stream`."""
+    return backend.stream(request)
+
+
+def require_replayable(records: list[AnyRecord]) -> None:
+    """Raise UsageError for a log without a single prompt."""
+    if not any(type(record).__name__ == "Prompted" for record in records):
+        raise UsageError("this session has no prompt to replay")
+
+
+def _name(record: AnyRecord) -> str:
+    return type(record).__name__

@@ -1,0 +1,329 @@
+"""One turn: the steps that the loop is made of, and what they share.
+
+A turn knows the conversation, the dialect, the tools and the tape; it does not know which face listens, nor whether it
+is live or replayed. It reports through `emit`, in order, and ends by returning or by raising a LagunaError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import anyio
+
+from laguna_agent.agent import context
+from laguna_agent.agent.answer_schema import AnswerSchema
+from laguna_agent.agent.budget import Budget
+from laguna_agent.agent.checks import Check
+from laguna_agent.agent.dialect import Dialect
+from laguna_agent.agent.events import (
+    Compaction,
+    Event,
+    Notice,
+    PermissionRequested,
+    PermissionResolved,
+    PlanUpdated,
+    TextDelta,
+    ThoughtDelta,
+    ToolCallStarted,
+    ToolCallUpdate,
+    UsageUpdated,
+)
+from laguna_agent.agent.permissions import Approver, Permissions, options
+from laguna_agent.agent.repetition import RepetitionGuard
+from laguna_agent.agent.store import Permitted, Replied, Said, ToolRan
+from laguna_agent.agent.tape import Tape, request_digest
+from laguna_agent.backend import base as wire
+from laguna_agent.backend.assemble import Assembler, Reply
+from laguna_agent.errors import BudgetSpent, ContextTooLong, Denied, LagunaError, ModelStopped, ToolError
+from laguna_agent.messages import Message, ToolCall, text_message
+from laguna_agent.tools.base import Need, Tool, ToolContext, ToolResult, text_result
+from laguna_agent.tools.registry import Registry
+
+Stream = Callable[[wire.Request, str], Any]
+MAX_EMPTY = 2
+
+
+@dataclass
+class Turn:
+    """The state of one turn. `stream` gives the deltas for a request and its digest."""
+
+    model: str
+    history: list[Message]
+    dialect: Dialect
+    registry: Registry
+    tools: ToolContext
+    permissions: Permissions
+    approver: Approver
+    budget: Budget
+    estimate: context.TokenEstimate
+    info: wire.ModelInfo
+    sampling: wire.Sampling
+    tape: Tape
+    stream: Stream
+    emit: Callable[[Event], Awaitable[None]]
+    check: Check | None = None
+    schema: AnswerSchema | None = None
+    guard: RepetitionGuard = field(default_factory=RepetitionGuard)
+    changed: dict[str, None] = field(default_factory=dict)
+    denied: list[str] = field(default_factory=list)
+    blocked: bool = False
+    _empty: int = 0
+    _constrained: bool = False
+    _corrections: int = 0
+
+    # -- asking -----------------------------------------------------------------------------------------------------
+
+    async def ask(self) -> Reply:
+        """Send the conversation and remember the answer; raises ProviderError, BudgetSpent or ModelStopped."""
+        try:
+            reply = await self._ask_once(await self._request())
+        except ContextTooLong:
+            # The server counts otherwise than we do: make room once, by force, and ask again.
+            if not await self._compact(force=True):
+                raise
+            reply = await self._ask_once(await self._request())
+        if reply.finish in ("content_filter", "refusal") and not reply.message.tool_calls:
+            raise ModelStopped(f"the model refused to answer ({reply.finish})", reason=reply.finish)
+        return reply
+
+    async def _request(self) -> wire.Request:
+        await self._compact(force=False)
+        messages = self.dialect.view(context.without_repeats(self.history))
+        context.require_fit(messages, self.room, self.estimate, self._fixed)
+        sampling, schema = self.dialect.ask_with(self.sampling)
+        if self.schema is not None and self._constrained:
+            schema = self.schema.schema
+        return wire.Request(
+            model=self.model,
+            messages=tuple(messages),
+            # No server constrains an answer to a schema and offers tools at once.
+            tools=() if schema else self.dialect.tools,
+            sampling=sampling,
+            response_schema=schema if self.info.supports_schema else None,
+        )
+
+    @property
+    def room(self) -> int | None:
+        """Tokens that a request may have; the window less what the answer may take."""
+        window = self.info.context_length
+        if window is None:
+            return None
+        answer = min(self.sampling.max_tokens or self.info.max_output_tokens or window // 4, window // 4)
+        return window - answer
+
+    @property
+    def _fixed(self) -> int:
+        return context.characters((), self.dialect.tools)
+
+    async def _compact(self, *, force: bool) -> bool:
+        if self.room is None and not force:
+            return False
+        size = context.characters(self.history) + self._fixed
+        room = self.room or self.estimate.tokens(size)
+        if not force and self.estimate.tokens(size) <= room * context.FULL:
+            return False
+        dropped = context.shorten(self.history, room, self.estimate, self._fixed)
+        if dropped:
+            await self.emit(Compaction("completed", f"dropped {dropped} old tool results to make room"))
+        return dropped > 0
+
+    async def _ask_once(self, request: wire.Request) -> Reply:
+        self.budget.take_turn()
+        assembler, deltas = Assembler(request), list[wire.Delta]()
+        error: tuple[str, str] | None = ("Cancelled", "")
+        digest = request_digest(request)
+        try:
+            async for delta in self.stream(request, digest):
+                deltas.append(delta)
+                assembler.feed(delta)
+                await self._report(delta)
+            error = None
+        except LagunaError as problem:
+            error = (type(problem).__name__, str(problem))
+            raise
+        finally:
+            if not self.tape.recorded:
+                self.tape.note(Replied(digest, tuple(deltas), error))
+        reply = assembler.reply()
+        self.estimate.calibrate(context.characters(request.messages, request.tools), reply.usage.input_tokens)
+        await self._account(reply.usage)
+        self.remember(reply.message)
+        return reply
+
+    async def _report(self, delta: wire.Delta) -> None:
+        match delta:
+            case wire.TextDelta(text=text) if text:
+                await self.emit(TextDelta(text))
+            case wire.ReasoningDelta(text=text) if text:
+                await self.emit(ThoughtDelta(text))
+            case wire.RetryDelta(attempt=attempt, delay=delay, reason=reason):
+                await self.emit(Notice("warning", f"{reason}; attempt {attempt + 1} in {delay:.1f} s"))
+
+    async def _account(self, usage: wire.Usage) -> None:
+        self.budget.add(usage)
+        total = self.budget.usage
+        await self.emit(
+            UsageUpdated(
+                total.input_tokens,
+                total.output_tokens,
+                total.cached_tokens,
+                total.reasoning_tokens,
+                total.cost,
+                usage.input_tokens + usage.output_tokens,
+                self.info.context_length,
+            )
+        )
+        if self.budget.max_cost is not None and usage.cost is None:
+            raise BudgetSpent(f"the price of {self.model} is unknown, so --max-cost cannot be kept", budget="cost")
+
+    def remember(self, message: Message, shown: dict[str, tuple[str, ...]] | None = None) -> None:
+        """Append to the conversation and to the log."""
+        self.tape.note(Said(message, shown or {}))
+        self.history.append(message)
+
+    async def say(self, produce: Callable[[], Awaitable[Said]]) -> None:
+        """Append a message that depends on the workspace; replayed, it is the recorded one."""
+        said = await self.tape.take(Said, produce)
+        self.dialect.shown = dict(said.shown)
+        self.history.append(said.message)
+
+    # -- executing --------------------------------------------------------------------------------------------------
+
+    async def execute(self, call: ToolCall) -> ToolResult:
+        """Run one call, leave granted; whatever goes wrong in it is a result for the model, not an error here."""
+        try:
+            tool = self.registry.get(call.name)
+            args = self.registry.decode(call)
+        except ToolError as problem:
+            await self.emit(ToolCallStarted(call.id, call.name, "other", call.name, call.arguments))
+            return await self._finish(call, ToolRan(call, text_result(str(problem), is_error=True)), note=True)
+        await self.emit(
+            ToolCallStarted(call.id, call.name, tool.kind, tool.title(args), call.arguments, tool.locations(args))
+        )
+        refusal = await self._refused(call, tool, args)
+        if refusal is not None:
+            return await self._finish(call, ToolRan(call, text_result(refusal, is_error=True)), note=True)
+        await self.emit(ToolCallUpdate(call.id, "in_progress"))
+        ran = await self.tape.take(ToolRan, lambda: self._run(call, tool, args))
+        if self.tape.recorded:
+            for piece in ran.output:
+                await self.emit(ToolCallUpdate(call.id, "in_progress", output=piece))
+        if not ran.result.is_error:
+            self.blocked = False
+        return await self._finish(call, ran)
+
+    async def _refused(self, call: ToolCall, tool: Tool, args: Any) -> str | None:
+        need: Need | None = tool.needs(args, self.tools.workspace)
+        if self.permissions.allows(need):
+            return None
+        assert need is not None
+        request = PermissionRequested(
+            call.id, tool.title(args), tool.kind, call.arguments, options(need), locations=tool.locations(args)
+        )
+        await self.emit(request)
+
+        async def produce() -> Permitted:
+            answer = await self.approver(request)
+            return Permitted(call.id, answer.allowed, answer.remember, answer.reason)
+
+        answer = await self.tape.take(Permitted, produce)
+        await self.emit(PermissionResolved(call.id, answer.allowed, answer.reason))
+        if answer.allowed:
+            if answer.remember:
+                self.permissions.remember(need)
+            return None
+        self.denied.append(tool.title(args))
+        self.blocked = True
+        if answer.remember:
+            raise Denied(f"denied: {tool.title(args)}")
+        return f"Denied: {answer.reason or 'the person refused this call'}. Do not repeat it."
+
+    async def _run(self, call: ToolCall, tool: Tool, args: Any) -> ToolRan:
+        output: list[str] = []
+        started = monotonic()
+
+        async def emit(piece: str) -> None:
+            output.append(piece)
+            await self.emit(ToolCallUpdate(call.id, "in_progress", output=piece))
+
+        self.tools.emit = emit
+        try:
+            result = await tool.run(args, self.tools)
+        except ToolError as problem:
+            result = text_result(str(problem), is_error=True)
+        except anyio.get_cancelled_exc_class():
+            interrupted = text_result("Interrupted by the person before it ended.", is_error=True)
+            self.tape.note(ToolRan(call, interrupted, tuple(output), round(monotonic() - started, 3)))
+            raise
+        return ToolRan(call, result, tuple(output), round(monotonic() - started, 3))
+
+    async def _finish(self, call: ToolCall, ran: ToolRan, *, note: bool = False) -> ToolResult:
+        if note:
+            self.tape.note(ran)
+        result = ran.result
+        await self.emit(
+            ToolCallUpdate(
+                call.id,
+                "failed" if result.is_error else "completed",
+                content=result.content,
+                diffs=result.diffs,
+                locations=result.locations,
+                exit_code=result.exit_code,
+                seconds=ran.seconds,
+            )
+        )
+        self.changed.update(dict.fromkeys(diff.path for diff in result.diffs))
+        if result.plan is not None:
+            await self.emit(PlanUpdated(result.plan))
+        self.guard.observe(call, result)
+        return result
+
+    async def answer(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> bool:
+        """Give the results back in the dialect's way; False where the model has nothing to hear of them."""
+        messages = self.dialect.answers(calls, results)
+        for message in messages:
+            self.remember(message)
+        return bool(messages)
+
+    # -- ending -----------------------------------------------------------------------------------------------------
+
+    async def prompt_again(self, reply: Reply) -> bool:
+        """Whether an answer without calls is no end: empty or cut answers are asked for once more, then named."""
+        problem, reason = self.dialect.unusable(reply), "length" if reply.finish == "length" else "empty"
+        if problem is None and self.schema is not None:
+            problem, reason = self.schema.objection(reply.message.text), "schema"
+        if problem is None:
+            return False
+        self._empty += 1
+        if self._empty >= MAX_EMPTY:
+            raise ModelStopped(f"the model gave no usable answer: {problem}", reason=reason)
+        self._constrained = reason == "schema"
+        self.remember(text_message("user", problem))
+        return True
+
+    async def correct(self) -> bool:
+        """Run the check; when it fails give its output to the model and go on, as often as the dialect says.
+
+        Raises CheckFailed when it still fails, Denied when the model ended on a refusal.
+        """
+        if self.check is None:
+            if self.blocked:
+                raise Denied(f"denied, and the model could not go on: {', '.join(self.denied)}")
+            return False
+        run = await self.check.run("after", self)
+        if run.exit_code == 0:
+            return False
+        if self.blocked:
+            raise Denied(f"denied, and the check still fails: {', '.join(self.denied)}")
+        self._corrections += 1
+        if self._corrections > self.dialect.corrections:
+            raise self.check.failed(run)
+
+        async def produce() -> Said:
+            return await self.dialect.correction(run, self._corrections)
+
+        await self.say(produce)
+        return True

@@ -1,0 +1,123 @@
+"""`laguna-agent sessions`: the record of earlier runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from laguna_agent.cli.options import Json
+from laguna_agent.cli.printing import show, show_json, show_table
+
+if TYPE_CHECKING:
+    from laguna_agent.agent.store import AnyRecord
+
+app = typer.Typer(
+    rich_markup_mode=None, invoke_without_command=True, help="List, show, export and delete recorded sessions."
+)
+SessionId = Annotated[str, typer.Argument(help="the session, or the beginning of its id", metavar="ID")]
+
+
+@app.callback()
+def list_by_default(context: typer.Context) -> None:
+    """List, show, export and delete recorded sessions."""
+    if context.invoked_subcommand is None:
+        list_all()
+
+
+@app.command("list")
+def list_all(
+    here: Annotated[bool, typer.Option("--here", help="only those of this directory")] = False, as_json: Json = False
+) -> None:
+    """List sessions, newest first."""
+    from laguna_agent.agent.store import list_sessions
+    from laguna_agent.event_lines import one_line
+
+    found = list_sessions(Path.cwd() if here else None)
+    if as_json:
+        show_json(found)
+    elif not found:
+        show("no sessions yet; `laguna-agent run PROMPT` makes one")
+    else:
+        rows = [(s.id, s.outcome, str(s.turns), one_line(s.model, 40), one_line(s.title, 80)) for s in found]
+        show_table([("ID", "OUTCOME", "TURNS", "MODEL", "TITLE"), *rows])
+
+
+@app.command("show")
+def show_session(session: SessionId, as_json: Json = False) -> None:
+    """Print a session as text, or its records as JSON lines."""
+    from laguna_agent.agent.store import find_session, iterate_log
+
+    log = find_session(session)
+    for record in iterate_log(log):
+        if as_json:
+            import msgspec
+
+            show(msgspec.json.encode(record).decode())
+        else:
+            for line in _lines(record):
+                show(line)
+
+
+@app.command()
+def export(
+    session: SessionId,
+    to: Annotated[Path | None, typer.Option("--to", "-o", help="a file instead of stdout", metavar="FILE")] = None,
+    form: Annotated[str, typer.Option("--format", help="atif | log", metavar="FORMAT")] = "atif",
+) -> None:
+    """Export a session as an ATIF 1.8 trajectory, or as the log that --replay takes."""
+    import msgspec
+
+    from laguna_agent.agent.store import find_session
+    from laguna_agent.agent.trajectory import atif
+    from laguna_agent.errors import UsageError
+    from laguna_agent.headless.artifacts import write_whole
+
+    log = find_session(session)
+    if form not in {"atif", "log"}:
+        raise UsageError(f"--format {form!r} is not valid; expected atif or log")
+    data = log.read_bytes() if form == "log" else msgspec.json.format(msgspec.json.encode(atif(log))) + b"\n"
+    if to is None:
+        show(data.decode().rstrip("\n"))
+    else:
+        write_whole(to, data)
+
+
+@app.command()
+def delete(sessions: Annotated[list[str], typer.Argument(help="the sessions to delete", metavar="ID...")]) -> None:
+    """Delete sessions and everything kept with them."""
+    from laguna_agent.agent.store import delete_session, find_session
+
+    for found in [find_session(session).parent.name for session in sessions]:
+        delete_session(found)
+        show(f"deleted {found}")
+
+
+def _lines(record: AnyRecord) -> Iterator[str]:
+    """A record as a person reads it; what only a replay needs is left out."""
+    from laguna_agent.agent import store
+    from laguna_agent.event_lines import one_line, printable, summary_line
+
+    match record:
+        case store.Opened():
+            yield f"session {record.id} in {record.cwd}, {record.model or 'no model'}, {record.created}"
+        case store.Prompted():
+            text = "".join(getattr(block, "text", "[image]") for block in record.content)
+            yield f"\n> {printable(text)}\n"
+        case store.Replied():
+            text = "".join(getattr(delta, "text", "") for delta in record.deltas if type(delta).__name__ == "TextDelta")
+            if text.strip():
+                yield printable(text)
+            if record.error:
+                yield f"[{record.error[0]}: {one_line(record.error[1])}]"
+        case store.ToolRan():
+            arguments = ", ".join(f"{name}={one_line(str(value), 60)}" for name, value in record.call.arguments.items())
+            yield f"- {record.call.name}({arguments}): {one_line(record.result.text)}"
+        case store.Permitted(allowed=False):
+            yield f"  denied: {one_line(record.reason)}"
+        case store.Checked():
+            yield f"check {record.run.when}: exit {record.run.exit_code}: {one_line(record.run.command)}"
+        case store.Ended():
+            yield f"\n{summary_line(record.result)}"

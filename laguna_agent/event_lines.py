@@ -1,0 +1,107 @@
+"""Events as lines of plain text, for the faces that write to a terminal or a log.
+
+Knows the wording of tool cards, diffs, permission questions and the closing summary; must not know colours, widths or
+where the lines go. All text that came from a model, a tool or a file passes through `printable`, because a terminal
+would obey control sequences in it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from laguna_agent.agent.events import PermissionRequested, ToolCallStarted, ToolCallUpdate
+    from laguna_agent.agent.outcome import RunRecord
+    from laguna_agent.agent.permissions import PermissionAnswer
+    from laguna_agent.messages import FileDiff
+
+TITLE_CHARACTERS = 160
+DIFF_LINES = 60
+ANSWER_KEYS = {"allow_once": "y", "allow_always": "a", "reject_once": "n", "reject_always": "x"}
+
+# C0 and C1 controls except tab and newline, and the marks that reorder text on the screen.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """`text` with every control character that a terminal would obey replaced by a visible stand-in."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def one_line(text: str, limit: int = TITLE_CHARACTERS) -> str:
+    """`text` on one printable line of at most `limit` characters."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def started_line(event: ToolCallStarted) -> str:
+    """The card of a call that begins: `> $ pytest -q`."""
+    return f"> {one_line(event.title or event.name)}"
+
+
+def ended_line(event: ToolCallUpdate, title: str) -> str:
+    """The card of a call that is over; says the exit code, the time, and for a failure what went wrong."""
+    facts = [] if event.exit_code is None else [f"exit {event.exit_code}"]
+    if event.seconds is not None:
+        facts.append(f"{event.seconds:.1f} s")
+    failed = event.status == "failed"
+    line = f"{'failed' if failed else 'done'}: {one_line(title)}"
+    line += f" ({', '.join(facts)})" if facts else ""
+    if failed:
+        text = "".join(getattr(block, "text", "") for block in event.content)
+        line += f": {one_line(text)}" if text else ""
+    return line
+
+
+def diff_lines(diff: FileDiff, limit: int = DIFF_LINES) -> Iterator[str]:
+    """The change as a unified diff of at most `limit` lines, without line ends."""
+    old, new = (diff.old_text or "").splitlines(), (diff.new_text or "").splitlines()
+    before = "/dev/null" if diff.old_text is None else f"a/{diff.path}"
+    after = "/dev/null" if diff.new_text is None else f"b/{diff.path}"
+    lines = list(difflib.unified_diff(old, new, before, after, lineterm=""))
+    for line in lines[:limit]:
+        yield printable(line)
+    if len(lines) > limit:
+        yield f"... {len(lines) - limit} more lines"
+
+
+def summary_line(record: RunRecord) -> str:
+    """How a run ended, what it cost and what it touched."""
+    cost = "" if record.cost is None else f", ${record.cost:.4f}"
+    files = len(record.files_changed)
+    line = (
+        f"{record.outcome}: {_count(record.turns, 'turn')}, {record.input_tokens:,} tokens in, "
+        f"{record.output_tokens:,} out{cost}, {record.seconds:.1f} s, {_count(files, 'file')} changed"
+    )
+    return line + (f"; session {record.session_id}" if record.session_id else "")
+
+
+def question_lines(request: PermissionRequested) -> list[str]:
+    """A permission request with what each answer grants, as `y`, `a`, `n` and `x`."""
+    lines = [f"? {one_line(request.title, 2_000)}"]
+    for diff in request.diffs:
+        lines.extend(diff_lines(diff))
+    lines.extend(f"  [{ANSWER_KEYS[each.kind]}] {one_line(each.grant, 2_000)}" for each in request.options)
+    return lines
+
+
+def answer_to(line: str, request: PermissionRequested) -> PermissionAnswer | None:
+    """What a typed line means for the request: the key of an option or its first word; None where it is neither."""
+    from laguna_agent.agent.permissions import PermissionAnswer
+
+    typed = line.strip().lower()
+    words = {"yes": "y", "always": "a", "no": "n"}
+    key = words.get(typed, typed)
+    kind = next((each.kind for each in request.options if ANSWER_KEYS[each.kind] == key), None)
+    if kind is None:
+        return None
+    allowed = kind.startswith("allow")
+    reason = "" if allowed else "the person refused"
+    return PermissionAnswer(allowed, remember=kind.endswith("always"), reason=reason)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

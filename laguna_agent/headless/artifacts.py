@@ -1,0 +1,48 @@
+"""The files that a run leaves when asked: the patch and the trajectory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from laguna_agent.errors import UsageError
+
+if TYPE_CHECKING:
+    from laguna_agent.agent.session import Session
+
+
+def write_artifacts(session: Session, patch_out: Path | None, trajectory: Path | None) -> None:
+    """Write what was asked for, after any outcome; raises UsageError where a file cannot be written."""
+    if patch_out is not None:
+        write_whole(patch_out, session.patch())
+    if trajectory is not None:
+        from laguna_agent.agent.store import find_session
+        from laguna_agent.agent.trajectory import atif
+
+        write_whole(trajectory, msgspec.json.format(msgspec.json.encode(atif(find_session(session.id)))) + b"\n")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is seen whole or not at all; devices and pipes are simply written to."""
+    target = path.resolve()
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+            return
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(name).chmod(0o666 & ~umask)
+            Path(name).replace(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,54 @@
+"""What a run was asked to do: the command line as data, and the checks that need no session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from laguna_agent.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """The command line of `run`. Relative paths are relative to the process's directory, not to `cwd`.
+
+    `prompt` is the argument ("-": read standard input to its end), `flags` are settings by their key.
+    """
+
+    prompt: str | None = None
+    file: Path | None = None
+    output: str = "text"
+    output_schema: Path | None = None
+    check: str | None = None
+    patch_out: Path | None = None
+    trajectory: Path | None = None
+    resume: str | None = None
+    continue_latest: bool = False
+    replay: str | None = None
+    cwd: Path | None = None
+    flags: Mapping[str, object] = field(default_factory=dict)
+
+
+def read_schema(path: Path) -> dict[str, Any]:
+    """The JSON Schema in a file; raises UsageError where it is not a JSON object."""
+    try:
+        schema = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read the schema {path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise UsageError(f"the schema {path} is not valid JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise UsageError(f"the schema {path} must be a JSON object")
+    return schema
+
+
+def require_writable(path: Path | None, option: str) -> None:
+    """Refuse a destination that cannot be written before anything is spent on the run."""
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: " + ("is a directory" if path.is_dir() else f"no directory {path.parent}"))

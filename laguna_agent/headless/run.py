@@ -1,0 +1,207 @@
+"""One run from its first check to its exit code."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import anyio
+import anyio.abc
+from msgspec.structs import replace
+
+from laguna_agent.agent.outcome import RunRecord, Verdict, verdict_of
+from laguna_agent.config import Settings, load
+from laguna_agent.errors import EXIT_INTERNAL, EXIT_SIGINT, EXIT_SIGTERM, LagunaError
+from laguna_agent.headless.approval import choose_approver
+from laguna_agent.headless.artifacts import write_artifacts
+from laguna_agent.headless.invocation import Invocation, read_schema, require_writable
+from laguna_agent.headless.output import Output, Unreadable
+from laguna_agent.headless.prompt import read_prompt
+from laguna_agent.session_choice import choose_session
+
+if TYPE_CHECKING:
+    from laguna_agent.agent.session import Session
+
+# Before there is a session there is nothing to resume, which is what the session's own verdicts offer.
+_STOPPED = {
+    "interrupted": Verdict("interrupted", "cancelled", EXIT_SIGINT, "interrupted before the run began"),
+    "terminated": Verdict("terminated", "cancelled", EXIT_SIGTERM, "terminated before the run began"),
+}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run(invocation: Invocation) -> int:
+    """Do what was asked; returns the exit code. Raises UsageError only while the output mode is not known."""
+    output = Output(invocation.output)
+    stop = Stop()
+    try:
+        record = anyio.run(_supervise, _prepare(invocation), output, stop)
+    except LagunaError as error:
+        record = _without_session(verdict_of(error), invocation)
+    except KeyboardInterrupt:
+        record = _without_session(_STOPPED["interrupted"], invocation)
+    except SystemExit:  # how the front door unwinds on SIGTERM and SIGHUP
+        record = _without_session(_STOPPED["terminated"], invocation)
+    except Unreadable as error:
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
+        from laguna_agent.crash import describe_crash
+
+        verdict = Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error))
+        record = _without_session(verdict, invocation)
+    try:
+        output.finish(record, hurried=stop.outcome is not None)
+    except Unreadable as error:
+        return error.exit_code
+    return record.exit_code
+
+
+def fail(mode: str, error: LagunaError) -> int:
+    """End a run whose command line could not even be parsed; returns the exit code."""
+    record = _without_session(verdict_of(error), Invocation())
+    Output(mode).finish(record)
+    return record.exit_code
+
+
+@dataclass(frozen=True)
+class Job:
+    """An invocation that has passed every check that costs nothing."""
+
+    invocation: Invocation
+    cwd: Path
+    settings: Settings
+    prompt: str
+    schema: dict[str, Any] | None
+    resumed: str | None
+
+
+def _prepare(invocation: Invocation) -> Job:
+    require_writable(invocation.patch_out, "--patch-out")
+    require_writable(invocation.trajectory, "--trajectory")
+    resumed, cwd = choose_session(
+        resume=invocation.resume, continue_latest=invocation.continue_latest, cwd=invocation.cwd
+    )
+    settings = load(cwd, invocation.flags)
+    schema = read_schema(invocation.output_schema) if invocation.output_schema else None
+    return Job(invocation, cwd, settings, read_prompt(invocation), schema, resumed)
+
+
+class Stop:
+    """What the signals asked for. The first one ends the turn in good order, a second SIGINT ends the process."""
+
+    def __init__(self) -> None:
+        self.outcome: Literal["interrupted", "terminated"] | None = None
+        self.session: Session | None = None
+        self.starting = anyio.CancelScope()
+
+    async def watch(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Act on signals for as long as the run lasts. A signal that we were started to ignore (nohup) stays so."""
+        wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*wanted) as arriving:
+            task_status.started()
+            async for number in arriving:
+                if self.outcome is None:
+                    self.outcome = "interrupted" if number == signal.SIGINT else "terminated"
+                    self._stop()
+                elif number == signal.SIGINT:
+                    self.starting.cancel()
+
+    def _stop(self) -> None:
+        assert self.outcome is not None
+        if self.session is None:
+            self.starting.cancel()
+        else:
+            self.session.cancel(self.outcome)
+
+
+async def _supervise(job: Job, output: Output, stop: Stop) -> RunRecord:
+    """The run under the signal watch, which lasts until the artifacts are written."""
+    result: RunRecord | Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(stop.watch)
+        with stop.starting:
+            try:
+                result = await _converse(job, output, stop)
+            except Exception as error:  # noqa: BLE001 - carried out of the task group, which would wrap it
+                result = error
+        tasks.cancel_scope.cancel()
+    if isinstance(result, Exception):
+        raise result
+    if result is None:
+        return _without_session(_STOPPED[stop.outcome or "interrupted"], job.invocation)
+    return result
+
+
+async def _converse(job: Job, output: Output, stop: Stop) -> RunRecord:
+    session = await _open(job)
+    stop.session = session
+    unwritten: Unreadable | None = None
+    try:
+        async with aclosing(session.prompt(job.prompt)) as events:
+            async for event in events:
+                try:
+                    if unwritten is None:
+                        await output.event(event)
+                except Unreadable as error:
+                    unwritten = error
+                    session.cancel("terminated")
+        record = _with_artifacts(session, job.invocation)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await session.aclose()
+    if unwritten is not None:
+        raise unwritten
+    return record
+
+
+def _with_artifacts(session: Session, invocation: Invocation) -> RunRecord:
+    """The session's record, and its artifacts written; a run whose artifact is missing did not succeed."""
+    record = session.record()
+    try:
+        write_artifacts(session, invocation.patch_out, invocation.trajectory)
+    except LagunaError as error:
+        if record.exit_code == 0:
+            return replace(record, outcome=error.outcome, exit_code=error.exit_code, message=str(error))
+        return replace(record, message=f"{record.message}; {error}")
+    return record
+
+
+async def _open(job: Job) -> Session:
+    from laguna_agent.agent.session import Session
+
+    approver, check, snapshot = choose_approver(), job.invocation.check, job.invocation.patch_out is not None
+    if job.resumed is None:
+        return await Session.start(
+            job.cwd, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
+        )
+    return await Session.resume(
+        job.resumed, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
+    )
+
+
+def _without_session(verdict: Verdict, invocation: Invocation) -> RunRecord:
+    """The final record of a run that has no session, or whose session could not give its own."""
+    model = invocation.flags.get("model")
+    return RunRecord(
+        outcome=verdict.outcome,
+        stop_reason=verdict.stop_reason,
+        exit_code=verdict.exit_code,
+        message=verdict.message,
+        text="",
+        turns=0,
+        input_tokens=0,
+        output_tokens=0,
+        cached_tokens=0,
+        reasoning_tokens=0,
+        cost=None,
+        seconds=0.0,
+        files_changed=(),
+        checks=(),
+        denied=(),
+        sandbox="none",
+        session_id="",
+        model=model if isinstance(model, str) else "",
+    )

@@ -1,0 +1,172 @@
+"""What every test stands on: an environment of its own, a scripted model server, and the real program."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.model_server import ModelServer
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The machine may be busy and the runs must repeat: no deadlines, no random examples.
+settings.register_profile(
+    "laguna",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("laguna")
+
+FOREIGN = (
+    "LAGUNA_",
+    "OPENROUTER",
+    "POOLSIDE",
+    "OLLAMA",
+    "OPENAI",
+    "LLAMA_",
+    "VLLM_",
+    "HF_",
+    "HUGGING_FACE",
+    "GIT_",
+    "XDG_",
+)
+FOREIGN_NAMES = {
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "PY_COLORS",
+    "GITHUB_ACTIONS",
+    "COLUMNS",
+    "LINES",
+    "SSL_CERT_FILE",
+    "PAGER",
+    "EDITOR",
+}
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the developer's home, keys, proxies or git configuration."""
+    for name in list(os.environ):
+        if name.upper().startswith(FOREIGN) or name.upper().endswith("_PROXY") or name in FOREIGN_NAMES:
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "gitconfig").write_text("[init]\n\tdefaultBranch = main\n[commit]\n\tgpgsign = false\n")
+    monkeypatch.setenv("HOME", str(home))
+    for name, folder in (("CONFIG", "config"), ("CACHE", "cache"), ("DATA", "data"), ("STATE", "state")):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / folder))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / "gitconfig"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.invalid")
+
+
+@pytest.fixture
+def model_server() -> Iterator[ModelServer]:
+    """A scripted model server on loopback."""
+    server = ModelServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """An empty folder, where `run_cli` and `start_cli` start unless told otherwise."""
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    return folder
+
+
+class RunCli(Protocol):
+    """`laguna-agent ARGS`, run to its end; `env` comes on top of the isolated environment."""
+
+    def __call__(
+        self,
+        *args: str | Path,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 60,
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+class StartCli(Protocol):
+    """`laguna-agent ARGS`, left running in a process group of its own with pipes for all three streams."""
+
+    def __call__(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, **popen: Any
+    ) -> subprocess.Popen[str]: ...
+
+
+def _command(args: tuple[str | Path, ...]) -> list[str]:
+    return [sys.executable, "-m", "laguna_agent", *map(str, args)]
+
+
+@pytest.fixture
+def run_cli(workspace: Path) -> RunCli:
+    """Runs the real program as a subprocess. With `stdin` None its standard input is empty."""
+
+    def run(
+        *args: str | Path,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 60,
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            _command(args),
+            input=stdin or "",
+            env={**os.environ, **(env or {})},
+            cwd=cwd or workspace,
+            timeout=timeout,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def start_cli(workspace: Path) -> Iterator[StartCli]:
+    """Starts the real program; whatever of it still runs at the end of the test is killed with its group."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(
+        *args: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, **popen: Any
+    ) -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(
+            _command(args),
+            env={**os.environ, **(env or {})},
+            cwd=cwd or workspace,
+            start_new_session=True,
+            encoding="utf-8",
+            errors="replace",
+            **(pipes | popen),
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()

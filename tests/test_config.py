@@ -1,0 +1,183 @@
+"""Configuration: layers, their order, and what each refuses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from laguna_agent import config, directories
+from laguna_agent.config import KEYS, PROJECT_KEYS, Settings, load, load_with_sources
+from laguna_agent.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own, and no LAGUNA_* variable of the machine's."""
+    for name in [name for name in os.environ if name.startswith(("LAGUNA_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    return home
+
+
+def write_user(home: Path, text: str) -> Path:
+    path = home / "config" / "laguna-agent" / "config.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def write_project(root: Path, text: str) -> Path:
+    path = root / ".laguna" / "config.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_defaults_alone(tmp_path: Path) -> None:
+    settings, sources = load_with_sources(tmp_path, {})
+    assert settings == Settings()
+    assert set(sources) == set(KEYS)
+    assert set(sources.values()) == {"default"}
+
+
+def test_each_layer_beats_the_one_below(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = write_user(home, 'model = "ollama/a"\nseed = 1\ntemperature = 0.1\ntop_k = 1\n')
+    project = write_project(tmp_path, "seed = 2\ntemperature = 0.2\ntop_k = 2\n")
+    monkeypatch.setenv("LAGUNA_TEMPERATURE", "0.3")
+    monkeypatch.setenv("LAGUNA_TOP_K", "3")
+    settings, sources = load_with_sources(tmp_path, {"top_k": 4, "seed": None})
+    assert (settings.model, settings.seed, settings.temperature, settings.top_k) == ("ollama/a", 2, 0.3, 4)
+    assert sources["model"] == f"user {user}"
+    assert sources["seed"] == f"project {project}"
+    assert sources["temperature"] == "env LAGUNA_TEMPERATURE"
+    assert sources["top_k"] == "flag"
+    assert sources["approve"] == "default"
+
+
+def test_whole_numbers_are_good_where_a_number_is_expected(tmp_path: Path, home: Path) -> None:
+    write_user(home, "temperature = 1\nmax_cost = 2\n")
+    assert load(tmp_path, {}).max_cost == 2.0
+
+
+def test_empty_environment_variable_counts_as_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAGUNA_MODEL", "")
+    assert load(tmp_path, {}).model is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('modle = "x"', ["config.toml", "'modle'", "'model'"]),
+        ("[budget]\nturns = 1", ["config.toml", "'budget'"]),
+        ("max_turns = 'ten'", ["config.toml", "max_turns", "'ten'", "a whole number at least 1"]),
+        ("max_turns = 0", ["max_turns", "0", "at least 1"]),
+        ("max_turns = true", ["max_turns", "True"]),
+        ("temperature = nan", ["temperature", "nan", "a number at least 0"]),
+        ("top_p = 1.5", ["top_p", "1.5", "at least 0 and at most 1"]),
+        ("max_cost = inf", ["max_cost", "inf", "above 0"]),
+        ("approve = 'never'", ["approve", "'never'", "one of ask, edits, all"]),
+        ("model = 7", ["model", "7", "a text"]),
+        ("model = x", ["config.toml", "not valid TOML", "line 1"]),
+    ],
+)
+def test_user_file_errors_name_file_key_value_and_expectation(
+    tmp_path: Path, home: Path, text: str, words: list[str]
+) -> None:
+    write_user(home, text)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, {})
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("LAGUNA_MODLE", "x", ["LAGUNA_MODLE", "LAGUNA_MODEL"]),
+        ("LAGUNA_MAX_TURNS", "many", ["max_turns", "'many'", "a whole number"]),
+        ("LAGUNA_MAX_TIME", "nan", ["max_time", "'nan'"]),
+        ("LAGUNA_REASONING", "hard", ["reasoning", "off, low, medium, high"]),
+    ],
+)
+def test_environment_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: list[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, {})
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_unreadable_file_is_one_clear_line(tmp_path: Path, home: Path) -> None:
+    write_user(home, "").unlink()
+    (home / "config" / "laguna-agent" / "config.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*config\.toml"):
+        load(tmp_path, {})
+
+
+def test_file_that_is_not_text(tmp_path: Path, home: Path) -> None:
+    write_user(home, "").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(tmp_path, {})
+
+
+@pytest.mark.parametrize("key", sorted(set(KEYS) - PROJECT_KEYS))
+def test_project_file_may_not_set_what_could_harm(tmp_path: Path, key: str) -> None:
+    write_project(tmp_path, f"{key} = 1")
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, {})
+    message = str(caught.value)
+    assert f"'{key}' is not allowed in a project file" in message
+    assert f"LAGUNA_{key.upper()}" in message
+    assert str(config.user_file()) in message
+
+
+def test_project_file_is_searched_up_to_the_git_root_and_no_further(tmp_path: Path) -> None:
+    outer = write_project(tmp_path, "seed = 1")
+    root = tmp_path / "repo"
+    deep = root / "a" / "b"
+    deep.mkdir(parents=True)
+    assert config.project_file(deep) is None
+    (root / ".git").mkdir()
+    assert config.project_file(deep) is None
+    inner = write_project(root, "seed = 2")
+    assert config.project_file(deep) == inner
+    assert config.project_file(tmp_path) == outer
+    assert load(deep, {}).seed == 2
+
+
+def test_directories_follow_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    monkeypatch.setenv("XDG_STATE_HOME", "/s")
+    monkeypatch.setenv("XDG_DATA_HOME", "relative/is/ignored")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert directories.state_directory() == Path("/s/laguna-agent")
+    assert directories.data_directory() == Path("/h/.local/share/laguna-agent")
+    assert directories.cache_directory() == Path("/h/.cache/laguna-agent")
+
+
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(["", "ask", "off", "1", "nan", "x"]),
+    st.lists(st.integers()),
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), values))
+def test_any_flags_give_valid_settings_or_a_config_error(flags: dict[str, object]) -> None:
+    try:
+        settings = load(Path("/"), flags)
+    except ConfigError as error:
+        assert "expected" in str(error)
+        return
+    assert msgspec.convert(msgspec.to_builtins(settings), Settings) == settings
