@@ -29,4 +29,6 @@ def _encoding() -> bpe_openai.Encoding:
     with warnings.catch_warnings():
         # It opens its own data in a way that Python has deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return bpe_openai.get_encoding("o200k_base")
+        encoding = bpe_openai.get_encoding("o200k_base")
+        encoding.encode("")
+    return encoding

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import jsonschema
@@ -73,3 +75,12 @@ def test_a_call_that_could_not_be_read_is_never_executed() -> None:
     call = ToolCall("1", "shell", {"command": "rm -rf x"}, raw='{"command": "rm -rf x', error="the JSON ends too early")
     with pytest.raises(ToolError, match="not executed: the JSON ends too early"):
         default_registry().decode(call)
+
+
+def test_tools_load_nothing_heavy_until_they_run() -> None:
+    code = (
+        "import sys; from laguna_agent.tools.registry import default_registry; default_registry().specs(); "
+        "heavy = {'tree_sitter', 'git', 'httpx', 'rich', 'torch', 'asyncio'}; print(sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "[]\n"
