@@ -51,6 +51,19 @@ class Registry:
             raise ToolError(f"{call.name}: {_explain(str(error), tool.arguments)}") from None
 
 
+def default_registry() -> Registry:
+    """Every tool of the program."""
+    from laguna_agent.tools.edit import Edit
+    from laguna_agent.tools.grep import Grep
+    from laguna_agent.tools.list import List
+    from laguna_agent.tools.plan import Plan
+    from laguna_agent.tools.read import Read
+    from laguna_agent.tools.shell import Shell
+    from laguna_agent.tools.write import Write
+
+    return Registry([Read(), Write(), Edit(), List(), Grep(), Shell(), Plan()])
+
+
 def spec(tool: Tool) -> ToolSpec:
     """A tool as the model sees it: words from its .md, parameters from its struct."""
     return _spec(tool.name, tool.arguments)

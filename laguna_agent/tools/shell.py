@@ -1,0 +1,93 @@
+"""Run shell commands: to the end, or in the background as jobs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from laguna_agent.errors import ToolError
+from laguna_agent.messages import Location, ToolKind
+from laguna_agent.sandbox.launcher import CommandResult
+from laguna_agent.tools.base import Need, ToolContext, ToolResult, text_result
+from laguna_agent.tools.workspace import Job, Workspace
+
+TIMEOUT_CAP = 3600
+"""Seconds that a model may ask for at most."""
+SETTLE = 0.5
+"""Seconds that a new background job may take to fail at once."""
+
+
+class ShellArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A `command`, or a background `job` to look at (waiting `timeout` seconds for its end) or to kill."""
+
+    command: str = ""
+    timeout: float | None = None
+    background: bool = False
+    job: str = ""
+    kill: bool = False
+
+
+class Shell:
+    """The tool `shell`."""
+
+    name: ClassVar[str] = "shell"
+    kind: ClassVar[ToolKind] = "execute"
+    arguments: ClassVar[type[msgspec.Struct]] = ShellArguments
+
+    def title(self, args: ShellArguments) -> str:
+        if args.command:
+            return f"$ {args.command}{' &' if args.background else ''}"
+        return f"{'Kill' if args.kill else 'Output of'} {args.job or 'background job'}"
+
+    def needs(self, args: ShellArguments, workspace: Workspace) -> Need | None:
+        return Need("execute", args.command) if args.command else None
+
+    def locations(self, args: ShellArguments) -> tuple[Location, ...]:
+        return ()
+
+    async def run(self, args: ShellArguments, context: ToolContext) -> ToolResult:
+        if bool(args.command.strip()) == bool(args.job):
+            raise ToolError("Give either a command to run or a job to look at.")
+        if args.job:
+            return await self._job(args, context)
+        if args.background:
+            job = await context.workspace.start(args.command)
+            await job.wait(SETTLE)
+            return text_result(_job_report(job, context.output_cap))
+        timeout = min(args.timeout or context.shell_timeout, TIMEOUT_CAP)
+        if timeout <= 0:
+            raise ToolError("The timeout must be more than 0 seconds.")
+        result = await context.workspace.run(args.command, timeout=timeout, emit=context.emit)
+        return text_result(
+            _report(result, timeout, context.output_cap), is_error=result.timed_out, exit_code=result.exit_code
+        )
+
+    async def _job(self, args: ShellArguments, context: ToolContext) -> ToolResult:
+        jobs = context.workspace.jobs
+        job = jobs.get(args.job)
+        if job is None:
+            raise ToolError(f"There is no job {args.job!r}; " + (f"there are {', '.join(jobs)}." if jobs else "none."))
+        if args.kill:
+            await job.end()
+        elif args.timeout:
+            await job.wait(min(args.timeout, TIMEOUT_CAP))
+        return text_result(_job_report(job, context.output_cap), exit_code=job.result.exit_code)
+
+
+def _report(result: CommandResult, timeout: float, cap: int) -> str:
+    output = result.output.text(cap).rstrip("\n")
+    if result.timed_out:
+        status = f"[timed out after {timeout:g} s and was ended; give a longer timeout, or background=true]"
+    else:
+        status = f"[exit code {result.exit_code}]"
+    if result.strays:
+        status += f"\n[{result.strays} process(es) that it left behind were ended; use background=true to keep them]"
+    return f"{output}\n{status}" if output else f"(no output)\n{status}"
+
+
+def _job_report(job: Job, cap: int) -> str:
+    result = job.result
+    state = "running" if result.exit_code is None else f"ended, exit code {result.exit_code}"
+    output = result.output.text(cap).rstrip("\n")
+    return f"[{job.id}: {state}]" + (f"\n{output}" if output else "")
