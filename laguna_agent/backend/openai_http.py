@@ -24,7 +24,7 @@ from laguna_agent.backend.retry import Retries, RetryPolicy
 from laguna_agent.backend.sse import LINE_LIMIT, SSEParser
 from laguna_agent.backend.wire import ChunkDecoder, Dialect, encode_request
 from laguna_agent.config import Settings
-from laguna_agent.errors import AuthenticationFailed, ProviderError, ProviderUnavailable
+from laguna_agent.errors import AuthenticationFailed, ProviderError, ProviderUnavailable, UsageError
 
 if TYPE_CHECKING:
     import httpx
@@ -207,17 +207,25 @@ class OpenAIBackend:
         if self._client is None:
             import httpx
 
-            headers = {"User-Agent": f"laguna-agent/{__version__}"}
-            key = (self._origin.key or "").strip()
-            if key:
-                if not (key.isascii() and key.isprintable() and " " not in key):
-                    source = self._origin.key_env or "the key"
-                    raise AuthenticationFailed(f"{source} holds characters that no key has; set it anew")
-                headers["Authorization"] = f"Bearer {key}"
-            # A proxy from the environment is for the network, never for a server on this machine.
+            headers = {"User-Agent": f"laguna-agent/{__version__}"} | self._authorization()
             timeout = httpx.Timeout(None, connect=self._connect_timeout)
-            self._client = httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=not self._local)
+            try:
+                # A proxy from the environment is for the network, never for a server on this machine.
+                self._client = httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=not self._local)
+                httpx.URL(self.target)
+            except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+                said = self._origin.words(str(error))
+                raise UsageError(
+                    f"cannot call {self._origin.host}: {said}; check the URL, *_PROXY and SSL_CERT_FILE"
+                ) from error
         return self._client
+
+    def _authorization(self) -> dict[str, str]:
+        key = (self._origin.key or "").strip()
+        if not (key.isascii() and key.isprintable() and " " not in key):
+            source = self._origin.key_env or "the key"
+            raise AuthenticationFailed(f"{source} holds characters that no key has; set it anew")
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
         """One JSON answer of the server's own interface; None for anything but a 200 with JSON. `path` is relative to

@@ -27,6 +27,7 @@ from laguna_agent.errors import (
     ProviderError,
     ProviderUnavailable,
     QuotaExceeded,
+    UsageError,
 )
 from laguna_agent.messages import ToolSpec, text_message
 from tests.model_server import (
@@ -417,6 +418,16 @@ def test_a_server_on_this_machine_is_never_reached_through_a_proxy(
     monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{closed_port}")
     model_server.reply(text("fine"))
     assert reply_of(model_server).message.text == "fine"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks5://127.0.0.1:9"), ("ALL_PROXY", "gopher://x"), ("SSL_CERT_FILE", "/no/such/file")],
+)
+def test_network_settings_that_do_not_work(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=r"cannot call model\.invalid: .*_PROXY"):
+        deltas_of("https://model.invalid/v1")
 
 
 @pytest.mark.parametrize("key", ["naïve", "two words", "a\x00b"])
