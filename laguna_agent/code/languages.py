@@ -1,6 +1,7 @@
-"""Which language a file is in, and its tree-sitter grammar, loaded at first use.
+"""Which language a file is in, and the tree-sitter grammar for it.
 
-Knows file names and grammars; it must not know what the trees are used for.
+Knows file names and grammar packages; it must not know what a definition is. Grammars load on first use, so asking
+for a language's name costs nothing.
 """
 
 from __future__ import annotations
@@ -11,64 +12,65 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import tree_sitter
+    from tree_sitter import Language, Parser, Tree
 
-_SUFFIXES = {
+_EXTENSIONS = {
     "python": ".py .pyi .pyw",
-    "javascript": ".js .jsx .mjs .cjs",
+    "javascript": ".js .mjs .cjs .jsx",
     "typescript": ".ts .mts .cts",
     "tsx": ".tsx",
     "go": ".go",
     "rust": ".rs",
     "java": ".java",
-    "c": ".c .h",
-    "cpp": ".cc .cpp .cxx .c++ .hh .hpp .hxx .h++ .ipp .inl",
+    "c": ".c",
+    # C++ reads nearly all C, so a header of either is in good hands there.
+    "cpp": ".cpp .cc .cxx .c++ .h .hpp .hh .hxx .h++ .ipp .cu .cuh",
     "bash": ".sh .bash",
     "json": ".json",
     "ruby": ".rb .rake .gemspec",
 }
-_BY_SUFFIX = {suffix: language for language, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
-_BY_NAME = {"Rakefile": "ruby", "Gemfile": "ruby", ".bashrc": "bash", ".bash_profile": "bash"}
-_BY_FENCE = {
-    "py": "python",
-    "python3": "python",
-    "js": "javascript",
-    "jsx": "javascript",
-    "ts": "typescript",
-    "golang": "go",
-    "rs": "rust",
-    "c++": "cpp",
-    "sh": "bash",
-    "shell": "bash",
-    "rb": "ruby",
+_BY_EXTENSION = {extension: language for language, names in _EXTENSIONS.items() for extension in names.split()}
+_BY_NAME = {"Rakefile": "ruby", "Gemfile": "ruby", ".bashrc": "bash", ".bash_profile": "bash", ".profile": "bash"}
+_PACKAGES = {
+    "typescript": ("tree_sitter_typescript", "language_typescript"),
+    "tsx": ("tree_sitter_typescript", "language_tsx"),
 }
 
-
-def language_of(path: str | PurePath) -> str | None:
-    """The language of a file by its name; None when no grammar is known for it."""
-    pure = PurePath(path)
-    return _BY_SUFFIX.get(pure.suffix.lower()) or _BY_NAME.get(pure.name)
+TEXT_CAP = 1024 * 1024
+"""Bytes of the longest text that is parsed; beyond it a file is not source that a person wrote."""
 
 
-def language_of_fence(info: str) -> str | None:
-    """The language that a Markdown fence names (`py`, `python`, `c++`); None when it names none that is known."""
-    word = info.strip().split(" ")[0].lower()
-    return _BY_FENCE.get(word, word if word in _SUFFIXES else None)
-
-
-def parse(language: str, source: bytes) -> tree_sitter.Tree:
-    """The syntax tree of any bytes; what is no syntax becomes ERROR nodes."""
-    import tree_sitter
-
-    return tree_sitter.Parser(grammar(language)).parse(source)
+def language_of(path: str) -> str | None:
+    """The language of a file by its name; None where no grammar is at hand."""
+    name = PurePath(path)
+    return _BY_EXTENSION.get(name.suffix.lower()) or _BY_NAME.get(name.name)
 
 
 @cache
-def grammar(language: str) -> tree_sitter.Language:
-    """The grammar of one of the languages above."""
-    import tree_sitter
+def grammar(language: str) -> Language:
+    """The grammar of a language that `language_of` names."""
+    from tree_sitter import Language
 
-    package = "typescript" if language == "tsx" else language
-    module = importlib.import_module(f"tree_sitter_{package}")
-    function = f"language_{language}" if package == "typescript" else "language"
-    return tree_sitter.Language(getattr(module, function)())
+    package, function = _PACKAGES.get(language, (f"tree_sitter_{language}", "language"))
+    return Language(getattr(importlib.import_module(package), function)())
+
+
+@cache
+def parser(language: str) -> Parser:
+    """A parser for a language that `language_of` names; it holds no state between parses."""
+    from tree_sitter import Parser
+
+    return Parser(grammar(language))
+
+
+def parse(path: str, data: bytes) -> Tree | None:
+    """The syntax tree of a file's text in UTF-8; None for unknown languages and for texts over `TEXT_CAP`."""
+    language = language_of(path)
+    if language is None or len(data) > TEXT_CAP:
+        return None
+    return parser(language).parse(data)
+
+
+def utf8(text: str) -> bytes:
+    """UTF-8 of any string. A lone surrogate, which UTF-8 cannot hold, becomes three bytes that no grammar takes."""
+    return text.encode("utf-8", "surrogatepass")

@@ -1,101 +1,106 @@
-"""Whether a change broke a file's syntax.
+"""Whether an edit broke a file: the first syntax error that the new text has and the old one had not.
 
-Reports only what the change brought: a file that was broken before is not the change's fault. Python's own parser is
-asked as well, for it knows indentation and gives better words. Knows sources; it must not know files.
+Knows grammars and Python's own compiler; it must not know tools, files on disk, or what the edit was. Nothing is
+ever executed.
 """
 
 from __future__ import annotations
 
-import ast
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from laguna_agent.code.languages import parse
+from laguna_agent.code.languages import TEXT_CAP, language_of, parse, utf8
 
-SOURCE_CAP = 2 * 1024 * 1024
-"""Bytes up to which a source is checked."""
-_PROBLEMS_CAP = 1000
+if TYPE_CHECKING:
+    from tree_sitter import Node
 
-# What Python's parser refuses although tree-sitter accepts it. Anything else may be syntax of a newer Python.
-_CERTAIN = ("positional argument follows", "Missing parentheses in call", "cannot assign to", "cannot delete")
+ERRORS_CAP = 200
+"""Errors counted in one text: beyond that many it is not a text of its language."""
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """A syntax error: its line from 1, the line's text, and what is wrong ("" where only the place is known)."""
+class SyntaxProblem(msgspec.Struct, frozen=True):
+    """A syntax error: the line, from 1, and what is wrong there, without a final stop."""
 
     line: int
     text: str
-    message: str = ""
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.message or 'syntax error'}: {self.text}"
 
 
-def first_new_problem(language: str, before: bytes | None, after: bytes) -> Problem | None:
-    """The first syntax error of `after` (UTF-8) that `before` (None: there was no file) did not have."""
-    if len(after) > SOURCE_CAP:
+def new_error(path: str, before: str | None, after: str) -> SyntaxProblem | None:
+    """The first syntax error of `after` that `before` (None for a new file) had not.
+
+    None for unknown languages, for texts over 1 MiB, and where `before` had as many errors.
+    """
+    found = _problem(path, after)
+    if found is None or before is None or _problem(path, before) is None:
+        return found
+    old, new = _errors(path, before), _errors(path, after)
+    if len(new) <= len(old):
         return None
-    new = problems(language, after)
-    if not new:
-        return None
-    old = Counter((each.text, each.message) for each in (problems(language, before) if before else ()))
-    for problem in new:
-        key = (problem.text, problem.message)
-        if not old[key]:
+    known = Counter(line for _, line in old)
+    for problem, line in new:
+        if not known[line]:
             return problem
-        old[key] -= 1
+        known[line] -= 1
     return None
 
 
-def problems(language: str, source: bytes) -> list[Problem]:
-    """The syntax errors of a source, in order; at most a thousand."""
-    lines = source.split(b"\n")
-    found = [Problem(row + 1, _shown(lines, row), message) for row, message in _tree_problems(language, source)]
-    if language == "python" and (problem := _python_problem(source, lines, certain_only=not found)):
-        return [problem, *(each for each in found if each.line != problem.line)]
-    return found
+def _problem(path: str, text: str) -> SyntaxProblem | None:
+    if len(utf8(text)) > TEXT_CAP:
+        return None
+    if language_of(path) == "python":
+        return _compiler_error(text)
+    return next((problem for problem, _ in _errors(path, text)), None)
 
 
-def _tree_problems(language: str, source: bytes) -> list[tuple[int, str]]:
-    root = parse(language, source).root_node
-    found: list[tuple[int, str]] = []
-    waiting = [root] if root.has_error else []
-    while waiting and len(found) < _PROBLEMS_CAP:
-        node = waiting.pop()
-        if node.is_missing:
-            found.append((node.start_point.row, f"missing {node.type!r}"))
-        elif node.is_error:
-            found.append((_error_row(node.start_point.row, node.end_point.row, source), ""))
-        elif node.has_error:
-            waiting += reversed(node.children)
-    return found
-
-
-def _error_row(first: int, last: int, source: bytes) -> int:
-    """An ERROR node may begin with blank lines."""
-    lines = source.split(b"\n")[first : last + 1]
-    return first + next((index for index, line in enumerate(lines) if line.strip()), 0)
-
-
-def _python_problem(source: bytes, lines: list[bytes], *, certain_only: bool) -> Problem | None:
+def _compiler_error(text: str) -> SyntaxProblem | None:
+    """What Python's compiler says, which is clearer than a parser that recovers."""
     try:
         with warnings.catch_warnings():
+            # An escape like "\d" is a warning, and no syntax error.
             warnings.simplefilter("ignore")
-            ast.parse(source)
+            compile(text, "<text>", "exec", dont_inherit=True)
     except SyntaxError as error:
-        certain = isinstance(error, IndentationError) or error.msg.startswith(_CERTAIN)
-        if certain_only and not certain:
-            return None
-        row = max(0, min((error.lineno or 1) - 1, len(lines) - 1))
-        return Problem(row + 1, _shown(lines, row), error.msg)
-    except (ValueError, RecursionError, MemoryError):
-        # NUL bytes, or nesting that the parser cannot follow: tree-sitter's word has to do.
-        return None
+        return SyntaxProblem(max(1, error.lineno or 1), error.msg)
+    except (ValueError, RecursionError, MemoryError, OverflowError) as error:
+        return SyntaxProblem(1, str(error) or "too deeply nested for the compiler")
     return None
 
 
-def _shown(lines: list[bytes], row: int) -> str:
-    text = lines[row].decode("utf-8", "replace").strip() if row < len(lines) else ""
-    return text if len(text) <= 160 else f"{text[:160]}..."
+def _errors(path: str, text: str) -> list[tuple[SyntaxProblem, str]]:
+    """The outermost errors in order, each with the text of its line, by which it is known again after an edit."""
+    data = utf8(text)
+    tree = parse(path, data)
+    if tree is None or not tree.root_node.has_error:
+        return []
+    lines = data.split(b"\n")
+    found: list[tuple[SyntaxProblem, str]] = []
+    for node in _broken(tree.root_node):
+        row = node.start_point.row
+        source = lines[row].decode("utf-8", "replace").strip() if row < len(lines) else ""
+        found.append((SyntaxProblem(row + 1, _words(node, data)), source))
+        if len(found) == ERRORS_CAP:
+            break
+    return found
+
+
+def _broken(root: Node) -> Iterator[Node]:
+    """ERROR and MISSING nodes from the top, none inside another; by cursor, as trees can be deeper than the stack."""
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        if node.is_error or node.is_missing:
+            yield node
+        elif node.has_error:
+            pending.extend(reversed(node.children))
+
+
+def _words(node: Node, data: bytes) -> str:
+    if node.is_missing:
+        return f"missing {node.type!r}"
+    text = data[node.start_byte : node.end_byte].decode("utf-8", "replace").strip()
+    first = text.partition("\n")[0]
+    return f"unexpected {first[:60]!r}" if first else "invalid syntax"

@@ -99,12 +99,10 @@ def refuse_elision(new: str, before: str) -> None:
 
 
 def _syntax_note(proposal: Proposal) -> str:
-    from laguna_agent.code.languages import language_of
-    from laguna_agent.code.syntax import first_new_problem
+    from laguna_agent.code.syntax import new_error
 
-    language = language_of(proposal.place.path)
-    if language is None:
+    before = None if proposal.before is None else proposal.before.file.text
+    problem = new_error(str(proposal.place.path), before, proposal.text)
+    if problem is None:
         return ""
-    before = None if proposal.before is None else proposal.before.file.text.encode("utf-8", "replace")
-    problem = first_new_problem(language, before, proposal.text.encode("utf-8", "replace"))
-    return "" if problem is None else f"\nThis brought a syntax error into {proposal.place.shown}, {problem}"
+    return f"\nThis brought a syntax error into {proposal.place.shown}, line {problem.line}: {problem.text}."
