@@ -87,7 +87,8 @@ def make_bug(task: Task, place: str, used: Counter[str]) -> Bug | None:
     """The task with a mistake in the named place, or None where none is fair."""
     files = list(task.modules)
     chosen = {"caller": files[:1], "callee": files[1:], "both": files}[place]
-    broken, categories = dict(task.modules), []
+    broken = dict(task.modules)
+    categories: list[str] = []
     for file in chosen:
         made = break_file(task, file, used + Counter(categories))
         if made is None:

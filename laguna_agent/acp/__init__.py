@@ -1,0 +1,21 @@
+"""The Agent Client Protocol: the agent inside editors. https://agentclientprotocol.com
+
+    streams   bytes: stdio taken over, lines, the bounded outbox
+    peer      JSON-RPC 2.0 over lines
+    schema    the messages as Structs, generated from the official schema; `decoding` reads them leniently
+    face      the methods, over all sessions; `conversation` is one of them
+    updates   events -> session/update; `prompts`: what the editor sends -> content blocks
+
+Importing this package imports none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def serve(flags: Mapping[str, object] | None = None) -> int:
+    """Speak ACP on stdin and stdout until the editor leaves; the exit code. `flags` are settings."""
+    from laguna_agent.acp.stdio import serve_stdio
+
+    return serve_stdio(flags or {})

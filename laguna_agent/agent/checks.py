@@ -31,7 +31,7 @@ class Check:
         async def produce() -> Checked:
             result = await turn.tools.workspace.run(self.command, timeout=TIMEOUT)
             code = 124 if result.timed_out or result.exit_code is None else result.exit_code
-            return Checked(CheckRun(when, self.command, code, result.text(TAIL)))
+            return Checked(CheckRun(when, self.command, code, result.output.text(TAIL)))
 
         checked = await turn.tape.take(Checked, produce)
         self.runs.append(checked.run)

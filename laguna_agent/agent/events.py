@@ -151,7 +151,10 @@ class CheckpointMade(Event, frozen=True, tag="checkpoint"):
 
 
 class TurnEnded(Event, frozen=True, tag="turn_ended"):
-    """The turn is over; `outcome` and `exit_code` are those of `laguna_agent.errors`, `message` says why in a line."""
+    """The turn is over; `outcome` and `exit_code` are those of `laguna_agent.errors`, `message` says why in a line.
+
+    `error` is the name of the error class that ended it, such as AuthenticationFailed; a face may act on it.
+    """
 
     stop_reason: StopReason
     outcome: str
@@ -160,3 +163,4 @@ class TurnEnded(Event, frozen=True, tag="turn_ended"):
     turns: int = 0
     files_changed: tuple[str, ...] = ()
     checks: tuple[CheckRun, ...] = ()
+    error: str = ""

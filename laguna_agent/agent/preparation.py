@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.dialect import Dialect, ToolDialect
 from laguna_agent.agent.events import Event, TurnStarted
 from laguna_agent.agent.profiles import Profile, choose_profile
@@ -52,7 +53,7 @@ async def prepare(
         stream=_stream(session),
         emit=emit,
         check=session.check,
-        output_schema=session.output_schema,
+        schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
     )
     if not session.history:
         turn.remember(text_message("system", dialect.system()))

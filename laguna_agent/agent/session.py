@@ -202,7 +202,7 @@ class Session:
                 verdict = outcome.TERMINATED if self._cause == "terminated" else outcome.INTERRUPTED
             seconds = round(monotonic() - started, 3)
             self._record = await self._end(verdict, turn, seconds)
-            await send.send(self._turn_ended(self._record))
+            await send.send(self._turn_ended(self._record, verdict.error))
 
     def _begin(self, content: tuple[ContentBlock, ...]) -> None:
         if not self.tape.recorded:
@@ -245,7 +245,7 @@ class Session:
         return record
 
     @staticmethod
-    def _turn_ended(record: RunRecord) -> events.TurnEnded:
+    def _turn_ended(record: RunRecord, error: str) -> events.TurnEnded:
         return events.TurnEnded(
             record.stop_reason,
             record.outcome,
@@ -254,6 +254,7 @@ class Session:
             record.turns,
             record.files_changed,
             record.checks,
+            error,
         )
 
     def _crashed(self, bug: Exception) -> Verdict:

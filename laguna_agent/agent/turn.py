@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 
 from laguna_agent.agent import context
+from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.checks import Check
 from laguna_agent.agent.dialect import Dialect
@@ -64,12 +65,13 @@ class Turn:
     stream: Stream
     emit: Callable[[Event], Awaitable[None]]
     check: Check | None = None
-    output_schema: dict[str, Any] | None = None
+    schema: AnswerSchema | None = None
     guard: RepetitionGuard = field(default_factory=RepetitionGuard)
     changed: dict[str, None] = field(default_factory=dict)
     denied: list[str] = field(default_factory=list)
     blocked: bool = False
     _empty: int = 0
+    _constrained: bool = False
     _corrections: int = 0
 
     # -- asking -----------------------------------------------------------------------------------------------------
@@ -92,10 +94,13 @@ class Turn:
         messages = self.dialect.view(context.without_repeats(self.history))
         context.require_fit(messages, self.room, self.estimate, self._fixed)
         sampling, schema = self.dialect.ask_with(self.sampling)
+        if self.schema is not None and self._constrained:
+            schema = self.schema.schema
         return wire.Request(
             model=self.model,
             messages=tuple(messages),
-            tools=self.dialect.tools,
+            # No server constrains an answer to a schema and offers tools at once.
+            tools=() if schema else self.dialect.tools,
             sampling=sampling,
             response_schema=schema if self.info.supports_schema else None,
         )
@@ -127,7 +132,7 @@ class Turn:
 
     async def _ask_once(self, request: wire.Request) -> Reply:
         self.budget.take_turn()
-        assembler, deltas = Assembler(self.dialect.tools), list[wire.Delta]()
+        assembler, deltas = Assembler(request), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
         digest = request_digest(request)
         try:
@@ -287,13 +292,15 @@ class Turn:
 
     async def prompt_again(self, reply: Reply) -> bool:
         """Whether an answer without calls is no end: empty or cut answers are asked for once more, then named."""
-        problem = self.dialect.unusable(reply)
+        problem, reason = self.dialect.unusable(reply), "length" if reply.finish == "length" else "empty"
+        if problem is None and self.schema is not None:
+            problem, reason = self.schema.objection(reply.message.text), "schema"
         if problem is None:
             return False
         self._empty += 1
         if self._empty >= MAX_EMPTY:
-            reason = "length" if reply.finish == "length" else "empty"
             raise ModelStopped(f"the model gave no usable answer: {problem}", reason=reason)
+        self._constrained = reason == "schema"
         self.remember(text_message("user", problem))
         return True
 

@@ -39,7 +39,7 @@ def options(
     """Options of the program itself."""
 
 
-app.command("run")(run.run)
+app.command("run", epilog=run.EPILOG)(run.run)
 app.command("chat")(chat.chat)
 app.command("acp")(chat.acp)
 app.command("doctor")(doctor.doctor)

@@ -10,8 +10,8 @@ import typer
 from laguna_agent.cli.options import Approve, BaseUrl, Cwd, EditFormat, Model
 
 EPILOG = (
-    "Exit codes: 0 completed, 1 internal error, 2 usage or configuration, 3 model server, 4 the model could not finish, "
-    "5 a budget was spent, 6 stopped as a loop, 7 denied, 8 --check failed, 130 interrupted, 143 terminated."
+    "Exit codes: 0 completed, 1 internal error, 2 usage or configuration, 3 model server, 4 the model could not "
+    "finish, 5 a budget was spent, 6 stopped as a loop, 7 denied, 8 --check failed, 130 interrupted, 143 terminated."
 )
 
 

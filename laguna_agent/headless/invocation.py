@@ -33,17 +33,6 @@ class Invocation:
     flags: Mapping[str, object] = field(default_factory=dict)
 
 
-def working_directory(named: Path | None) -> Path:
-    """The absolute directory to work in; raises UsageError where it is none."""
-    try:
-        path = (named or Path()).resolve(strict=True)
-    except OSError as error:
-        raise UsageError(f"the working directory {named or '.'} cannot be used: {error.strerror}") from error
-    if not path.is_dir():
-        raise UsageError(f"the working directory {path} is not a directory")
-    return path
-
-
 def read_schema(path: Path) -> dict[str, Any]:
     """The JSON Schema in a file; raises UsageError where it is not a JSON object."""
     try:

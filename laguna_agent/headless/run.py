@@ -12,14 +12,15 @@ import anyio
 import anyio.abc
 from msgspec.structs import replace
 
-from laguna_agent.agent.outcome import RunRecord, Verdict, bug_verdict, verdict_of
+from laguna_agent.agent.outcome import RunRecord, Verdict, verdict_of
 from laguna_agent.config import Settings, load
-from laguna_agent.errors import EXIT_SIGINT, EXIT_SIGTERM, LagunaError, UsageError
+from laguna_agent.errors import EXIT_INTERNAL, EXIT_SIGINT, EXIT_SIGTERM, LagunaError
 from laguna_agent.headless.approval import choose_approver
 from laguna_agent.headless.artifacts import write_artifacts
-from laguna_agent.headless.invocation import Invocation, read_schema, require_writable, working_directory
+from laguna_agent.headless.invocation import Invocation, read_schema, require_writable
 from laguna_agent.headless.output import Output, Unreadable
 from laguna_agent.headless.prompt import read_prompt
+from laguna_agent.session_choice import choose_session
 
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
@@ -49,7 +50,8 @@ def run(invocation: Invocation) -> int:
     except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
         from laguna_agent.crash import describe_crash
 
-        record = _without_session(replace(bug_verdict(error), message=describe_crash(error)), invocation)
+        verdict = Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error))
+        record = _without_session(verdict, invocation)
     try:
         output.finish(record, hurried=stop.outcome is not None)
     except Unreadable as error:
@@ -79,36 +81,12 @@ class Job:
 def _prepare(invocation: Invocation) -> Job:
     require_writable(invocation.patch_out, "--patch-out")
     require_writable(invocation.trajectory, "--trajectory")
-    resumed, cwd = _choose_session(invocation)
+    resumed, cwd = choose_session(
+        resume=invocation.resume, continue_latest=invocation.continue_latest, cwd=invocation.cwd
+    )
     settings = load(cwd, invocation.flags)
     schema = read_schema(invocation.output_schema) if invocation.output_schema else None
     return Job(invocation, cwd, settings, read_prompt(invocation), schema, resumed)
-
-
-def _choose_session(invocation: Invocation) -> tuple[str | None, Path]:
-    """The session to go on with, None for a new one, and the directory to work in."""
-    if invocation.resume is not None and invocation.continue_latest:
-        raise UsageError("--resume and --continue exclude each other")
-    if invocation.resume is not None:
-        from laguna_agent.agent.store import Opened, find_session, iterate_log
-
-        log = find_session(invocation.resume)
-        opened = next(iterate_log(log), None)
-        if not isinstance(opened, Opened):
-            raise UsageError(f"the log of session {log.parent.name} does not say where it began: {log}")
-        cwd = working_directory(Path(opened.cwd))
-        if invocation.cwd is not None and working_directory(invocation.cwd) != cwd:
-            raise UsageError(f"session {log.parent.name} belongs to {cwd}; leave --cwd out")
-        return log.parent.name, cwd
-    cwd = working_directory(invocation.cwd)
-    if invocation.continue_latest:
-        from laguna_agent.agent.store import latest_session
-
-        latest = latest_session(cwd)
-        if latest is None:
-            raise UsageError(f"there is no session of {cwd} to continue")
-        return latest, cwd
-    return None, cwd
 
 
 class Stop:
@@ -194,10 +172,14 @@ def _with_artifacts(session: Session, invocation: Invocation) -> RunRecord:
 async def _open(job: Job) -> Session:
     from laguna_agent.agent.session import Session
 
-    approver, check = choose_approver(), job.invocation.check
+    approver, check, snapshot = choose_approver(), job.invocation.check, job.invocation.patch_out is not None
     if job.resumed is None:
-        return await Session.start(job.cwd, job.settings, approver=approver, check=check, output_schema=job.schema)
-    return await Session.resume(job.resumed, job.settings, approver=approver, check=check, output_schema=job.schema)
+        return await Session.start(
+            job.cwd, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
+        )
+    return await Session.resume(
+        job.resumed, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
+    )
 
 
 def _without_session(verdict: Verdict, invocation: Invocation) -> RunRecord:

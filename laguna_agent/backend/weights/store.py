@@ -24,6 +24,7 @@ from typing import IO
 import msgspec
 
 from laguna_agent.backend.weights.catalogue import CATALOGUE, ModelFile
+from laguna_agent.directories import data_directory
 from laguna_agent.errors import UsageError
 
 Progress = Callable[[int, int], None]
@@ -46,10 +47,8 @@ class StoredModel(msgspec.Struct, frozen=True):
 
 
 def default_root() -> Path:
-    """`$XDG_DATA_HOME/laguna-agent/models`, by default under ~/.local/share."""
-    data_home = os.environ.get("XDG_DATA_HOME", "")
-    base = Path(data_home) if Path(data_home).is_absolute() else Path.home() / ".local" / "share"
-    return base / "laguna-agent" / "models"
+    """Where weights are kept unless a test says otherwise."""
+    return data_directory() / "models"
 
 
 class Store:

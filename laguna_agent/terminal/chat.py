@@ -1,0 +1,200 @@
+"""A plain chat: a line of the person, the turn's events, and again.
+
+The main thread owns the terminal (readline, drawing, Ctrl-C); the session lives in an event loop on a second thread, so
+that background commands keep running while the person types. Events cross over in one queue, in order.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+from collections.abc import Mapping
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from msgspec.structs import replace
+
+from laguna_agent.agent.events import Event, PermissionRequested
+from laguna_agent.agent.permissions import PermissionAnswer
+from laguna_agent.config import Settings, load
+from laguna_agent.directories import state_directory
+from laguna_agent.errors import LagunaError, UsageError
+from laguna_agent.session_choice import choose_session
+from laguna_agent.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    from laguna_agent.agent.session import Session
+
+HISTORY_LINES = 2_000
+HELP = """/help          this
+/model [NAME]  show the model, or go on with another one
+/usage         tokens and cost so far
+/quit          leave (Ctrl-D does too)
+Ctrl-C cancels the turn. A line that ends in a backslash goes on in the next one."""
+
+
+def chat(*, cwd: Path | None, flags: Mapping[str, object], resume: str | None, continue_latest: bool) -> int:
+    """Chat until the person leaves; returns the exit code. Raises UsageError where there is no terminal."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
+        raise UsageError("the chat needs a terminal; for scripts there is `laguna-agent run PROMPT`")
+    resumed, directory = choose_session(resume=resume, continue_latest=continue_latest, cwd=cwd)
+    settings = load(directory, flags)
+    with start_blocking_portal() as portal:
+        conversation = Conversation(portal, directory, settings, resumed)
+        try:
+            conversation.converse()
+        finally:
+            conversation.close()
+    return 0
+
+
+class Question:
+    """A permission request on its way to the person and back. Made and awaited on the session's thread."""
+
+    def __init__(self, request: PermissionRequested) -> None:
+        self.request = request
+        self._answered = anyio.Event()
+        self._answer = PermissionAnswer(False, reason="nobody answered")
+
+    def give(self, answer: PermissionAnswer) -> None:
+        """Hand the answer over; to be called on the session's thread."""
+        self._answer = answer
+        self._answered.set()
+
+    async def answer(self) -> PermissionAnswer:
+        """Wait for the answer."""
+        await self._answered.wait()
+        return self._answer
+
+
+class Conversation:
+    """The loop of the main thread, over one session."""
+
+    def __init__(self, portal: BlockingPortal, cwd: Path, settings: Settings, resumed: str | None) -> None:
+        self._portal = portal
+        self._inbox: queue.SimpleQueue[Event | Question | None] = queue.SimpleQueue()
+        self._screen = Screen()
+        self._session: Session = portal.call(self._open, cwd, settings, resumed)
+
+    def converse(self) -> None:
+        """Take prompts until the person leaves."""
+        with LineHistory():
+            self._screen.say(f"{self._session.model or 'no model'} in {self._session.cwd}; /help for help")
+            for event in self._session.replay_events():
+                self._screen.draw(event)
+            while (line := self._read()) is not None:
+                if line.startswith("/"):
+                    if self._command(line) == "quit":
+                        break
+                elif line.strip():
+                    self._turn(line)
+
+    def close(self) -> None:
+        """End the session; a turn that still runs is cancelled."""
+        self._portal.call(self._session.cancel, "terminated")
+        self._portal.call(self._session.aclose)
+
+    def _read(self) -> str | None:
+        """A prompt, "" after Ctrl-C, None after Ctrl-D."""
+        lines: list[str] = []
+        try:
+            lines.append(input("> "))
+            while lines[-1].endswith("\\"):
+                lines[-1] = lines[-1][:-1]
+                lines.append(input(". "))
+        except EOFError:
+            self._screen.say("")
+            return None
+        except KeyboardInterrupt:
+            self._screen.say("")
+            return ""
+        return "\n".join(lines)
+
+    def _turn(self, prompt: str) -> None:
+        self._portal.start_task_soon(self._pump, prompt)
+        over = False
+        while not over:
+            try:
+                item = self._inbox.get()
+                if item is None:
+                    over = True
+                elif isinstance(item, Question):
+                    self._portal.call(item.give, self._screen.ask(item.request))
+                else:
+                    self._screen.draw(item)
+            except KeyboardInterrupt:
+                self._portal.call(self._session.cancel, "interrupted")
+
+    async def _pump(self, prompt: str) -> None:
+        try:
+            async with aclosing(self._session.prompt(prompt)) as events:
+                async for event in events:
+                    self._inbox.put(event)
+        finally:
+            self._inbox.put(None)
+
+    async def _approve(self, request: PermissionRequested) -> PermissionAnswer:
+        question = Question(request)
+        self._inbox.put(question)
+        return await question.answer()
+
+    async def _open(self, cwd: Path, settings: Settings, resumed: str | None) -> Session:
+        from laguna_agent.agent.session import Session
+
+        if resumed is None:
+            return await Session.start(cwd, settings, approver=self._approve)
+        return await Session.resume(resumed, settings, approver=self._approve)
+
+    def _command(self, line: str) -> str:
+        """Obey a slash command; returns its name."""
+        name, _, argument = line[1:].strip().partition(" ")
+        match name:
+            case "help":
+                self._screen.say(HELP)
+            case "model" if argument:
+                self._change_model(argument.strip())
+            case "model":
+                self._screen.say(self._session.model or "no model; /model NAME chooses one")
+            case "usage":
+                self._screen.say(self._screen.usage_line())
+            case "quit" | "exit":
+                return "quit"
+            case _:
+                self._screen.say(f"unknown command /{name}; /help lists them")
+        return name
+
+    def _change_model(self, name: str) -> None:
+        """Go on in the same log with another model; where that fails the old one stays."""
+        old = self._session
+        settings = replace(old.settings, model=name)
+        resumed = old.id if old.history else None
+        self._portal.call(old.aclose)
+        try:
+            self._session = self._portal.call(self._open, old.cwd, settings, resumed)
+        except LagunaError as error:
+            self._screen.say(str(error))
+            self._session = self._portal.call(self._open, old.cwd, old.settings, resumed)
+        self._screen.say(self._session.model)
+
+
+class LineHistory:
+    """readline for `input`, with the lines of earlier chats."""
+
+    def __enter__(self) -> None:
+        import readline
+
+        self._path = state_directory() / "chat_history"
+        with suppress(OSError):
+            readline.read_history_file(self._path)
+        readline.set_history_length(HISTORY_LINES)
+
+    def __exit__(self, *_: object) -> None:
+        import readline
+
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            readline.write_history_file(self._path)
+            self._path.chmod(0o600)

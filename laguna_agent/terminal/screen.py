@@ -1,0 +1,123 @@
+"""Drawing a turn on the terminal: streamed text, one-line tool cards, coloured diffs, permission questions.
+
+Only ever appends; nothing is redrawn, so nothing flickers and the scrollback is the transcript.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+from laguna_agent.agent.events import (
+    Compaction,
+    Event,
+    Notice,
+    PermissionRequested,
+    PermissionResolved,
+    PlanUpdated,
+    TextDelta,
+    ThoughtDelta,
+    ToolCallStarted,
+    ToolCallUpdate,
+    TurnEnded,
+    UsageUpdated,
+)
+from laguna_agent.agent.permissions import PermissionAnswer
+from laguna_agent.event_lines import (
+    answer_to,
+    diff_lines,
+    ended_line,
+    one_line,
+    printable,
+    question_lines,
+    started_line,
+)
+
+DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
+NOTICE_STYLES = {"info": "dim", "warning": "yellow", "error": "red"}
+PLAN_MARKS = {"pending": "[ ]", "in_progress": "[>]", "completed": "[x]"}
+
+
+class Screen:
+    """The terminal, written to from the main thread."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._titles: dict[str, str] = {}
+        self._usage: UsageUpdated | None = None
+        self._mid_line = False
+
+    def say(self, text: str, style: str = "") -> None:
+        """Whole lines, on a line of their own."""
+        if self._mid_line:
+            self._console.print()
+            self._mid_line = False
+        self._console.print(Text(text, style=style))
+
+    def draw(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case TextDelta():
+                self._stream(event.text, "")
+            case ThoughtDelta():
+                self._stream(event.text, "dim")
+            case ToolCallStarted():
+                self._titles[event.id] = event.title or event.name
+                self.say(started_line(event), "bold")
+            case ToolCallUpdate(status="completed" | "failed"):
+                self._draw_end(event)
+            case PermissionResolved(allowed=False):
+                self.say(f"denied: {one_line(event.reason)}", "yellow")
+            case PlanUpdated():
+                self.say("\n".join(f"{PLAN_MARKS[each.status]} {one_line(each.content)}" for each in event.entries))
+            case Notice():
+                self.say(printable(event.text), NOTICE_STYLES[event.severity])
+            case Compaction():
+                self.say(one_line(f"history {event.status}: {event.summary}"), "dim")
+            case UsageUpdated():
+                self._usage = event
+            case TurnEnded():
+                self._draw_turn_end(event)
+
+    def ask(self, request: PermissionRequested) -> PermissionAnswer:
+        """Ask until there is an answer; the end of the terminal's input denies. Raises KeyboardInterrupt."""
+        question, *rest = question_lines(request)
+        self.say(question, "bold yellow")
+        for line in rest:
+            self.say(line, DIFF_STYLES.get(line[:1], ""))
+        while True:
+            try:
+                answer = answer_to(input("? "), request)
+            except EOFError:
+                return PermissionAnswer(False, reason="the person left the question open")
+            if answer is not None:
+                return answer
+
+    def usage_line(self) -> str:
+        """Tokens and cost of the session so far."""
+        usage = self._usage
+        if usage is None:
+            return "nothing used yet"
+        line = f"{usage.input_tokens:,} tokens in ({usage.cached_tokens:,} cached), {usage.output_tokens:,} out"
+        if usage.context_used is not None and usage.context_window:
+            line += f", window {usage.context_used:,} of {usage.context_window:,}"
+        return line + ("" if usage.cost is None else f", ${usage.cost:.4f}")
+
+    def _stream(self, text: str, style: str) -> None:
+        shown = printable(text.replace("\r", ""))
+        self._console.print(Text(shown, style=style), end="")
+        if shown:
+            self._mid_line = not shown.endswith("\n")
+
+    def _draw_end(self, event: ToolCallUpdate) -> None:
+        title = self._titles.pop(event.id, event.id)
+        for diff in event.diffs:
+            for line in diff_lines(diff):
+                self.say(line, DIFF_STYLES.get(line[:1], ""))
+        self.say(f"  {ended_line(event, title)}", "red" if event.status == "failed" else "dim")
+
+    def _draw_turn_end(self, event: TurnEnded) -> None:
+        if event.exit_code != 0:
+            self.say(one_line(event.message or event.outcome, 2_000), "red")
+        elif self._mid_line:
+            self.say("")

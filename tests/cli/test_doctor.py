@@ -1,0 +1,69 @@
+"""`doctor`: exit 0 only if a turn could run; what to type next; never a key."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RunCli
+from tests.model_server import ModelServer, http
+
+
+def examine(run_cli: RunCli, env: dict[str, str], *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
+    done = run_cli("doctor", "--json", *arguments, env=env)
+    report = json.loads(done.stdout)
+    assert report["ok"] == (done.returncode == 0)
+    return done.returncode, {finding["name"]: finding for finding in report["findings"]}
+
+
+def test_fit(run_cli: RunCli, model_server: ModelServer) -> None:
+    code, findings = examine(run_cli, model_server.env | {"POOLSIDE_API_KEY": "very-secret"})
+    assert code == 0, findings
+    assert {"python", "git", "ripgrep", "grammars", "config", "state", "key", "models", "server", "model"} <= set(
+        findings
+    )
+    assert findings["ripgrep"]["status"] == "ok"
+    assert findings["grammars"]["status"] == "ok"
+    assert "python" in findings["grammars"]["detail"]
+    assert "none" in findings["sandbox"]["detail"]
+    assert "POOLSIDE_API_KEY" in findings["key"]["detail"]
+    assert "very-secret" not in json.dumps(findings)
+    assert "laguna-agent run" in run_cli("doctor", env=model_server.env).stdout
+
+
+def test_no_model(run_cli: RunCli) -> None:
+    code, findings = examine(run_cli, {})
+    assert code == 2
+    assert findings["server"]["status"] == "fail"
+    assert "models pull" in findings["server"]["next"]
+    assert "models pull" in run_cli("doctor").stdout.splitlines()[-1]
+
+
+def test_unknown_model_names_what_there_is(run_cli: RunCli, model_server: ModelServer) -> None:
+    code, findings = examine(run_cli, model_server.env, "--model", "nonesuch")
+    assert code == 2
+    assert findings["model"]["status"] == "fail"
+    assert "test-model" in findings["model"]["detail"]
+
+
+def test_wrong_key(run_cli: RunCli, model_server: ModelServer) -> None:
+    model_server.routes["GET", "/v1/models"] = http(401, {"error": {"message": "bad key"}})
+    code, findings = examine(run_cli, model_server.env)
+    assert code == 2
+    assert findings["server"]["status"] == "fail"
+
+
+def test_broken_configuration(run_cli: RunCli) -> None:
+    code, findings = examine(run_cli, {"LAGUNA_MODLE": "x"})
+    assert code == 2
+    assert "LAGUNA_MODEL" in findings["config"]["detail"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").is_dir(), reason="needs a path nobody can write")
+def test_state_directory_that_cannot_be_written(run_cli: RunCli, model_server: ModelServer) -> None:
+    code, findings = examine(run_cli, model_server.env | {"XDG_STATE_HOME": "/proc/nowhere"})
+    assert code == 2
+    assert findings["state"]["status"] == "fail"

@@ -1,0 +1,115 @@
+"""What happens before any command runs: quick paths, imports, wrong command lines, bugs, vanished readers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from laguna_agent import __version__
+from tests.conftest import RunCli
+
+HEAVY = ("httpx", "torch", "msgspec", "tree_sitter", "pydantic", "rich", "git", "anyio", "prompt_toolkit")
+SHOW_IMPORTS = """
+import sys
+sys.argv[1:] = {arguments!r}
+from laguna_agent.cli import main
+try:
+    main()
+finally:
+    print("IMPORTED", *sys.modules, file=sys.stderr)
+"""
+
+
+def imported_by(*arguments: str) -> set[str]:
+    program = SHOW_IMPORTS.format(arguments=list(arguments))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stderr.partition("IMPORTED")[2].split())
+
+
+def break_module(folder: Path, name: str) -> dict[str, str]:
+    """Environment of an installation in which `name` is damaged."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.py").write_text("raise RuntimeError('a damaged file')\n")
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ['PYTHONPATH']}"}
+
+
+def test_version_imports_nothing_that_python_has_not_imported_itself() -> None:
+    bare = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    extra = imported_by("--version") - set(bare.stdout.split())
+    assert extra == {"laguna_agent", "laguna_agent.cli"}
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("sessions", "--help"), ("models", "--help")])
+def test_help_imports_no_heavy_library(arguments: tuple[str, ...]) -> None:
+    roots = {name.partition(".")[0] for name in imported_by(*arguments)}
+    assert roots.isdisjoint(HEAVY)
+
+
+def test_version_is_one_line(run_cli: RunCli) -> None:
+    for arguments in (["--version"], ["--version", "run"]):
+        done = run_cli(*arguments)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"laguna-agent {__version__}\n", "")
+
+
+def test_acp_alone_does_not_import_typer(run_cli: RunCli) -> None:
+    assert "typer" not in imported_by("acp")
+
+
+def test_help_names_every_command(run_cli: RunCli) -> None:
+    shown = run_cli("--help").stdout
+    for command in ("run", "chat", "acp", "models", "sessions", "config", "doctor"):
+        assert f"\n  {command} " in shown
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--no-such-option"], ["sessions", "nothing"]])
+def test_wrong_command_line_is_one_line_and_exit_2(run_cli: RunCli, arguments: list[str]) -> None:
+    done = run_cli(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("laguna-agent: ")
+    assert done.stderr.count("\n") == 1
+    assert "--help" in done.stderr
+
+
+def test_a_bug_is_one_line_and_a_traceback_in_the_crash_log(run_cli: RunCli, tmp_path: Path) -> None:
+    done = run_cli("config", "show", env=break_module(tmp_path / "broken", "msgspec"))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "RuntimeError: a damaged file" in done.stderr
+    log = Path(os.environ["XDG_STATE_HOME"]) / "laguna-agent" / "crash.log"
+    assert str(log) in done.stderr
+    assert "Traceback (most recent call last)" in log.read_text()
+
+
+def test_a_bug_without_a_state_directory_still_says_so(run_cli: RunCli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    env = break_module(tmp_path / "broken", "msgspec") | {"XDG_STATE_HOME": str(tmp_path / "file")}
+    done = run_cli("config", "show", env=env)
+    assert done.returncode == 1
+    assert "no traceback" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "laguna_agent", "config", "show"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(30) == 141
+
+
+def test_chat_without_a_terminal_says_what_to_use(run_cli: RunCli) -> None:
+    for arguments in ([], ["chat"], ["--model", "x/y"]):
+        done = run_cli(*arguments)
+        assert done.returncode == 2
+        assert "laguna-agent run" in done.stderr
