@@ -5,12 +5,30 @@ Knows syntax nodes and lines; it must not know why something is moved.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from laguna_agent.code.outline import Definition, Outline
+from laguna_agent.code.outline import Definition, Outline, first_named
 
 if TYPE_CHECKING:
     from tree_sitter import Node
+
+
+def step_of(source: Outline) -> str:
+    """One level of indentation, as most bodies of a text's definitions have it; "" where none stands on a line of its
+    own."""
+    steps: Counter[str] = Counter()
+    for definition in source.every():
+        body = definition.body
+        if body is None:
+            continue
+        first = first_named(body)
+        if first is None or first.start_point.row == definition.node.start_point.row:
+            continue
+        outer, inner = line_indent(source.data, definition.node.start_byte), line_indent(source.data, first.start_byte)
+        if inner.startswith(outer) and inner != outer:
+            steps[inner[len(outer) :]] += 1
+    return max(steps, key=lambda step: steps[step], default="")
 
 
 def line_indent(data: bytes, at: int) -> str:
@@ -81,8 +99,8 @@ def is_docstring(node: Node) -> bool:
 def docstring(definition: Definition) -> Node | None:
     """The docstring's node of a Python definition."""
     body = definition.body
-    first = body.named_child(0) if body is not None else None
-    string = first.named_child(0) if first is not None and first.type == "expression_statement" else None
+    first = first_named(body) if body is not None else None
+    string = first_named(first) if first is not None and first.type == "expression_statement" else None
     return string if string is not None and string.type == "string" and is_docstring(string) else None
 
 

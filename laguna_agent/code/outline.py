@@ -134,6 +134,7 @@ _WRAPPERS = frozenset({"decorated_definition", "export_statement", "type_declara
 """Nodes around a definition whose beginning (decorators, `export`, `type`) is a prefix of it."""
 _ENCLOSING = frozenset({"template_declaration", "expression_statement"})
 """Nodes around a definition that are part of it."""
+_ASSIGNING = frozenset({"lexical_declaration", "expression_statement"})
 _ATTRIBUTES = frozenset({"attribute_item", "decorator"})
 _MODIFIERS = frozenset({"visibility_modifier", "modifiers"})
 
@@ -164,7 +165,16 @@ class Definition:
     @property
     def body(self) -> Node | None:
         """What is between the braces, or the indented block."""
-        return self.node.child_by_field_name("body")
+        value = self.value
+        return (self.node if value is None else value).child_by_field_name("body")
+
+    @property
+    def value(self) -> Node | None:
+        """The function in `const name = function ...` and `exports.name = function ...`; None for other definitions."""
+        if self.node.type not in _ASSIGNING:
+            return None
+        inner = first_named(self.node)
+        return inner and (inner.child_by_field_name("value") or inner.child_by_field_name("right"))
 
     @property
     def parameters(self) -> str:
@@ -294,11 +304,16 @@ def _extent(node: Node) -> tuple[int, int, int]:
     while before is not None and before.type in _ATTRIBUTES:
         start = before.start_byte
         before = before.prev_named_sibling
-    first = node.named_child(0)
+    first = first_named(node)
     if first is not None and first.type in _MODIFIERS and first.next_sibling is not None:
         head = first.next_sibling.start_byte
     # A preprocessor line's node holds its line end.
     return start, head, outer.end_byte - (outer.end_point.column == 0 and outer.end_byte > outer.start_byte)
+
+
+def first_named(node: Node) -> Node | None:
+    """The first child that is more than punctuation."""
+    return next(iter(node.named_children), None)
 
 
 def _text(node: Node) -> str:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 _COMMENTS = {"python": ("#",), "ruby": ("#",), "bash": ("#",)}
 _HEADERS = frozenset({"hash_bang_line", "package_clause", "package_declaration", "inner_attribute_item"})
+_RUNNING = frozenset(f"{kind}_statement" for kind in ("expression", "if", "for", "while", "with", "try")) | {
+    "assignment",
+    "call",
+}
+"""Statements of Python and Ruby that run while the file is loaded."""
 _GUARD = re.compile(rb"(?m)^if\s+__name__\s*==|^if __FILE__ == ")
 
 
@@ -30,8 +35,9 @@ class Places:
 
     # -- the top level ----------------------------------------------------------------------------------------------
 
-    def last(self) -> int:
-        """Behind the last definition, but before what runs when the file is a program."""
+    def last(self, reached: int = 0) -> int:
+        """Behind the last definition, but before what runs when the file is a program; `reached` is the end of the last
+        one that needs what is put there."""
         found = _GUARD.search(self.data)
         guard = found.start() if found else len(self.data)
         tops = [each for each in self.file.definitions if each.start < guard and each.kind != "module"]
@@ -39,6 +45,10 @@ class Places:
             return guard if found else len(self.data.rstrip())
         if tops[-1].name == "main" and self.language in ("c", "cpp"):
             return self.with_comments(self.file, tops[-1])
+        run = [node.start_byte for node in self.file.root.named_children if _runs(node)]
+        if self.language in ("python", "ruby") and reached and any(reached <= at < tops[-1].start for at in run):
+            # A statement between the definitions may call the ones above it while the file is loaded.
+            tops = [each for each in tops if each.start < reached]
         return self._line_end(tops[-1].end)
 
     def before(self, definition: Definition) -> int:
@@ -178,14 +188,6 @@ class Places:
             return "\n"
         return "\n\n"
 
-    def assigned(self, definition: Definition) -> int | None:
-        """Where the function begins in `exports.name = function ...`; None for any other definition."""
-        if definition.node.type != "expression_statement":
-            return None
-        assignment = definition.node.named_child(0)
-        right = assignment.child_by_field_name("right") if assignment is not None else None
-        return None if right is None else right.start_byte
-
     def _line_end(self, at: int) -> int:
         """The end of the line of an offset, where only a semicolon and a comment are left of it."""
         rest = re.match(rb"[ \t]*[;,]?[ \t]*((#|//)[^\n]*)?(?=\n|\Z)", self.data[at:])
@@ -193,6 +195,10 @@ class Places:
             return at + len(rest[0].rstrip())
         semicolon = re.match(rb"[ \t]*;", self.data[at:])
         return at + (semicolon.end() if semicolon else 0)
+
+
+def _runs(node: Node) -> bool:
+    return node.type in _RUNNING
 
 
 def _is_header(node: Node) -> bool:

@@ -14,9 +14,8 @@ from pathlib import PurePath
 import msgspec
 
 from laguna_agent.code.imports import missing_imports
-from laguna_agent.code.indentation import step_of
 from laguna_agent.code.languages import language_of, utf8
-from laguna_agent.code.moving import line_indent, moved, with_docstring
+from laguna_agent.code.moving import line_indent, moved, step_of, with_docstring
 from laguna_agent.code.outline import CONTAINERS, Definition, Outline, outline
 from laguna_agent.code.pairing import pairs, without_repeats
 from laguna_agent.code.placing import Places
@@ -100,19 +99,21 @@ class _Rewriter:
     def __init__(self, path: str, file: Outline, block: Outline) -> None:
         self.path, self.file, self.block = path, file, block
         self.language = language_of(path) or ""
-        self.file_step = step_of(file.text(0, len(file.data)))
-        self.block_step = step_of(block.text(0, len(block.data)))
+        self.file_step = step_of(file)
+        self.block_step = step_of(block)
         self.places = Places(self.language, file)
         self.changes: list[Change] = []
         self.done: list[str] = []
         self.same: list[str] = []
         self.pending: list[Definition] = []
+        self.homes: set[str] = set()
+        self.reached = 0
         self.words: set[str] = set()
 
     def result(self) -> Rewriting:
         for new in without_repeats(self.language, self.block, self.block.definitions):
             self._definition(new)
-        self._add(self.pending, self.places.last())
+        self._add(self.pending, self.places.last(self.reached))
         self._constants(self.block.constants, self.file.constants, None)
         self._imports()
         if not self.changes:
@@ -140,6 +141,9 @@ class _Rewriter:
             return
         self._add(self.pending, self.places.before(old))
         self.pending = []
+        self.reached = max(self.reached, old.end)
+        if old.owner is not None and old.name != new.name:
+            self.homes.add(old.owner.name)
         self._put(new, old)
 
     def _namesakes(self, new: Definition) -> list[Definition]:
@@ -168,9 +172,13 @@ class _Rewriter:
     def _home(self, new: Definition) -> Definition | None:
         """The only class of the file, for a new method that stands outside of any."""
         bare = new.node.type == "method_definition" or (self.language == "java" and new.kind == "function")
-        if not bare and not (self.language == "python" and new.kind == "function" and _takes_self(new)):
+        bare = bare or (self.language == "python" and new.kind == "function" and _takes_self(new))
+        beside = self.language == "ruby" and len(self.homes) == 1
+        if not bare and not beside:
             return None
-        classes = [each for each in self.file.definitions if each.kind == "class"]
+        classes = [each for each in self.file.every() if each.kind == "class"]
+        # Where the block's other methods went is where this one belongs.
+        classes = [each for each in classes if each.name in self.homes] or classes
         if len(classes) == 1:
             return classes[0]
         raise ToolError(f"Write {new.name} inside of its class; no class of the file has a method of that name.")
@@ -189,7 +197,9 @@ class _Rewriter:
     # -- what is done with it ---------------------------------------------------------------------------------------
 
     def _put(self, new: Definition, old: Definition) -> None:
-        if old.kind in CONTAINERS and (old.members or new.members or old.kind in ("impl", "namespace", "module")):
+        fields = {each.name for each in old.constants} - {each.name for each in new.constants}
+        whole = not (old.members or new.members or fields) and old.kind not in ("impl", "namespace", "module")
+        if old.kind in CONTAINERS and not whole:
             self._merge(new, old)
         else:
             self._replace(new, old)
@@ -215,13 +225,12 @@ class _Rewriter:
             # A body of `...` stands for "as it was".
             return
         start, first = self._beginnings(new, old)
-        target = self.places.assigned(old) if new.node.type != "expression_statement" else None
-        if target is not None:
-            value = new.node.named_child(0).child_by_field_name("value") if new.node.named_child(0) else None
-            start, first = target, new.head if value is None else value.start_byte
+        assigned = old.value if old.node.type == "expression_statement" != new.node.type else None
+        if assigned is not None:
+            start, first = assigned.start_byte, new.head if new.value is None else new.value.start_byte
         steps = (self.block_step, self.file_step)
         text = moved(self.block, first, new, line_indent(self.file.data, start), steps)
-        if target is not None and self.file.data[: old.end].endswith(b";") and not text.endswith(";"):
+        if assigned is not None and self.file.data[: old.end].endswith(b";") and not text.endswith(";"):
             text += ";"
         if self.language == "python":
             text = with_docstring(text, self.block, first, new, self.file, old)
@@ -299,7 +308,7 @@ class _Rewriter:
                 self._change(start, old.end, self.block.text(first, new.end), old.name)
             elif owner is None:
                 late = _words(text) & {each.name for each in (*self.file.definitions, *self.block.definitions)}
-                at = self.places.last() if late else self.places.after_constants()
+                at = self.places.last(self.reached) if late else self.places.after_constants()
                 self.changes.append(Change(at, at, self.places.constant(at, text)))
                 self.done.append(f"added {new.name}")
             else:
