@@ -1,0 +1,51 @@
+# Needs Python 3.11 or newer, make, and a Python package index. Everything goes into .venv and the model store.
+#   make demo    the agent fixes a failing test with a model that runs on this machine
+#   make test    lint, then the quick tests (this is what CI runs)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+MODEL ?= qwen2.5-coder-1.5b
+
+.PHONY: demo test test-all lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/llamacpp.stamp
+	@$(BIN)/python scripts/demo.py $(MODEL)
+
+test: lint
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not real_model"
+
+test-all: lint $(VENV)/llamacpp.stamp
+	$(BIN)/laguna-agent models pull $(MODEL)
+	$(BIN)/python -m pytest -q -n 2 -m "not real_model"
+	$(BIN)/python -m pytest -q -m real_model
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_sizes.py
+
+bench: $(VENV)/dev.stamp $(VENV)/llamacpp.stamp
+	$(BIN)/laguna-agent models pull $(MODEL)
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/small_model.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "laguna-agent needs Python 3.11 or newer; say which with: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each set of dependencies, so that the demo does not wait for the developers' tools. Bytecode is made
+# here because a program that starts from source for the first time starts slowly.
+$(VENV)/%.stamp: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[$*]'
+	@$(BIN)/python -m compileall -q laguna_agent
+	@touch $@
