@@ -5,7 +5,9 @@ Knows lines of text only.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections import Counter
+
+_OPENING = (":", "{", "(", "[", "=>", " do", " then")
 
 
 def fit(lines: list[str], written: list[str], real: list[str]) -> list[str]:
@@ -15,46 +17,35 @@ def fit(lines: list[str], written: list[str], real: list[str]) -> list[str]:
     if not pairs:
         return lines
     known = dict(reversed(pairs))
-    step = _step([_indent(line) for line in lines if line.strip()] + [pair[0] for pair in pairs])
-    file_step = _step([pair[1] for pair in pairs]) or _only_tabs(pairs) or step
+    step = step_of("\n".join(lines)) or step_of("\n".join(written))
+    file_step = step_of("\n".join(real)) or _only_tabs(pairs) or step
     return [_placed(line, known, pairs[0], step, file_step) for line in lines]
 
 
-def shift(lines: list[str], indent: str) -> list[str]:
-    """`lines` with the indentation of the first that is not blank replaced by `indent`, the others following it; a line
-    that is indented less than the first keeps its text at `indent`."""
-    first = next((_indent(line) for line in lines if line.strip()), "")
-    return [
-        (indent + (line[len(first) :] if line.startswith(first) else line.lstrip())) if line.strip() else ""
-        for line in lines
-    ]
-
-
-def retab(lines: list[str], step: str) -> list[str]:
-    """`lines` with each level of indentation written as `step`, where their own level can be told."""
-    own = _step([_indent(line) for line in lines if line.strip()])
-    if not own or own == step:
-        return lines
-    return [
-        step * (len(_indent(line)) // len(own)) + " " * (len(_indent(line)) % len(own)) + line.lstrip()
-        if line.strip() and set(_indent(line)) <= set(own)
-        else line
-        for line in lines
-    ]
-
-
 def step_of(text: str) -> str:
-    """One level of indentation as a text has it: a tab, or the run of spaces used most; "" when nothing is indented."""
-    counts: dict[str, int] = {}
+    """One level of indentation as a text has it: a tab, or the run of spaces used most; "" when nothing is indented.
+
+    What follows an opening line counts; other indentation may be alignment and is looked at only when there is no such.
+    """
+    opened: Counter[str] = Counter()
+    others: Counter[str] = Counter()
+    outer: list[str] = []
     last = ""
     for line in text.split("\n"):
         if not line.strip():
             continue
         indent = _indent(line)
-        if len(indent) > len(last) and indent.startswith(last):
-            more = indent[len(last) :]
-            counts[more] = counts.get(more, 0) + 1
-        last = indent
+        while outer and not (len(indent) > len(outer[-1]) and indent.startswith(outer[-1])):
+            outer.pop()
+        if outer:
+            more = indent[len(outer[-1]) :]
+            if last.endswith(_OPENING):
+                opened[more] += 1
+            elif len(indent) > len(_indent(last)):
+                others[more] += 1
+        outer.append(indent)
+        last = line.rstrip()
+    counts = opened or others
     return max(counts, key=lambda more: (counts[more], -len(more)), default="")
 
 
@@ -78,13 +69,6 @@ def _converted(more: str, step: str, file_step: str) -> str:
     if not step or not file_step or len(more) % len(step) or set(more) != set(step):
         return more
     return file_step * (len(more) // len(step))
-
-
-def _step(indents: list[str]) -> str:
-    """The smallest difference between the indentations; "" when they are all the same."""
-    ordered = sorted(set(indents), key=len)
-    steps = [b[len(a) :] for a, b in pairwise(ordered) if b.startswith(a) and b != a]
-    return min(steps, key=len, default="")
 
 
 def _only_tabs(pairs: list[tuple[str, str]]) -> str:

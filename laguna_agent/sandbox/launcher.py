@@ -138,9 +138,10 @@ class RunningCommand:
     def order_end(self) -> None:
         """Have the thread end the command; returns at once."""
         with self._lock:
-            if self._order >= 0:
-                os.close(self._order)
-                self._order = -1
+            # The mark first: closing wakes the thread, which looks at it.
+            order, self._order = self._order, -1
+            if order >= 0:
+                os.close(order)
 
     def join(self, timeout: float) -> None:
         """Wait for the end, blocking; for the interpreter's own end."""

@@ -1,0 +1,95 @@
+"""Output is cleaned alike in every split, and cut in the middle only."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laguna_agent.sandbox import output
+from laguna_agent.sandbox.output import Capture, Cleaner
+
+PIECES = st.sampled_from(
+    ["a", "é", "\n", "\r\n", "\r", "\t", "\x1b[31m", "\x1b[0m", "\x1b]0;t\x07", "\x1b]8;;x\x1b\\", "\x1b(B", "\x1bc",
+     "\x1bP1$r\x1b\\", "\x00", "\x07", "\x9b", "\x7f", "line of text\n"]
+)  # fmt: skip
+
+
+def cleaned(parts: list[bytes]) -> str:
+    cleaner = Cleaner()
+    return "".join([cleaner.feed(part) for part in parts]) + cleaner.feed(b"", final=True)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=12), st.lists(st.integers(0, 80), max_size=6))
+def test_no_split_changes_what_is_read(pieces: list[str], cuts: list[int]) -> None:
+    data = "".join(pieces).encode()
+    ends = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    parts = [data[a:b] for a, b in pairwise(ends)]
+    text = cleaned(parts)
+    assert text == cleaned([data])
+    assert not set(text) & set("\x00\x07\x1b\x7f\x9b")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_become_text(data: bytes) -> None:
+    assert cleaned([data[i : i + 1] for i in range(len(data))]) == cleaned([data])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text("ab\n", max_size=3000), max_size=8), st.integers(10, 5000))
+def test_head_and_tail(tmp_path_factory: pytest.TempPathFactory, chunks: list[str], cap: int) -> None:
+    capture = Capture(tmp_path_factory.getbasetemp() / "spool.log")
+    for chunk in chunks:
+        capture.feed(chunk.encode())
+    capture.close()
+    whole, text = "".join(chunks), capture.text(cap)
+    assert capture.bytes == len(whole)
+    if len(whole) <= cap:
+        assert text == whole
+        return
+    assert len(text) <= cap + 300
+    head, _, rest = text.partition("[... ")
+    missing, _, tail = rest.partition(" ...]\n")
+    assert whole.startswith(head.removesuffix("\n"))
+    assert whole.endswith(tail)
+    assert int(missing.split()[0].replace(",", "")) <= len(whole)
+
+
+def test_the_tail_is_right_beyond_what_memory_keeps(tmp_path: Path) -> None:
+    capture = Capture(tmp_path / "spool.log")
+    whole = "".join(f"{number}\n" for number in range(100_000))
+    for start in range(0, len(whole), 1000):
+        capture.feed(whole[start : start + 1000].encode())
+    capture.close()
+    text = capture.text(10_000)
+    assert text.startswith("0\n1\n2\n")
+    assert text.endswith("\n99998\n99999\n")
+    assert (tmp_path / "spool.log").read_text() == whole
+
+
+def test_the_spool_is_capped_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "SPOOL_CAP", 100_000)
+    capture = Capture(tmp_path / "spool.log")
+    for _ in range(300):
+        capture.feed(b"x" * 999 + b"\n")
+    capture.close()
+    assert (tmp_path / "spool.log").stat().st_size == 100_000
+    assert "the first 100,000 of 300,000 bytes are in" in capture.text(1000)
+
+
+def test_progress_bars_show_their_last_state(tmp_path: Path) -> None:
+    capture = Capture(tmp_path / "spool.log")
+    capture.feed(b"10%\r50%\r100%\ndone\r\n")
+    assert capture.text(1000) == "100%\ndone\n"
+    assert capture.spool is None
+
+
+def test_little_output_makes_no_file(tmp_path: Path) -> None:
+    capture = Capture(tmp_path / "spool.log")
+    capture.feed(b"hello\n")
+    capture.close()
+    assert not (tmp_path / "spool.log").exists()
