@@ -215,7 +215,8 @@ def physical_cores() -> int:
 
 def _connect(url: str, key: str, settings: Settings) -> Backend:
     from laguna_agent.backend.openai_http import OpenAIBackend
+    from laguna_agent.backend.wire import Dialect
 
     # A child that is gone does not come back: minutes of retries would only hide it.
     local = msgspec.structs.replace(settings, retry_budget=min(settings.retry_budget, _RETRY_SECONDS))
-    return OpenAIBackend("llama.cpp", f"{url}/v1", key, local)
+    return OpenAIBackend("local", f"{url}/v1", key, local, kind="llamacpp", dialect=Dialect(thinking="template"))

@@ -23,7 +23,8 @@ from laguna_agent.backend.proxy import proxy_for
 from laguna_agent.backend.retry import Retries, RetryPolicy
 from laguna_agent.backend.sse import LINE_LIMIT, SSEParser
 from laguna_agent.backend.wire import ChunkDecoder, Dialect, encode_request
-from laguna_agent.errors import AuthenticationFailed, ProviderError, ProviderUnavailable
+from laguna_agent.config import Settings
+from laguna_agent.errors import AuthenticationFailed, ProviderError, ProviderUnavailable, UsageError
 
 if TYPE_CHECKING:
     import httpx
@@ -34,7 +35,7 @@ AFTER_FINISH = 5.0
 """Seconds that usage and [DONE] may take once the server has said why it ended."""
 
 _DEFAULT_DIALECT = Dialect()
-_DEFAULT_POLICY = RetryPolicy()
+_DEFAULT_SETTINGS = Settings()
 
 
 class Timer:
@@ -82,8 +83,8 @@ class Timer:
 class OpenAIBackend:
     """See the module. `base_url` ends before /chat/completions and names its version (usually /v1).
 
-    `stall_timeout` is in seconds: of silence in a stream; ten thirds of it when only keep-alives come, and ten times it
-    for the first byte of a server on this machine. `key_env` is only named in errors.
+    Of `settings` it reads the timeouts and the retry budget. `key_env` is only named in errors, `policy` only set where
+    the defaults are too patient.
     """
 
     def __init__(
@@ -91,13 +92,12 @@ class OpenAIBackend:
         name: str,
         base_url: str,
         api_key: str | None = None,
+        settings: Settings = _DEFAULT_SETTINGS,
         *,
         key_env: str = "",
         dialect: Dialect = _DEFAULT_DIALECT,
         kind: ServerKind = "unknown",
-        policy: RetryPolicy = _DEFAULT_POLICY,
-        connect_timeout: float = 10.0,
-        stall_timeout: float = 90.0,
+        policy: RetryPolicy | None = None,
     ) -> None:
         self.name = name
         self.target = base_url.rstrip("/")
@@ -107,9 +107,9 @@ class OpenAIBackend:
         self._proxy = None if self._local else proxy_for(self.target)
         self._dialect = dialect
         self._kind = kind
-        self._policy = policy
-        self._connect_timeout = connect_timeout
-        self._stall = stall_timeout
+        self._policy = policy or RetryPolicy(settings.retry_budget)
+        self._connect_timeout = settings.connect_timeout
+        self._stall = settings.stall_timeout
         self._client: httpx.AsyncClient | None = None
         self._infos: dict[str, ModelInfo] = {}
 
@@ -137,6 +137,7 @@ class OpenAIBackend:
         body = encode_request(request, self._dialect)
         origin = Origin(self.name, self._origin.host, request.model, self._origin.key, self._origin.key_env)
         retries = Retries(self._policy)
+        self._open()  # the import is none of the server's silence
         while True:
             timer, begun = Timer(self._stall, self._stall * 10 if self._local else self._stall), False
             try:
@@ -151,7 +152,7 @@ class OpenAIBackend:
                 if wait is None:
                     raise _final(error, retries.attempts) from error
                 failed = error
-            yield RetryDelta(retries.attempts, round(wait, 3), str(failed))
+            yield RetryDelta(retries.attempts - 1, round(wait, 3), str(failed))
             await anyio.sleep(wait)
 
     async def _attempt(self, body: bytes, timer: Timer, origin: Origin) -> AsyncGenerator[Delta]:
@@ -206,17 +207,25 @@ class OpenAIBackend:
         if self._client is None:
             import httpx
 
-            headers = {"User-Agent": f"laguna-agent/{__version__}"}
-            key = (self._origin.key or "").strip()
-            if key:
-                if not (key.isascii() and key.isprintable() and " " not in key):
-                    source = self._origin.key_env or "the key"
-                    raise AuthenticationFailed(f"{source} holds characters that no key has; set it anew")
-                headers["Authorization"] = f"Bearer {key}"
-            # A proxy from the environment is for the network, never for a server on this machine.
+            headers = {"User-Agent": f"laguna-agent/{__version__}"} | self._authorization()
             timeout = httpx.Timeout(None, connect=self._connect_timeout)
-            self._client = httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=not self._local)
+            try:
+                # A proxy from the environment is for the network, never for a server on this machine.
+                self._client = httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=not self._local)
+                httpx.URL(self.target)
+            except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+                said = self._origin.words(str(error))
+                raise UsageError(
+                    f"cannot call {self._origin.host}: {said}; check the URL, *_PROXY and SSL_CERT_FILE"
+                ) from error
         return self._client
+
+    def _authorization(self) -> dict[str, str]:
+        key = (self._origin.key or "").strip()
+        if not (key.isascii() and key.isprintable() and " " not in key):
+            source = self._origin.key_env or "the key"
+            raise AuthenticationFailed(f"{source} holds characters that no key has; set it anew")
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
         """One JSON answer of the server's own interface; None for anything but a 200 with JSON. `path` is relative to

@@ -38,7 +38,7 @@ async def probe_model(model: str, kind: ServerKind, ask: Ask) -> tuple[ModelInfo
     """What the server says of `model`, and whether that will not change while it runs."""
     listing = await list_models(kind, ask)
     info = _find(model, listing, kind)
-    if kind in {"llamacpp", "unknown"} and (kind == "llamacpp" or info.context_length is None):
+    if kind in {"llamacpp", "unknown"}:
         props = await ask("GET", "/props")
         settings = props.get("default_generation_settings") if isinstance(props, dict) else None
         if isinstance(settings, dict):

@@ -1,0 +1,178 @@
+"""The providers by name, and the one way to a backend: `open_backend(settings)`.
+
+A row says where a provider is, which variables of the environment it goes by, and how its server wants thought and
+history spelled. Facts about a protocol belong into `wire`, facts about an error into `faults`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from laguna_agent.backend.base import Backend
+from laguna_agent.backend.probe import ServerKind
+from laguna_agent.backend.wire import Dialect
+from laguna_agent.config import Settings
+from laguna_agent.errors import AuthenticationFailed, UsageError
+
+NOTHING_CONFIGURED = """\
+No model is configured. To run one on this machine: laguna-agent models pull qwen2.5-coder-1.5b
+To use a hosted one: set OPENROUTER_API_KEY (a key from openrouter.ai), and --model openrouter/NAME if you like.
+To use a server that runs already: --base-url http://HOST:PORT/v1 (anything that speaks the OpenAI protocol)."""
+
+
+class Provider(msgspec.Struct, frozen=True):
+    """One row. `base_env` and `key_env` name variables; `default_model` is taken when only the key is there."""
+
+    name: str
+    base_url: str
+    base_env: str
+    key_env: str
+    kind: ServerKind
+    needs_key: bool = False
+    dialect: Dialect = Dialect()
+    default_model: str | None = None
+
+
+PROVIDERS: dict[str, Provider] = {
+    row.name: row
+    for row in (
+        Provider(
+            "openrouter",
+            "https://openrouter.ai/api/v1",
+            "OPENROUTER_BASE_URL",
+            "OPENROUTER_API_KEY",
+            "openrouter",
+            needs_key=True,
+            dialect=Dialect("reasoning", details=True, thinking="openrouter"),
+            default_model="poolside/laguna-xs-2.1:free",
+        ),
+        Provider(
+            "poolside",
+            "https://inference.poolside.ai/v1",
+            "POOLSIDE_STANDALONE_BASE_URL",
+            "POOLSIDE_API_KEY",
+            "poolside",
+            needs_key=True,
+            dialect=Dialect(thinking="template"),
+            default_model="poolside/laguna-xs-2.1",
+        ),
+        Provider(
+            "ollama",
+            "http://127.0.0.1:11434/v1",
+            "OLLAMA_HOST",
+            "OLLAMA_API_KEY",
+            "ollama",
+            dialect=Dialect("reasoning"),
+        ),
+        Provider(
+            "llamacpp",
+            "http://127.0.0.1:8080/v1",
+            "LLAMACPP_BASE_URL",
+            "LLAMA_API_KEY",
+            "llamacpp",
+            dialect=Dialect(thinking="template"),
+        ),
+        Provider(
+            "vllm",
+            "http://127.0.0.1:8000/v1",
+            "VLLM_BASE_URL",
+            "VLLM_API_KEY",
+            "vllm",
+            dialect=Dialect(thinking="template"),
+        ),
+    )
+}
+ALIASES = {"llama.cpp": "llamacpp", "llama-cpp": "llamacpp"}
+
+
+async def open_backend(settings: Settings) -> tuple[Backend, str]:
+    """The backend that `settings` ask for, and the model's name as that backend knows it.
+
+    Raises UsageError where nothing, or nothing known, is asked for, and AuthenticationFailed where a key is needed and
+    absent. Starting a local model may take seconds; every other way opens no connection, but for asking a server at
+    `base_url` what it has when no model is named.
+    """
+    if settings.base_url:
+        return await _at_url(settings, settings.base_url)
+    model = settings.model or _default_model()
+    name, slash, rest = model.partition("/")
+    if not slash or not rest:
+        raise UsageError(f"model {model!r} names no provider; write PROVIDER/NAME, such as ollama/{model}; {_known()}")
+    if name == "local":
+        from laguna_agent.backend.local_server import open_local
+
+        return await open_local(rest, settings), rest
+    provider = PROVIDERS.get(ALIASES.get(name, name))
+    if provider is None:
+        raise UsageError(f"unknown provider {name!r} in model {model!r}; {_known()}, or use --base-url")
+    url = normal_url(os.environ.get(provider.base_env) or provider.base_url, provider.base_env)
+    return _backend(provider, url, provider.key_env, settings), rest
+
+
+def _known() -> str:
+    return f"providers are {', '.join(PROVIDERS)} and local"
+
+
+def _default_model() -> str:
+    for provider in PROVIDERS.values():
+        if provider.default_model and os.environ.get(provider.key_env):
+            return f"{provider.name}/{provider.default_model}"
+    raise UsageError(NOTHING_CONFIGURED)
+
+
+async def _at_url(settings: Settings, base_url: str) -> tuple[Backend, str]:
+    url = normal_url(base_url, "the base URL")
+    host = urlsplit(url).hostname
+    # A key goes only to the host it is meant for: a provider's own, or wherever api_key_env was set beside the URL.
+    own = next((row for row in PROVIDERS.values() if row.needs_key and urlsplit(row.base_url).hostname == host), None)
+    provider = own or Provider(host or url, url, "", "", "unknown")
+    backend = _backend(provider, url, settings.api_key_env or provider.key_env, settings)
+    if settings.model:
+        return backend, settings.model
+    try:
+        offered = [info.id for info in await backend.models()]
+    except BaseException:
+        await backend.aclose()
+        raise
+    if len(offered) == 1:
+        return backend, offered[0]
+    await backend.aclose()
+    some = ", ".join(offered[:5]) + (", ..." if len(offered) > 5 else "")
+    raise UsageError(f"{url} needs a --model" + (f"; it offers {some}" if offered else ""))
+
+
+def _backend(provider: Provider, url: str, key_env: str, settings: Settings) -> Backend:
+    from laguna_agent.backend.openai_http import OpenAIBackend
+
+    key = os.environ.get(key_env, "").strip() or None if key_env else None
+    if key is None and (provider.needs_key or settings.api_key_env == key_env != ""):
+        raise AuthenticationFailed(f"{provider.name} needs a key; set {key_env}")
+    return OpenAIBackend(
+        provider.name, url, key, settings, key_env=key_env, dialect=provider.dialect, kind=provider.kind
+    )
+
+
+def normal_url(written: str, source: str) -> str:
+    """A base URL from what people write: host:port, a URL without a path (then /v1), or one that was copied with
+    /chat/completions at its end. Raises UsageError for anything that is no HTTP address."""
+    text = written.strip()
+    if "://" not in text:
+        text = f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"{source} {written!r} is no address: {error}") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", text):
+        raise UsageError(f"{source} {written!r} is no HTTP address; write http://HOST:PORT/v1")
+    netloc = parts.netloc
+    if parts.hostname == "0.0.0.0":  # what OLLAMA_HOST says to listen everywhere is no address to call
+        netloc = f"127.0.0.1:{port}" if port else "127.0.0.1"
+    if source == "OLLAMA_HOST" and port is None and parts.scheme == "http":
+        netloc += ":11434"
+    path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+    return urlunsplit((parts.scheme, netloc, path or "/v1", "", ""))
