@@ -64,11 +64,16 @@ class Described(Record, frozen=True, tag="described"):
 
 
 class Said(Record, frozen=True, tag="said"):
-    """A message that entered the conversation. `shown` names the files that it puts before a small model, each with
-    the symbols that it defines."""
+    """A message that entered the conversation.
+
+    The rest is for small models (`code_dialect`): `shown` names the files that the message puts before the model, each
+    with the symbols that it defines; `strategy` is how the answer is asked for; `restore` are calls to make first.
+    """
 
     message: Message
     shown: dict[str, tuple[str, ...]] = {}
+    strategy: str = ""
+    restore: tuple[ToolCall, ...] = ()
 
 
 class Replied(Record, frozen=True, tag="replied"):

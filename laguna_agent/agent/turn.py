@@ -183,15 +183,17 @@ class Turn:
         if self.budget.max_cost is not None and usage.cost is None:
             raise BudgetSpent(f"the price of {self.model} is unknown, so --max-cost cannot be kept", budget="cost")
 
-    def remember(self, message: Message, shown: dict[str, tuple[str, ...]] | None = None) -> None:
+    def remember(self, message: Message) -> None:
         """Append to the conversation and to the log."""
-        self.tape.note(Said(message, shown or {}))
+        self.tape.note(Said(message))
         self.history.append(message)
 
     async def say(self, produce: Callable[[], Awaitable[Said]]) -> None:
         """Append a message that depends on the workspace; replayed, it is the recorded one."""
         said = await self.tape.take(Said, produce)
-        self.dialect.shown = dict(said.shown)
+        for call in said.restore:
+            await self.execute(call)
+        self.dialect.told(said, len(self.history))
         self.history.append(said.message)
 
     # -- executing --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ def main() -> None:
     """Run the program with `sys.argv`; always ends the process."""
     arguments = sys.argv[1:]
     try:
-        code = _version() if arguments == ["--version"] else _dispatch(arguments)
+        code = _version() if arguments[:1] == ["--version"] else _dispatch(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         code = _quiet_broken_pipe()

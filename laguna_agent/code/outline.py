@@ -134,6 +134,7 @@ _WRAPPERS = frozenset({"decorated_definition", "export_statement", "type_declara
 """Nodes around a definition whose beginning (decorators, `export`, `type`) is a prefix of it."""
 _ENCLOSING = frozenset({"template_declaration", "expression_statement"})
 """Nodes around a definition that are part of it."""
+_ASSIGNING = frozenset({"lexical_declaration", "expression_statement"})
 _ATTRIBUTES = frozenset({"attribute_item", "decorator"})
 _MODIFIERS = frozenset({"visibility_modifier", "modifiers"})
 
@@ -152,6 +153,7 @@ class Definition:
     start: int
     head: int
     end: int
+    owner: Definition | None = None
     members: list[Definition] = field(default_factory=list)
     constants: list[Definition] = field(default_factory=list)
 
@@ -159,6 +161,20 @@ class Definition:
     def last_name(self) -> str:
         """The name without what qualifies it."""
         return self.name.rpartition(".")[2]
+
+    @property
+    def body(self) -> Node | None:
+        """What is between the braces, or the indented block."""
+        value = self.value
+        return (self.node if value is None else value).child_by_field_name("body")
+
+    @property
+    def value(self) -> Node | None:
+        """The function in `const name = function ...` and `exports.name = function ...`; None for other definitions."""
+        if self.node.type not in _ASSIGNING:
+            return None
+        inner = first_named(self.node)
+        return inner and (inner.child_by_field_name("value") or inner.child_by_field_name("right"))
 
     @property
     def parameters(self) -> str:
@@ -171,13 +187,18 @@ class Definition:
 
 @dataclass
 class Outline:
-    """A text's top level: `definitions` and `constants` in order, each with what lies in it, and every import."""
+    """A text's top level: `definitions` and `constants` in order, each with what lies in it, and the imports
+    that no definition holds."""
 
     data: bytes
     root: Node
     definitions: list[Definition] = field(default_factory=list)
     constants: list[Definition] = field(default_factory=list)
     imports: list[Node] = field(default_factory=list)
+
+    def text(self, start: int, end: int) -> str:
+        """The text between two offsets."""
+        return self.data[start:end].decode("utf-8", "replace")
 
     def every(self) -> list[Definition]:
         """All definitions at any depth, in order."""
@@ -202,12 +223,13 @@ def outline(path: str, data: bytes) -> Outline | None:
     found = Outline(data, tree.root_node)
     enclosing: list[Definition] = []
     for definition in _matches(language, tree.root_node):
-        if definition.kind == "import":
-            found.imports.append(definition.node)
-            continue
         while enclosing and enclosing[-1].node.end_byte <= definition.node.start_byte:
             enclosing.pop()
-        owner = enclosing[-1] if enclosing else None
+        owner = definition.owner = enclosing[-1] if enclosing else None
+        if definition.kind == "import":
+            if owner is None:
+                found.imports.append(definition.node)
+            continue
         if owner is not None:
             _place(definition, owner)
         here = owner or found
@@ -282,10 +304,16 @@ def _extent(node: Node) -> tuple[int, int, int]:
     while before is not None and before.type in _ATTRIBUTES:
         start = before.start_byte
         before = before.prev_named_sibling
-    first = node.named_child(0)
+    first = first_named(node)
     if first is not None and first.type in _MODIFIERS and first.next_sibling is not None:
         head = first.next_sibling.start_byte
-    return start, head, outer.end_byte
+    # A preprocessor line's node holds its line end.
+    return start, head, outer.end_byte - (outer.end_point.column == 0 and outer.end_byte > outer.start_byte)
+
+
+def first_named(node: Node) -> Node | None:
+    """The first child that is more than punctuation."""
+    return next(iter(node.named_children), None)
 
 
 def _text(node: Node) -> str:

@@ -17,6 +17,7 @@ from laguna_agent.config import Settings, load
 from laguna_agent.errors import EXIT_INTERNAL, EXIT_SIGINT, EXIT_SIGTERM, LagunaError
 from laguna_agent.headless.approval import choose_approver
 from laguna_agent.headless.artifacts import write_artifacts
+from laguna_agent.headless.descendants import kill_descendants
 from laguna_agent.headless.invocation import Invocation, read_schema, refuse_beside_replay, require_writable
 from laguna_agent.headless.output import Output, Unreadable
 from laguna_agent.headless.prompt import read_prompt
@@ -105,12 +106,13 @@ async def _replay(recording: str, invocation: Invocation, output: Output) -> Run
 
 
 class Stop:
-    """What the signals asked for. The first one ends the turn in good order, a second SIGINT ends the process."""
+    """What the signals asked for. The first one ends the turn in good order; a second SIGINT spares the commands that
+    still run their time to say goodbye."""
 
     def __init__(self) -> None:
         self.outcome: Literal["interrupted", "terminated"] | None = None
         self.session: Session | None = None
-        self.starting = anyio.CancelScope()
+        self.scope: anyio.CancelScope | None = None
 
     async def watch(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Act on signals for as long as the run lasts. A signal that we were started to ignore (nohup) stays so."""
@@ -120,16 +122,18 @@ class Stop:
             async for number in arriving:
                 if self.outcome is None:
                     self.outcome = "interrupted" if number == signal.SIGINT else "terminated"
-                    self._stop()
+                    self.apply()
                 elif number == signal.SIGINT:
-                    self.starting.cancel()
+                    kill_descendants()
 
-    def _stop(self) -> None:
-        assert self.outcome is not None
-        if self.session is None:
-            self.starting.cancel()
-        else:
+    def apply(self) -> None:
+        """End whatever there is by now, if a signal asked for it."""
+        if self.outcome is None:
+            return
+        if self.session is not None:
             self.session.cancel(self.outcome)
+        elif self.scope is not None:
+            self.scope.cancel()
 
 
 async def _supervise(job: Job, output: Output, stop: Stop) -> RunRecord:
@@ -137,7 +141,8 @@ async def _supervise(job: Job, output: Output, stop: Stop) -> RunRecord:
     result: RunRecord | Exception | None = None
     async with anyio.create_task_group() as tasks:
         await tasks.start(stop.watch)
-        with stop.starting:
+        with anyio.CancelScope() as stop.scope:
+            stop.apply()
             try:
                 result = await _converse(job, output, stop)
             except Exception as error:  # noqa: BLE001 - carried out of the task group, which would wrap it
@@ -157,6 +162,8 @@ async def _converse(job: Job, output: Output, stop: Stop) -> RunRecord:
     try:
         async with aclosing(session.prompt(job.prompt)) as events:
             async for event in events:
+                # A signal between the session's start and its first step finds no step to cancel.
+                stop.apply()
                 try:
                     if unwritten is None:
                         await output.event(event)

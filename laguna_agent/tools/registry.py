@@ -58,10 +58,11 @@ def default_registry() -> Registry:
     from laguna_agent.tools.list import List
     from laguna_agent.tools.plan import Plan
     from laguna_agent.tools.read import Read
+    from laguna_agent.tools.rewrite import RewriteSymbol
     from laguna_agent.tools.shell import Shell
     from laguna_agent.tools.write import Write
 
-    return Registry([Read(), Write(), Edit(), List(), Grep(), Shell(), Plan()])
+    return Registry([Read(), Write(), Edit(), List(), Grep(), Shell(), Plan()], internal=[RewriteSymbol()])
 
 
 def spec(tool: Tool) -> ToolSpec:
