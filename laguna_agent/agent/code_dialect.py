@@ -25,7 +25,7 @@ from laguna_agent.agent.checks import distill
 from laguna_agent.agent.code_blocks import CodeBlock, code_blocks
 from laguna_agent.agent.dialect import Shown
 from laguna_agent.agent.events import CheckRun
-from laguna_agent.agent.hiding import functions, hide_bodies
+from laguna_agent.agent.hiding import functions, hide_bodies, lift_docstrings
 from laguna_agent.agent.mentions import Mentioned, mentioned, quoted_names
 from laguna_agent.agent.profiles import Profile
 from laguna_agent.agent.prompt import system_text
@@ -127,7 +127,7 @@ class CodeDialect:
             msgspec.structs.replace(file, text=text or file.text)
             for file, text in zip(self._originals, texts, strict=True)
         ]
-        what = "Write each function whose body is `...` anew, complete but without its docstring, in one code block"
+        what = "Write each function whose body is `...` anew, complete, in one code block"
         return files, self._named(what, files)
 
     async def _restoring(self) -> tuple[ToolCall, ...]:
@@ -156,7 +156,7 @@ class CodeDialect:
         if self._whole:
             what = "Give the complete new content of each file that must change, each in one code block"
         else:
-            what = "Give each corrected function, complete but without its docstring, in one code block"
+            what = "Give each corrected function, complete, in one code block"
         return self._named(what, files)
 
     def _named(self, what: str, files: Sequence[Mentioned]) -> str:
@@ -230,5 +230,8 @@ def _symbols(files: Sequence[Mentioned]) -> Shown:
 
 
 def _display(file: Mentioned) -> str:
-    language = "python" if file.path.endswith(".py") else file.path.rpartition(".")[2]
-    return f"{file.path}:\n```{language}\n{file.text.rstrip()}\n```"
+    if not file.path.endswith(".py"):
+        return f"{file.path}:\n```{file.path.rpartition('.')[2]}\n{file.text.rstrip()}\n```"
+    text, docstrings = lift_docstrings(file.text)
+    told = "".join(f"\n\nWhat `{name}` must do:\n{docstring}" for name, docstring in docstrings.items())
+    return f"{file.path}:\n```python\n{text.strip()}\n```{told}"
