@@ -79,7 +79,7 @@ def load_bugs(corpus: Path) -> list[Bug]:
 def run_bug(arm: Arm, bug: Bug, proxy: CountingProxy, limit: float, logs: Path) -> Result:
     """Let the arm work on a fresh copy of the bug for at most `limit` seconds, then judge it.
 
-    The agent's output and its whole traffic with the model go to `logs/ARM/BUG.{out,jsonl}`.
+    The agent's output, its whole traffic with the model and its own logs go to `logs/ARM/BUG.{out,jsonl,state}`.
     """
     log = logs / arm.name / bug.id
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +97,8 @@ def run_bug(arm: Arm, bug: Bug, proxy: CountingProxy, limit: float, logs: Path) 
         seconds = time.monotonic() - started
         exchanges = proxy.take()
         write_exchanges(exchanges, log.with_suffix(".jsonl"))
+        if (state := home / ".local" / "state").is_dir():
+            shutil.copytree(state, log.with_suffix(".state"), dirs_exist_ok=True)
         changed = any(
             not (project / module).exists()
             or (project / module).read_bytes() != (bug.folder / "project" / module).read_bytes()

@@ -94,28 +94,31 @@ def load_with_sources(cwd: Path, flags: Mapping[str, object]) -> tuple[Settings,
     values: dict[str, Any] = {}
     sources = dict.fromkeys(KEYS, "default")
 
-    def take(key: str, value: object, source: str, where: str, *, is_text: bool = False) -> None:
-        values[key] = _convert(key, value, types[key], where, is_text=is_text)
+    def take(key: str, value: object, source: str, named: str, *, lenient: bool = False) -> None:
+        try:
+            values[key] = _convert(value, types[key], lenient=lenient)
+        except ValueError:
+            raise ConfigError(f"{named} = {value!r} is not valid; expected {_in_words(types[key])}") from None
         sources[key] = source
 
     user = user_file()
     for key, value in _read_toml(user).items():
         _refuse_unknown(key, str(user))
-        take(key, value, f"user {user}", str(user))
+        take(key, value, f"user {user}", f"{user}: {key}")
     project = project_file(cwd)
     for key, value in (_read_toml(project) if project else {}).items():
         _refuse_unknown(key, str(project))
         _refuse_in_project(key, str(project))
-        take(key, value, f"project {project}", str(project))
+        take(key, value, f"project {project}", f"{project}: {key}")
     for name, text in sorted(os.environ.items()):
         if name.startswith(ENVIRONMENT_PREFIX) and text:
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
             _refuse_unknown(key, "the environment", name)
-            take(key, text, f"env {name}", "the environment", is_text=True)
+            take(key, text, f"env {name}", name, lenient=True)
     for key, value in flags.items():
         if value is not None:
             _refuse_unknown(key, "the command line")
-            take(key, value, "flag", "the command line")
+            take(key, value, "flag", "--" + key.replace("_", "-"), lenient=isinstance(value, str))
     return Settings(**values), sources
 
 
@@ -162,14 +165,11 @@ def _refuse_in_project(key: str, where: str) -> None:
     raise ConfigError(f"{where}: '{key}' is not allowed in a project file; set it in {user_file()} or with {variable}")
 
 
-def _convert(key: str, value: object, kind: Any, where: str, *, is_text: bool) -> Any:
-    """`value` as the setting's type; text (from the environment) may spell a number."""
-    try:
-        converted = msgspec.convert(value, kind, strict=not is_text)
-    except msgspec.ValidationError:
-        converted = math.nan
+def _convert(value: object, kind: Any, *, lenient: bool) -> Any:
+    """`value` as the setting's type; lenient, a text may spell a number. Raises ValueError."""
+    converted = msgspec.convert(value, kind, strict=not lenient)
     if isinstance(converted, float) and not math.isfinite(converted):
-        raise ConfigError(f"{where}: {key} = {value!r} is not valid; expected {_in_words(kind)}")
+        raise ValueError(value)
     return converted
 
 

@@ -101,9 +101,9 @@ def test_user_file_errors_name_file_key_value_and_expectation(
     ("name", "value", "words"),
     [
         ("LAGUNA_MODLE", "x", ["LAGUNA_MODLE", "LAGUNA_MODEL"]),
-        ("LAGUNA_MAX_TURNS", "many", ["max_turns", "'many'", "a whole number"]),
-        ("LAGUNA_MAX_TIME", "nan", ["max_time", "'nan'"]),
-        ("LAGUNA_REASONING", "hard", ["reasoning", "off, low, medium, high"]),
+        ("LAGUNA_MAX_TURNS", "many", ["LAGUNA_MAX_TURNS", "'many'", "a whole number"]),
+        ("LAGUNA_MAX_TIME", "nan", ["LAGUNA_MAX_TIME", "'nan'"]),
+        ("LAGUNA_REASONING", "hard", ["LAGUNA_REASONING", "off, low, medium, high"]),
     ],
 )
 def test_environment_errors(

@@ -7,6 +7,7 @@ The core is imported by the first session: an editor waits for `initialize`, and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from laguna_agent.config import Settings
 
 PROTOCOL_VERSION = 1
+log = logging.getLogger(__name__)
 AUTH_METHOD = schema.AuthMethod(
     id="environment",
     name="Key from the environment or the configuration",
@@ -68,7 +70,7 @@ class Face:
         finally:
             with anyio.CancelScope(shield=True):
                 for conversation in self._conversations.values():
-                    await conversation.session.aclose()
+                    await self._close(conversation)
 
     def _cancel_all(self) -> None:
         for conversation in self._conversations.values():
@@ -169,7 +171,13 @@ class Face:
             if conversation.running:
                 raise RpcError(INVALID_REQUEST, "A prompt of this session is still being answered; cancel it first")
             del self._conversations[session_id]
+            await self._close(conversation)
+
+    async def _close(self, conversation: Conversation) -> None:
+        try:
             await conversation.session.aclose()
+        except Exception:
+            log.exception("session %s could not be closed; this is a bug", conversation.session.id)
 
     async def _mention_servers(self, conversation: Conversation, servers: list[schema.McpServer] | None) -> None:
         """Say that MCP servers are not used, rather than ignore them in silence."""

@@ -6,6 +6,7 @@ in `read` when the program should end.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections import deque
@@ -57,7 +58,8 @@ class FdSource:
                 self._pollable = False
         try:
             return os.read(self._fd, CHUNK)
-        except ConnectionError:
+        except OSError:
+            # The other side was torn down (reset, a terminal that is gone): for us that is its end.
             return b""
 
 
@@ -87,7 +89,8 @@ def take_stdio() -> tuple[int, int]:
     So no child can read the protocol, and nothing that prints can write into it.
     """
     try:
-        source, target = os.dup(0), os.dup(1)
+        # From 3 on: a plain dup would take the number of a standard descriptor that is closed.
+        source, target = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in (0, 1))
     except OSError as error:
         raise UsageError(
             "acp speaks on stdin and stdout, and one of them is closed; start it from an editor"

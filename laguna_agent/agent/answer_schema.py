@@ -31,10 +31,12 @@ class AnswerSchema:
             value = json.loads(bare_json(answer))
         except ValueError as error:
             return f"Give your final answer as JSON and nothing else ({error}). Schema: {json.dumps(self.schema)}"
-        error = next(iter(self._validator.iter_errors(value)), None)
-        if error is None:
+        wrong = next(iter(self._validator.iter_errors(value)), None)
+        if wrong is None:
             return None
-        return f"Your answer does not fit the schema at {error.json_path}: {error.message}. Give the corrected JSON only."
+        return (
+            f"Your answer does not fit the schema at {wrong.json_path}: {wrong.message}. Give the corrected JSON only."
+        )
 
 
 def bare_json(answer: str) -> str:

@@ -44,18 +44,24 @@ class Check:
         return CheckFailed(f"the check still fails (exit {run.exit_code}): {self.command}")
 
 
-# What a failing test prints on its last informative line: an exception, an assertion, a compiler error.
-_FAILURE = re.compile(r"^(E  |\s*\w*(Error|Exception|Failure|Fail)\b|.*\b(error|panicked|FAIL(ED)?)\b)", re.IGNORECASE)
-_NOISE = re.compile(r"^[=\-_.\s]*$|^Ran \d+ tests?\b|^\.*[FE.]+$")
+_ERROR = re.compile(r"^E  +\S.*|^\s*[\w.]*(Error|Exception|Failure|panicked)\b.*|.*\berror(\[\w+\])?: .*")
+_NOISE = re.compile(
+    r"^[=\-_.^~\s*|]*$|^[=_-]{3,} .* [=_-]{3,}$|^Ran \d+ tests?\b|^[.FEsx]+( +\[ *\d+%\])?$"
+    r"|^Traceback |^\s*File \"|^(FAIL|ERROR|FAILED|OK)\b|^\d+ (failed|passed)\b"
+)
+FAILURES = 3
 
 
 def distill(output: str, limit: int) -> str:
-    """A check's output for a model, at most about `limit` characters: the lines that say what failed come first,
-    then the tail, without rulers and progress dots."""
+    """A check's output for a model, at most about `limit` characters: each of the first few failures as the source
+    line that failed with its error below, else the output's tail without rulers, paths and progress dots."""
     lines = [line.rstrip() for line in output.splitlines() if not _NOISE.match(line)]
-    telling = [line.strip() for line in lines if _FAILURE.match(line) and not line.startswith(("FAIL:", "ERROR:"))]
-    head = "\n".join(dict.fromkeys(telling[:3]))[: limit // 3]
+    failures: dict[str, None] = {}
+    for before, line in zip(["", *lines], lines, strict=False):
+        if _ERROR.match(line) and not _ERROR.match(before):
+            failures[f"{before.strip()}\n    {line.strip()}" if before.strip() else line.strip()] = None
+    told = "\n".join([*failures][:FAILURES])
+    if told and len(told) <= limit:
+        return told
     tail = "\n".join(lines)
-    if len(tail) > limit - len(head):
-        tail = "…" + tail[-(limit - len(head)) :]
-    return f"{head}\n\n{tail}" if head and not tail.startswith(head) else tail
+    return tail if len(tail) <= limit else "…" + tail[-limit:]

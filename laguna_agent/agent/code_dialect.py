@@ -3,7 +3,15 @@
 Measured (Qwen2.5-Coder 1.5B): not one of its answers was a native tool call, and asked for edits it retypes the old
 text wrongly; asked for "the corrected function, complete" it fixes most small bugs. So what the prompt is about is put
 in front of it, it answers with code blocks, and each block becomes a call of `rewrite_symbol` (definitions replace
-their namesakes) or `write` (whole files, new files). What fails goes back as the next message, its failing line first.
+their namesakes) or `write` (whole files, new files).
+
+While the check fails the next message follows a strategy, since a small model asked the same gives the same:
+
+    fix       the files and the failure (the opening)
+    feedback  in the same conversation: the code as it is now, and what fails now
+    anew      a fresh conversation, files restored: the bodies are hidden, only signatures, docstrings, the failure
+    fresh     the opening again, at a higher temperature
+    again     `anew` at a higher temperature
 """
 
 from __future__ import annotations
@@ -17,7 +25,8 @@ from laguna_agent.agent.checks import distill
 from laguna_agent.agent.code_blocks import CodeBlock, code_blocks
 from laguna_agent.agent.dialect import Shown
 from laguna_agent.agent.events import CheckRun
-from laguna_agent.agent.mentions import Mentioned, mentioned
+from laguna_agent.agent.hiding import functions, hide_bodies, lift_docstrings
+from laguna_agent.agent.mentions import Mentioned, mentioned, quoted_names
 from laguna_agent.agent.profiles import Profile
 from laguna_agent.agent.prompt import system_text
 from laguna_agent.agent.store import Said
@@ -28,8 +37,12 @@ from laguna_agent.tools.base import ToolResult
 from laguna_agent.tools.workspace import Workspace
 
 CHARACTERS_PER_TOKEN = 3
-OUTPUT_CAP = 1_200
+OUTPUT_CAP = 900
 """Characters of a check's output that a small model is shown."""
+FEW_FUNCTIONS = 4
+"""Up to this many functions in view, all are written anew; of more only those that the prompt names."""
+WARM = 0.8
+"""The temperature of the strategies that ask again what was asked before."""
 # A closing fence with an empty line after it, and a run of empty lines, end the answer: what follows is chatter.
 STOP = ("\n```\n\n", "\n\n\n\n\n")
 
@@ -38,18 +51,23 @@ class CodeDialect:
     """See the module and `dialect.Dialect`."""
 
     tools: tuple[ToolSpec, ...] = ()
-    corrections = 4
 
     def __init__(self, workspace: Workspace, prompts: Sequence[str], profile: Profile) -> None:
-        self.shown: Shown = {}
         self._workspace = workspace
         self._prompts = prompts
         self._profile = profile
         self._whole = profile.edit_format == "whole"
+        self._ladder = ["feedback", "fresh"] if self._whole else ["feedback", "anew", "fresh", "again"]
+        self.corrections = len(self._ladder)
+        self._originals: list[Mentioned] = []
+        self._first_output = ""
+        # What follows is set by `told` and by answers alone.
+        self._shown: Shown = {}
+        self._start = 1
+        self._strategy = "fix"
         self._calls = 0
-        self._attempt = 0
-        self._repeats = 0
-        self._answers: list[str] = []
+        self._changed = False
+        self._refusals = 0
 
     def system(self) -> str:
         return system_text("system_code")
@@ -58,27 +76,68 @@ class CodeDialect:
 
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
         prompt = "".join(block.text for block in content if isinstance(block, TextBlock)).strip()
-        output = check.output if check and check.exit_code else ""
-        files = await self._files(prompt, output)
-        failing = f"`{check.command}` fails:\n{distill(output, OUTPUT_CAP)}" if check and output else ""
-        parts = [prompt, *map(_display, files), failing, self._order(files)]
+        self._first_output = check.output if check and check.exit_code else ""
+        self._originals = await self._files(prompt, self._first_output)
         images = [block for block in content if not isinstance(block, TextBlock)]
-        text = "\n\n".join(filter(None, parts))
-        return Said(Message("user", (TextBlock(text), *images)), {file.path: file.symbols for file in files})
+        return self._said("fix", self._originals, self._first_output, self._order(self._originals), images)
 
     async def correction(self, run: CheckRun, attempt: int) -> Said:
-        self._attempt = attempt
-        files = await self._files(self._prompts[-1], run.output)
-        shown = [file for file in files if file.path in self.shown] or files
-        text = "\n\n".join(
-            [
-                "That is not right yet. The code is now:",
-                *map(_display, shown),
-                f"`{run.command}` fails:\n{distill(run.output, OUTPUT_CAP)}",
-                self._order(shown),
-            ]
-        )
-        return Said(text_message("user", text), {file.path: file.symbols for file in shown})
+        strategy = self._next_strategy()
+        if strategy == "feedback":
+            files = await self._files(self._prompts[-1], run.output)
+            shown = [file for file in files if file.path in self._shown] or files
+            text = ["That is not right yet. The code is now:", *map(_display, shown), _failure(run.output)]
+            return Said(text_message("user", "\n\n".join([*text, self._order(shown)])), _symbols(shown), strategy)
+        files, order = self._originals, self._order(self._originals)
+        if strategy in ("anew", "again"):
+            hidden = self._hidden()
+            if hidden is not None:
+                files, order = hidden
+        said = self._said(strategy, files, self._first_output, order, [])
+        return msgspec.structs.replace(said, restore=await self._restoring())
+
+    def _next_strategy(self) -> str:
+        strategy = self._ladder.pop(0)
+        if strategy == "feedback" and not self._changed and self._ladder:
+            # Nothing was changed, so there is nothing to say that the model has not seen.
+            return self._ladder.pop(0)
+        return strategy
+
+    def _said(
+        self, strategy: str, files: Sequence[Mentioned], output: str, order: str, images: Sequence[ContentBlock]
+    ) -> Said:
+        parts = [self._earlier(), self._prompts[-1].strip(), *map(_display, files), _failure(output), order]
+        text = "\n\n".join(filter(None, parts))
+        return Said(Message("user", (TextBlock(text), *images)), _symbols(self._originals), strategy)
+
+    def _earlier(self) -> str:
+        """What was asked before in this session, in a line each: a small window has no room for more."""
+        lines = [f"- {prompt.strip().splitlines()[0][:150]}" for prompt in self._prompts[-4:-1] if prompt.strip()]
+        return "Done before:\n" + "\n".join(lines) if lines else ""
+
+    def _hidden(self) -> tuple[list[Mentioned], str] | None:
+        """The files with the bodies of the functions in question hidden, and what to ask for then."""
+        every = [name for file in self._originals for name in functions(file.text)]
+        asked = quoted_names(self._prompts[-1])
+        names = every if len(every) <= FEW_FUNCTIONS else [n for n in every if n.rpartition(".")[2] in asked]
+        texts = [hide_bodies(file.text, names) for file in self._originals]
+        if not any(texts):
+            return None
+        files = [
+            msgspec.structs.replace(file, text=text or file.text)
+            for file, text in zip(self._originals, texts, strict=True)
+        ]
+        what = "Write each function whose body is `...` anew, complete, in one code block"
+        return files, self._named(what, files)
+
+    async def _restoring(self) -> tuple[ToolCall, ...]:
+        """Calls that put back the files as they were shown first: a new try must not build on a wrong one."""
+        calls: list[ToolCall] = []
+        for file in self._originals:
+            data = await self._workspace.read_bytes(self._workspace.root / file.path, 1 << 20)
+            if data.decode("utf-8", "replace") != file.text:
+                calls.append(ToolCall(f"restore_{len(calls) + 1}", "write", {"path": file.path, "content": file.text}))
+        return tuple(calls)
 
     async def _files(self, prompt: str, output: str) -> list[Mentioned]:
         found = await mentioned(self._workspace, prompt, output)
@@ -98,19 +157,24 @@ class CodeDialect:
             what = "Give the complete new content of each file that must change, each in one code block"
         else:
             what = "Give each corrected function, complete, in one code block"
-        if len(files) > 1:
-            return f"{what}, with the file's name on the line before the block."
-        return f"{what}."
+        return self._named(what, files)
+
+    def _named(self, what: str, files: Sequence[Mentioned]) -> str:
+        return f"{what}, with the file's name on the line before the block." if len(files) > 1 else f"{what}."
+
+    def told(self, said: Said, position: int) -> None:
+        self._shown = dict(said.shown)
+        self._strategy = said.strategy
+        self._changed = False
+        if said.strategy != "feedback":
+            self._start = position
 
     def view(self, history: Sequence[Message]) -> list[Message]:
-        opening = next((i for i in range(len(history) - 1, 0, -1) if self._opens(history, i)), 1)
-        return [history[0], *history[opening:]]
-
-    def _opens(self, history: Sequence[Message], index: int) -> bool:
-        prompt = self._prompts[-1].strip()
-        return history[index].role == "user" and history[index].text.startswith(prompt)
+        return [history[0], *history[self._start :]]
 
     def ask_with(self, sampling: Sampling) -> tuple[Sampling, dict[str, Any] | None]:
+        if self._strategy in ("fresh", "again"):
+            sampling = msgspec.structs.replace(sampling, temperature=WARM)
         return msgspec.structs.replace(sampling, stop=STOP), None
 
     # -- what the model says ----------------------------------------------------------------------------------------
@@ -120,33 +184,34 @@ class CodeDialect:
         return tuple(call for block in blocks if block.closed and (call := self._call(block)) is not None)
 
     def _call(self, block: CodeBlock) -> ToolCall | None:
-        path = block.path(self.shown) or self._owner(block)
+        path = block.path(self._shown) or self._owner(block)
         if path is None:
             return None
         self._calls += 1
-        if path not in self.shown or (self._whole and not self._is_part(path, block)):
+        if path not in self._shown or (self._whole and not self._is_part(path, block)):
             return ToolCall(f"code_{self._calls}", "write", {"path": path, "content": block.code})
         return ToolCall(f"code_{self._calls}", "rewrite_symbol", {"path": path, "code": block.code})
 
     def _owner(self, block: CodeBlock) -> str | None:
         """The shown file that defines most of what the block defines; the only one shown where none does."""
         names = set(block.names())
-        shared = {path: len(names & {name.rpartition(".")[2] for name in self.shown[path]}) for path in self.shown}
+        shared = {path: len(names & {name.rpartition(".")[2] for name in self._shown[path]}) for path in self._shown}
         best = max(shared, key=lambda path: shared[path], default=None)
         if best is not None and shared[best]:
             return best
-        return best if names and len(self.shown) == 1 else None
+        return best if names and len(self._shown) == 1 else None
 
     def _is_part(self, path: str, block: CodeBlock) -> bool:
         """Whether a block that was to be the whole file lacks some of its definitions: then only they are replaced."""
-        return not {name.rpartition(".")[2] for name in self.shown[path]} <= set(block.names())
+        return not {name.rpartition(".")[2] for name in self._shown[path]} <= set(block.names())
 
     def answers(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
+        self._changed = self._changed or any(result.diffs for result in results)
         problems = [result.text for result in results if result.is_error]
-        if not problems or len(problems) < len(results):
+        if self._changed or not problems or self._refusals:
             return []
-        self._repeats += 1
-        return [text_message("user", problems[0])] if self._repeats <= 2 else []
+        self._refusals += 1
+        return [text_message("user", problems[0])]
 
     def unusable(self, reply: Reply) -> str | None:
         if reply.finish == "length":
@@ -156,6 +221,17 @@ class CodeDialect:
         return None
 
 
+def _failure(output: str) -> str:
+    return f"The check fails:\n{distill(output, OUTPUT_CAP)}" if output else ""
+
+
+def _symbols(files: Sequence[Mentioned]) -> Shown:
+    return {file.path: file.symbols for file in files}
+
+
 def _display(file: Mentioned) -> str:
-    language = file.path.rpartition(".")[2].replace("py", "python") if file.path.endswith(".py") else ""
-    return f"{file.path}:\n```{language}\n{file.text.rstrip()}\n```"
+    if not file.path.endswith(".py"):
+        return f"{file.path}:\n```{file.path.rpartition('.')[2]}\n{file.text.rstrip()}\n```"
+    text, docstrings = lift_docstrings(file.text)
+    told = "".join(f"\n\nWhat `{name}` must do:\n{docstring}" for name, docstring in docstrings.items())
+    return f"{file.path}:\n```python\n{text.strip()}\n```{told}"

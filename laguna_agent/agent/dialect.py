@@ -28,12 +28,10 @@ Shown = dict[str, tuple[str, ...]]
 
 
 class Dialect(Protocol):
-    """See the module. `tools` are advertised in every request; `corrections` is how often a failing check goes back;
-    `shown` are the files that the newest message of ours put in front of the model, with their symbols."""
+    """See the module. `tools` are advertised in every request; `corrections` is how often a failing check goes back."""
 
     tools: tuple[ToolSpec, ...]
     corrections: int
-    shown: Shown
 
     def system(self) -> str:
         """The system message."""
@@ -41,6 +39,11 @@ class Dialect(Protocol):
 
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
         """The prompt as the model gets it; `check` is how the check stands before any work."""
+        ...
+
+    def told(self, said: Said, position: int) -> None:
+        """The model is being told this: an opening or a correction, at this position of the history. All that the
+        dialect does from here on follows from it, live and replayed."""
         ...
 
     def view(self, history: Sequence[Message]) -> list[Message]:
@@ -75,7 +78,6 @@ class ToolDialect:
 
     def __init__(self, tools: tuple[ToolSpec, ...], system: str, workspace: Workspace) -> None:
         self.tools = tools
-        self.shown: Shown = {}
         self._system = system
         self._workspace = workspace
         self._recovered = 0
@@ -91,6 +93,9 @@ class ToolDialect:
             notes.append(f"When you are done this command must pass: `{check.command}`. At the moment it {state}")
         return Said(Message("user", (*content, TextBlock("\n\n" + "\n\n".join(filter(None, notes))))))
 
+    def told(self, said: Said, position: int) -> None:
+        pass
+
     def view(self, history: Sequence[Message]) -> list[Message]:
         return list(history)
 
@@ -101,6 +106,9 @@ class ToolDialect:
         if reply.message.tool_calls:
             return reply.message.tool_calls
         found = recover_calls(reply.message.text, self.tools)
+        if not found and not reply.message.text.strip():
+            # Laguna sometimes opens a call before it closes its thought.
+            found = recover_calls(reply.message.reasoning, self.tools, tagged_only=True)
         base = self._recovered
         self._recovered += len(found)
         return tuple(msgspec.structs.replace(call, id=f"text_{base + index}") for index, call in enumerate(found, 1))

@@ -64,14 +64,19 @@ def is_test(path: str) -> bool:
     )
 
 
+def quoted_names(prompt: str) -> set[str]:
+    """The identifiers that a prompt gives as code: in backticks, or before a parenthesis."""
+    quoted = (match[1] or match[2] for match in _QUOTED.finditer(prompt))
+    return {word for piece in quoted for word in _WORD.findall(piece)}
+
+
 async def mentioned(workspace: Workspace, prompt: str, output: str) -> list[Mentioned]:
     """The files that the prompt and the check's output are about, the most telling first; tests only where the prompt
     names them."""
     paths = [path for path in await source_files(workspace) if _language(path)]
     texts: dict[str, str] = {}
     scores = {path: _name_score(path, prompt, output) for path in paths}
-    wanted = {match[1] or match[2] for match in _QUOTED.finditer(prompt)} | set()
-    words = {word for piece in wanted for word in _WORD.findall(piece)}
+    words = quoted_names(prompt)
     for path in paths[:400]:
         texts[path] = await _read(workspace, path)
     symbols = await anyio.to_thread.run_sync(lambda: {path: _symbols(path, texts[path]) for path in texts})

@@ -1,85 +1,55 @@
-"""The commands, and what a wrong command line ends in.
-
-Only typer is imported here: each command imports its face when it runs, so that `--help` stays quick.
-"""
+"""The commands. Each module adds its own to the grammar and imports its face only when it runs."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from laguna_agent.cli import chat, config, doctor, models, run, sessions
+from laguna_agent.cli.parsing import Commands, Parser
+from laguna_agent.errors import UsageError
 
-import typer
-
-from laguna_agent import __version__
-from laguna_agent.cli import chat, config, doctor, run, sessions
-from laguna_agent.errors import EXIT_SIGINT, UsageError
-
-app = typer.Typer(
-    name="laguna-agent",
-    help="A small, fast, honest coding agent for open mixture-of-experts models. Without a command it chats.",
-    # typer's rich help costs rich's import (50 ms) for frames around the same words.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+HELP_OPTIONS = ("--help", "-h")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"laguna-agent {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", help="print the version", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Options of the program itself."""
-
-
-app.command("run", epilog=run.EPILOG)(run.run)
-app.command("chat")(chat.chat)
-app.command("acp")(chat.acp)
-app.command("doctor")(doctor.doctor)
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(config.app, name="config")
-
-PROGRAM_OPTIONS = ("--help", "-h", "--version")
-
-# typer brings its own copy of click since 0.26; this is the base of its errors in both worlds.
-_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+def build_parser() -> Parser:
+    """The whole grammar."""
+    parser = Parser(
+        prog="laguna-agent",
+        description="A coding agent for open mixture-of-experts models. Without a command it chats.",
+        epilog="laguna-agent --version prints the version; laguna-agent COMMAND --help says more.",
+    )
+    commands = Commands(parser)
+    run.add_to(commands)
+    chat.add_to(commands)
+    models.add_to(commands)
+    sessions.add_to(commands)
+    config.add_to(commands)
+    doctor.add_to(commands)
+    return parser
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run the command line; returns the exit code. Raises LagunaError, UsageError where the line itself is wrong."""
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in PROGRAM_OPTIONS):
+    """Run the command line; returns the exit code. Raises LagunaError."""
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in HELP_OPTIONS):
         arguments = ["chat", *arguments]
     try:
-        code = app(arguments, prog_name="laguna-agent", standalone_mode=False)
-    except _CommandLineError as error:
-        problem = _usage_error(error)
-        if arguments[0] == "run" and (mode := _output_mode(arguments)):
-            from laguna_agent.headless import fail
-
-            return fail(mode, problem)
-        raise problem from error
-    except typer.Abort:
-        return EXIT_SIGINT
-    return code if isinstance(code, int) else 0
+        line = build_parser().parse_args(arguments)
+    except UsageError as error:
+        write_result(arguments, error.outcome, error.exit_code, str(error))
+        raise
+    code: int = line.command(line)
+    return code
 
 
-def _usage_error(error: Exception) -> UsageError:
-    context = getattr(error, "ctx", None)
-    where = context.command_path if context else "laguna-agent"
-    # The base class of these errors promises format_message; it is not importable under one name.
-    message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-    return UsageError(f"{message}; see `{where} --help`")
+def write_result(arguments: list[str], outcome: str, exit_code: int, message: str) -> None:
+    """Write the final record of a run that ended before its face could, where a script waits for one."""
+    mode = _output_mode(arguments) if arguments[0] == "run" else None
+    if mode is not None:
+        from laguna_agent.headless import write_early_result
+
+        write_early_result(mode, outcome, exit_code, message)
 
 
 def _output_mode(arguments: list[str]) -> str | None:
-    """The output mode of a line that could not be parsed, where a script is going to read the result."""
+    """The output mode of a line that is not parsed, where a script is going to read the result."""
     for at, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if name == "--output":

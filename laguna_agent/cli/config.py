@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from argparse import Namespace
 
-import typer
-
-from laguna_agent.cli.options import Cwd, Json
+from laguna_agent.cli.parsing import Commands, add_cwd, add_json
 from laguna_agent.cli.printing import show, show_json, show_table
 
-app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="Show the configuration.")
+
+def add_to(commands: Commands) -> None:
+    """Add `config`."""
+    group = commands.group("config", "show the configuration and where it comes from", show_settings)
+    for name, summary, command in (
+        ("show", "print every setting, its value, and where the value comes from", show_settings),
+        ("path", "print where the configuration files are", show_paths),
+    ):
+        parser = group.add(name, summary, command)
+        add_cwd(parser)
+        add_json(parser)
 
 
-@app.callback()
-def show_by_default(context: typer.Context) -> None:
-    """Show the configuration."""
-    if context.invoked_subcommand is None:
-        show_settings()
-
-
-@app.command("show")
-def show_settings(cwd: Cwd = None, as_json: Json = False) -> None:
-    """Print every setting, its value, and where the value comes from."""
+def show_settings(line: Namespace) -> int:
+    """Carry out `config show`."""
     import msgspec
 
     from laguna_agent.config import load_with_sources
+    from laguna_agent.session_choice import working_directory
 
-    settings, sources = load_with_sources((cwd or Path()).absolute(), {})
+    settings, sources = load_with_sources(working_directory(getattr(line, "cwd", None)), {})
     values = msgspec.to_builtins(settings)
-    if as_json:
+    if getattr(line, "json", False):
         show_json({key: {"value": values[key], "source": source} for key, source in sources.items()})
-        return
-    show_table([(key, _text(values[key]), source) for key, source in sources.items()])
+    else:
+        show_table([(key, _text(values[key]), source) for key, source in sources.items()])
+    return 0
 
 
-@app.command()
-def path(cwd: Cwd = None, as_json: Json = False) -> None:
-    """Print where the configuration files are."""
+def show_paths(line: Namespace) -> int:
+    """Carry out `config path`."""
     from laguna_agent.config import PROJECT_FILE, project_file, user_file
+    from laguna_agent.session_choice import working_directory
 
-    directory = (cwd or Path()).absolute()
-    project = project_file(directory)
-    files = {"user": user_file(), "project": project or directory / PROJECT_FILE}
-    if as_json:
+    directory = working_directory(line.cwd)
+    files = {"user": user_file(), "project": project_file(directory) or directory / PROJECT_FILE}
+    if line.json:
         show_json({name: {"path": str(file), "exists": file.exists()} for name, file in files.items()})
-        return
+        return 0
     for name, file in files.items():
         show(f"{name}: {file}" + ("" if file.exists() else " (not there)"))
+    return 0
 
 
 def _text(value: object) -> str:

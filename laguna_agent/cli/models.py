@@ -3,64 +3,62 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from laguna_agent.cli.options import Json
+from laguna_agent.cli.parsing import Commands, add_json
 from laguna_agent.cli.printing import show, show_json, show_table
 
 if TYPE_CHECKING:
+    from laguna_agent.backend.weights.catalogue import ModelFile
     from laguna_agent.backend.weights.store import StoredModel
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    invoke_without_command=True,
-    help="List, pull, show and remove models that run on this machine.",
-)
-Name = Annotated[str, typer.Argument(help="a name that `models list` shows", metavar="NAME")]
 _LINES_PER_PULL = 10
 
 
-@app.callback()
-def list_by_default(context: typer.Context) -> None:
-    """List, pull, show and remove models that run on this machine."""
-    if context.invoked_subcommand is None:
-        list_all()
+def add_to(commands: Commands) -> None:
+    """Add `models`."""
+    group = commands.group("models", "list, pull, show and remove models that run on this machine", list_all)
+    add_json(group.add("list", "list the models in the store, and those that `models pull` can get", list_all))
+    parser = group.add("pull", "get a model, verified by its SHA-256; a pull that was cut goes on where it was", pull)
+    parser.add_argument("name", metavar="NAME", help="a name that `models list` shows")
+    parser.add_argument(
+        "--from", dest="file", type=Path, metavar="FILE", help="a GGUF file on this machine instead of the network"
+    )
+    parser = group.add("show", "show what the store has under a name", show_model)
+    parser.add_argument("name", metavar="NAME", help="a name that `models list` shows")
+    add_json(parser)
+    parser = group.add("rm", "remove a model, and whatever a cut pull of it has left", remove)
+    parser.add_argument("name", metavar="NAME", help="a name that `models list` shows")
 
 
-@app.command("list")
-def list_all(as_json: Json = False) -> None:
-    """List the models in the store, and those that `models pull` can get."""
+def list_all(line: Namespace) -> int:
+    """Carry out `models list`."""
     from laguna_agent.backend.weights.catalogue import CATALOGUE
     from laguna_agent.backend.weights.store import Store
 
     stored = {model.name: model for model in Store().models()}
+    known: dict[str, ModelFile | StoredModel] = {**CATALOGUE, **stored}
     rows = [
         {"name": entry.name, "size": entry.size, "licence": entry.licence, "stored": name in stored}
-        for name, entry in sorted({**CATALOGUE, **stored}.items())
+        for name, entry in sorted(known.items())
     ]
-    if as_json:
+    if getattr(line, "json", False):
         show_json(rows)
-        return
+        return 0
     states = {True: "in the store", False: "models pull gets it"}
     cells = [
         (str(row["name"]), _gigabytes(row["size"]), str(row["licence"]), states[bool(row["stored"])]) for row in rows
     ]
     show_table([("NAME", "SIZE", "LICENCE", "STATE"), *cells])
+    return 0
 
 
-@app.command()
-def pull(
-    name: Name,
-    file: Annotated[
-        Path | None, typer.Option("--from", help="a GGUF file on this machine instead of the network", metavar="FILE")
-    ] = None,
-) -> None:
-    """Get a model, verified by its SHA-256. What a cut pull has fetched is kept; the next one goes on from there."""
+def pull(line: Namespace) -> int:
+    """Carry out `models pull`."""
     import anyio
 
     from laguna_agent.backend.weights.catalogue import CATALOGUE
@@ -68,39 +66,41 @@ def pull(
     from laguna_agent.backend.weights.store import Store
     from laguna_agent.errors import UsageError
 
-    store = Store()
+    store, name = Store(), str(line.name)
     with _progress_on_stderr(name) as (progress, note):
-        if file is not None:
-            model = store.adopt(name, file, progress)
+        if line.file is not None:
+            model = store.adopt(name, line.file, progress)
         elif name in CATALOGUE:
             model = anyio.run(pull_weights, CATALOGUE[name], store, progress, note)
         else:
             names = ", ".join(sorted(CATALOGUE))
             raise UsageError(f"no model called {name!r} can be pulled; there are {names} (any GGUF: --from FILE)")
     show(f"{model.name} is in the store ({_gigabytes(model.size)}); use it with --model local/{model.name}")
+    return 0
 
 
-@app.command("show")
-def show_model(name: Name, as_json: Json = False) -> None:
-    """Show what the store has under a name."""
+def show_model(line: Namespace) -> int:
+    """Carry out `models show`."""
     from laguna_agent.backend.weights.store import Store
 
     store = Store()
-    fields = _fields(store.get(name))
+    fields = _fields(store.get(line.name))
     fields["path"] = str(store.blob_path(fields["sha256"]))
-    if as_json:
+    if line.json:
         show_json(fields)
     else:
         show_table([(key.replace("_", " "), str(value)) for key, value in fields.items()])
+    return 0
 
 
-@app.command("rm")
-def remove(name: Name) -> None:
-    """Remove a model, and whatever a cut pull of it has left."""
+def remove(line: Namespace) -> int:
+    """Carry out `models rm`."""
     from laguna_agent.backend.weights.store import Store
 
-    freed = Store().remove(name)
-    show(f"{name} is removed, {_gigabytes(freed)} freed" if freed else f"{name} is removed; another name uses its file")
+    freed = Store().remove(line.name)
+    what = f"{_gigabytes(freed)} freed" if freed else "its file stays, another name uses it"
+    show(f"{line.name} is removed, {what}")
+    return 0
 
 
 def _fields(model: StoredModel) -> dict[str, Any]:

@@ -2,97 +2,101 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from laguna_agent.cli.options import Json
+from laguna_agent.cli.parsing import Commands, add_json
 from laguna_agent.cli.printing import show, show_json, show_table
+from laguna_agent.errors import UsageError
 
 if TYPE_CHECKING:
     from laguna_agent.agent.store import AnyRecord
 
-app = typer.Typer(
-    rich_markup_mode=None, invoke_without_command=True, help="List, show, export and delete recorded sessions."
-)
-SessionId = Annotated[str, typer.Argument(help="the session, or the beginning of its id", metavar="ID")]
+
+def add_to(commands: Commands) -> None:
+    """Add `sessions`."""
+    group = commands.group("sessions", "list, show, export and delete recorded sessions", list_all)
+    parser = group.add("list", "list sessions, newest first", list_all)
+    parser.add_argument("--here", action="store_true", help="only those of this directory")
+    add_json(parser)
+    parser = group.add("show", "print a session as text, or its log as JSON lines", show_one)
+    parser.add_argument("session", metavar="ID", help="the session, or the beginning of its id")
+    add_json(parser)
+    parser = group.add(
+        "export", "export a session as an ATIF 1.8 trajectory, or as the log that --replay takes", export
+    )
+    parser.add_argument("session", metavar="ID", help="the session, or the beginning of its id")
+    parser.add_argument("--format", default="atif", metavar="FORMAT", help="atif | log")
+    parser.add_argument("-o", "--to", type=Path, metavar="FILE", help="write to FILE instead of stdout")
+    parser = group.add("delete", "delete sessions and everything kept with them", delete)
+    parser.add_argument("sessions", nargs="+", metavar="ID", help="a session, or the beginning of its id")
 
 
-@app.callback()
-def list_by_default(context: typer.Context) -> None:
-    """List, show, export and delete recorded sessions."""
-    if context.invoked_subcommand is None:
-        list_all()
-
-
-@app.command("list")
-def list_all(
-    here: Annotated[bool, typer.Option("--here", help="only those of this directory")] = False, as_json: Json = False
-) -> None:
-    """List sessions, newest first."""
+def list_all(line: Namespace) -> int:
+    """Carry out `sessions list`."""
     from laguna_agent.agent.store import list_sessions
     from laguna_agent.event_lines import one_line
 
-    found = list_sessions(Path.cwd() if here else None)
-    if as_json:
+    found = list_sessions(Path.cwd() if getattr(line, "here", False) else None)
+    if getattr(line, "json", False):
         show_json(found)
     elif not found:
         show("no sessions yet; `laguna-agent run PROMPT` makes one")
     else:
         rows = [(s.id, s.outcome, str(s.turns), one_line(s.model, 40), one_line(s.title, 80)) for s in found]
         show_table([("ID", "OUTCOME", "TURNS", "MODEL", "TITLE"), *rows])
+    return 0
 
 
-@app.command("show")
-def show_session(session: SessionId, as_json: Json = False) -> None:
-    """Print a session as text, or its records as JSON lines."""
+def show_one(line: Namespace) -> int:
+    """Carry out `sessions show`."""
     from laguna_agent.agent.store import find_session, iterate_log
 
-    log = find_session(session)
+    log = find_session(line.session)
     for record in iterate_log(log):
-        if as_json:
+        if line.json:
             import msgspec
 
             show(msgspec.json.encode(record).decode())
         else:
-            for line in _lines(record):
-                show(line)
+            for text in _lines(record):
+                show(text)
+    return 0
 
 
-@app.command()
-def export(
-    session: SessionId,
-    to: Annotated[Path | None, typer.Option("--to", "-o", help="a file instead of stdout", metavar="FILE")] = None,
-    form: Annotated[str, typer.Option("--format", help="atif | log", metavar="FORMAT")] = "atif",
-) -> None:
-    """Export a session as an ATIF 1.8 trajectory, or as the log that --replay takes."""
+def export(line: Namespace) -> int:
+    """Carry out `sessions export`."""
     import msgspec
 
     from laguna_agent.agent.store import find_session
-    from laguna_agent.agent.trajectory import atif
-    from laguna_agent.errors import UsageError
     from laguna_agent.headless.artifacts import write_whole
 
-    log = find_session(session)
-    if form not in {"atif", "log"}:
-        raise UsageError(f"--format {form!r} is not valid; expected atif or log")
-    data = log.read_bytes() if form == "log" else msgspec.json.format(msgspec.json.encode(atif(log))) + b"\n"
-    if to is None:
+    log = find_session(line.session)
+    if line.format == "log":
+        data = log.read_bytes()
+    elif line.format == "atif":
+        from laguna_agent.agent.trajectory import atif
+
+        data = msgspec.json.format(msgspec.json.encode(atif(log))) + b"\n"
+    else:
+        raise UsageError(f"--format {line.format!r} is not valid; expected atif or log")
+    if line.to is None:
         show(data.decode().rstrip("\n"))
     else:
-        write_whole(to, data)
+        write_whole(line.to, data)
+    return 0
 
 
-@app.command()
-def delete(sessions: Annotated[list[str], typer.Argument(help="the sessions to delete", metavar="ID...")]) -> None:
-    """Delete sessions and everything kept with them."""
+def delete(line: Namespace) -> int:
+    """Carry out `sessions delete`; an unknown id among several deletes nothing."""
     from laguna_agent.agent.store import delete_session, find_session
 
-    for found in [find_session(session).parent.name for session in sessions]:
+    for found in [find_session(session).parent.name for session in line.sessions]:
         delete_session(found)
         show(f"deleted {found}")
+    return 0
 
 
 def _lines(record: AnyRecord) -> Iterator[str]:

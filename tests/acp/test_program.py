@@ -53,6 +53,19 @@ def test_initialize_negotiates_and_advertises_only_what_works(program: Program) 
     assert program.close() == 0
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "answers"),
+    [("< hello", 0, 1), ("< /dev/null", 0, 0), ("< hello 2>&-", 0, 1), ("<&-", 2, 0), ("< hello >&-", 2, 0)],
+)
+def test_standard_streams_of_every_kind(workspace: Path, redirection: str, code: int, answers: int) -> None:
+    hello = '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":1}}'
+    (workspace / "hello").write_text(hello)
+    command = f"{sys.executable} -m laguna_agent acp {redirection}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=False, cwd=workspace)
+    assert (done.returncode, done.stdout.count("\n")) == (code, answers)
+    assert "internal error" not in done.stderr
+
+
 def test_initialize_loads_nothing_heavy(workspace: Path) -> None:
     hello = '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":1}}\n'
     command = [sys.executable, "-X", "importtime", "-m", "laguna_agent", "acp"]

@@ -64,7 +64,7 @@ def test_acp_alone_does_not_import_typer(run_cli: RunCli) -> None:
 def test_help_names_every_command(run_cli: RunCli) -> None:
     shown = run_cli("--help").stdout
     for command in ("run", "chat", "acp", "models", "sessions", "config", "doctor"):
-        assert f"\n  {command} " in shown
+        assert f"\n    {command} " in shown
 
 
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--no-such-option"], ["sessions", "nothing"]])

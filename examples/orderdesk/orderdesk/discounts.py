@@ -13,7 +13,7 @@ VOUCHERS = {"WELCOME": 10, "SORRY": 20}
 
 def quantity_discount(pieces, tiers=TIERS):
     """Percent off for that many pieces of one article: the best tier that the quantity reaches."""
-    for tier in tiers:
+    for tier in reversed(tiers):
         if pieces >= tier.pieces:
             return tier.percent
     return 0
