@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from laguna_agent.agent import events
 from laguna_agent.agent.store import AnyRecord, Ended, Prompted, Said, ToolRan
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import Message, TextBlock
+from laguna_agent.tools.base import ToolResult, text_result
 from laguna_agent.tools.registry import Registry
 
 
-def rebuild(records: Iterable[AnyRecord]) -> tuple[list[Message], list[str]]:
-    """The history, and the prompts as the person typed them."""
+def rebuild(records: Iterable[AnyRecord]) -> tuple[list[Message], list[str], dict[str, ToolResult]]:
+    """The history, the prompts as the person typed them, and results that the history lacks, by call id."""
     history: list[Message] = []
     prompts: list[str] = []
+    unanswered: dict[str, ToolResult] = {}
     for record in records:
-        if isinstance(record, Said):
-            history.append(record.message)
-        elif isinstance(record, Prompted):
-            prompts.append(_text(record))
-    return history, prompts
+        match record:
+            case Said(message=message):
+                history.append(message)
+                if message.role == "tool":
+                    unanswered.pop(message.tool_call_id, None)
+                else:
+                    unanswered.clear()
+            case Prompted():
+                prompts.append(_text(record))
+            case ToolRan(call=call, result=result):
+                unanswered[call.id] = result
+    return history, prompts, unanswered
 
 
-def orphan_results(history: Sequence[Message]) -> list[Message]:
-    """Results for the calls of the newest assistant message that have none: the run was cut off among them. A server
-    refuses a conversation in which a call has no result."""
+def orphan_results(history: Sequence[Message], unanswered: Mapping[str, ToolResult]) -> list[Message]:
+    """Results for the calls of the newest assistant message that have none in the history: the run was cut off among
+    them. A server refuses a conversation in which a call has no result, and what did run must not be called undone."""
     last = next((i for i in range(len(history) - 1, -1, -1) if history[i].role == "assistant"), None)
     if last is None:
         return []
     answered = {message.tool_call_id for message in history[last + 1 :]}
+    cut_off = text_result("Interrupted before it ended.")
     return [
-        Message("tool", (TextBlock("Interrupted before it ended."),), tool_call_id=call.id, name=call.name)
+        Message(
+            "tool",
+            unanswered.get(call.id, cut_off).content or (TextBlock("(no output)"),),
+            tool_call_id=call.id,
+            name=call.name,
+        )
         for call in history[last].tool_calls
         if call.id not in answered
     ]

@@ -52,6 +52,7 @@ async def prepare(
         tape=session.tape,
         stream=_stream(session),
         emit=emit,
+        unanswered=session.unanswered,
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
     )

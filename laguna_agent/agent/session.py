@@ -40,9 +40,9 @@ from laguna_agent.agent.store import (
     Prompted,
     Said,
     find_session,
+    iterate_log,
     new_session_id,
     now,
-    read_log,
     session_directory,
 )
 from laguna_agent.agent.tape import LiveTape, Tape
@@ -52,6 +52,7 @@ from laguna_agent.config import Settings
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import LagunaError, UsageError
 from laguna_agent.messages import ContentBlock, Message, TextBlock
+from laguna_agent.tools.base import ToolResult
 from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.registry import Registry, default_registry
 from laguna_agent.tools.workspace import LocalWorkspace, Workspace
@@ -70,6 +71,7 @@ class Session:
         self.approver = approver
         self.tape = tape
         self.history: list[Message] = []
+        self.unanswered: dict[str, ToolResult] = {}
         self.prompts: list[str] = []
         self.budget = Budget.of(settings)
         self.permissions = Permissions(settings.approve)
@@ -85,6 +87,8 @@ class Session:
         self._journal: Journal | None = None
         self._scope: anyio.CancelScope | None = None
         self._cause: Cause | None = None
+        self._busy = False
+        self._emitted = 0
         self._record: RunRecord | None = None
 
     @classmethod
@@ -129,9 +133,8 @@ class Session:
     ) -> Session:
         """A recorded session, ready for its next prompt; raises UsageError where it is unknown, damaged or in use."""
         path = find_session(session_id)
-        records = read_log(path)
-        first = next((record for record in records if isinstance(record, Opened)), None)
-        if first is None:
+        first = next(iterate_log(path), None)
+        if not isinstance(first, Opened):
             raise UsageError(f"session {path.parent.name} was cut off before it began")
         if not Path(first.cwd).is_dir():
             raise UsageError(f"the session's working directory is gone: {first.cwd}")
@@ -144,7 +147,12 @@ class Session:
             output_schema=output_schema,
         )
         session = await cls._open(opened, settings, approver, snapshot)
-        session.history, session.prompts = rebuild(records)
+        try:
+            # Read under the lock: until then another process may still have been writing.
+            session.history, session.prompts, session.unanswered = rebuild(iterate_log(path))
+        except UsageError:
+            await session.aclose()
+            raise
         return session
 
     @classmethod
@@ -167,29 +175,43 @@ class Session:
         Leave it early only through `contextlib.aclosing`; `cancel` is the polite way.
         """
         blocks = (TextBlock(content),) if isinstance(content, str) else content
+        # From here on, not from the task's first step, a cancel is for this prompt.
+        self._busy, self._cause = True, None
         send, receive = anyio.create_memory_object_stream[events.Event](64)
-        async with anyio.create_task_group() as group, receive:
-            group.start_soon(self.run, blocks, send)
-            async for event in receive:
-                yield event
+        try:
+            async with anyio.create_task_group() as group, receive:
+                group.start_soon(self._run, blocks, send)
+                async for event in receive:
+                    yield event
+        finally:
+            self._busy = False
 
     def cancel(self, cause: Cause = "interrupted") -> None:
         """End the running prompt as soon as its processes are gone; harmless when none runs."""
+        if not self._busy:
+            return
         self._cause = self._cause or cause
         if self._scope is not None:
             self._scope.cancel()
 
-    async def run(self, content: tuple[ContentBlock, ...], send: MemoryObjectSendStream[events.Event]) -> None:
-        """`prompt` for a caller that has its own stream; closes `send` at the end."""
+    async def _run(self, content: tuple[ContentBlock, ...], send: MemoryObjectSendStream[events.Event]) -> None:
         started, verdict = monotonic(), outcome.COMPLETED
         turn: Turn | None = None
-        self._cause, self._record = None, None
+        self._record, self._emitted = None, 0
+
+        async def emit(event: events.Event) -> None:
+            self._admit()
+            await send.send(event)
+            self._emitted += 1
+
         async with send:
             try:
                 with anyio.CancelScope() as self._scope:
+                    if self._cause is not None:
+                        self._scope.cancel()
                     with anyio.move_on_after(self.settings.max_time) as clock:
                         self._begin(content)
-                        turn = await prepare(self, content, send.send)
+                        turn = await prepare(self, content, emit)
                         await run_turn(turn)
                     if clock.cancelled_caught:
                         raise self.budget.out_of_time()
@@ -200,28 +222,44 @@ class Session:
             self._scope = None
             if self._cause is not None:
                 verdict = outcome.TERMINATED if self._cause == "terminated" else outcome.INTERRUPTED
-            seconds = round(monotonic() - started, 3)
-            self._record = await self._end(verdict, turn, seconds)
+            self._record = await self._end(verdict, turn, round(monotonic() - started, 3))
             await send.send(self._turn_ended(self._record, verdict.error))
+
+    def _admit(self) -> None:
+        """Called before each event goes out; a replay stops here where the recorded run did."""
 
     def _begin(self, content: tuple[ContentBlock, ...]) -> None:
         if not self.tape.recorded:
             self.tape.note(Prompted(content))
         self.prompts.append("".join(b.text for b in content if isinstance(b, TextBlock)))
-        for message in orphan_results(self.history):
+        for message in orphan_results(self.history, self.unanswered):
             self.tape.note(Said(message))
             self.history.append(message)
+        self.unanswered.clear()
 
     async def _end(self, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
+        """The run's record, in the log too."""
+        record = await self._result(verdict, turn, seconds)
+        try:
+            self.tape.note(Ended(record, verdict.error, self._emitted))
+        except UsageError as error:
+            record = msgspec.structs.replace(record, message=f"{record.message} ({error})".strip())
+        return record
+
+    async def _result(self, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
         changed = dict(turn.changed) if turn else {}
+        message = verdict.message
         if self.snapshot is not None:
-            changed |= dict.fromkeys(await anyio.to_thread.run_sync(self.snapshot.changed))
+            try:
+                changed |= dict.fromkeys(await anyio.to_thread.run_sync(self.snapshot.changed))
+            except UsageError as error:
+                message = f"{message} (the changes could not be listed: {error})".strip()
         spent = self.budget.usage
-        record = RunRecord(
+        return RunRecord(
             verdict.outcome,
             verdict.stop_reason,
             verdict.exit_code,
-            verdict.message,
+            message,
             outcome.last_answer(self.history),
             self.budget.turns,
             spent.input_tokens,
@@ -237,15 +275,8 @@ class Session:
             self.id,
             self.model,
         )
-        if not self.tape.recorded:
-            try:
-                self.tape.note(Ended(record))
-            except UsageError as error:
-                record = msgspec.structs.replace(record, message=f"{record.message} ({error})".strip())
-        return record
 
-    @staticmethod
-    def _turn_ended(record: RunRecord, error: str) -> events.TurnEnded:
+    def _turn_ended(self, record: RunRecord, error: str) -> events.TurnEnded:
         return events.TurnEnded(
             record.stop_reason,
             record.outcome,
@@ -286,7 +317,7 @@ class Session:
 
     def replay_events(self) -> Iterator[events.Event]:
         """The conversation so far as events, for a face that shows a resumed session."""
-        return conversation_events(read_log(find_session(self.id)), self.registry)
+        return conversation_events(iterate_log(find_session(self.id)), self.registry)
 
     async def aclose(self) -> None:
         """End background commands, close the backend and the log."""

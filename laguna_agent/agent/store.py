@@ -26,7 +26,7 @@ from laguna_agent.backend.base import Delta, ModelInfo
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import UsageError
 from laguna_agent.messages import ContentBlock, Message, ToolCall
-from laguna_agent.tools.base import ToolResult
+from laguna_agent.tools.base import Need, ToolResult
 
 LOG_VERSION = 1
 
@@ -86,12 +86,13 @@ class Replied(Record, frozen=True, tag="replied"):
 
 
 class Permitted(Record, frozen=True, tag="permitted"):
-    """The person's answer to a permission request."""
+    """The person's answer to a permission request. `need` is what was asked: a replay cannot derive it from paths."""
 
     call_id: str
     allowed: bool
     remember: bool = False
     reason: str = ""
+    need: Need | None = None
 
 
 class ToolRan(Record, frozen=True, tag="tool"):
@@ -110,9 +111,15 @@ class Checked(Record, frozen=True, tag="checked"):
 
 
 class Ended(Record, frozen=True, tag="ended"):
-    """The end of a prompt. Absent after a crash."""
+    """The end of a prompt. Absent after a crash.
+
+    `error` is the name of the error class that ended it, `events` how many events had gone out before the last one:
+    a run that was interrupted stops between two events, and so does its replay.
+    """
 
     result: RunRecord
+    error: str = ""
+    events: int = 0
 
 
 AnyRecord = Opened | Prompted | Described | Said | Replied | Permitted | ToolRan | Checked | Ended

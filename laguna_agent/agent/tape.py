@@ -13,15 +13,19 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from laguna_agent.agent.store import AnyRecord, Ended, Journal, Replied
-from laguna_agent.backend.base import Backend, Delta, Request
-from laguna_agent.errors import LagunaError, UsageError
+from laguna_agent.backend.base import Delta, Request
+from laguna_agent.errors import LagunaError
 
 R = TypeVar("R", bound=AnyRecord)
 
 
 class Diverged(LagunaError):
-    """The replayed core asked for something else than the recorded one did."""
+    """The replayed core asked for something else than the recorded one did.
 
+    Exit 2: the recording is a file that the command line names, and this program cannot follow it.
+    """
+
+    exit_code = 2
     outcome = "diverged"
 
 
@@ -40,6 +44,10 @@ class Tape(Protocol):
 
     def note(self, record: AnyRecord) -> None:
         """Log something that the core computed itself; replayed, compare it with what was recorded."""
+        ...
+
+    def peek(self) -> AnyRecord | None:
+        """The record that comes next, where there is a recording and it goes on."""
         ...
 
 
@@ -61,18 +69,20 @@ class LiveTape:
         """Log the record."""
         self._journal.append(record)
 
+    def peek(self) -> AnyRecord | None:
+        """Nothing: what comes is not known yet."""
+        return None
+
 
 class RecordedTape:
     """Reads each step back; also the backend of a replayed run, since answers are steps too."""
 
     recorded = True
-    name = "replay"
 
-    def __init__(self, records: Iterable[AnyRecord], source: str) -> None:
-        """`records` begin after the Prompted record of the prompt to replay."""
+    def __init__(self, records: Iterable[AnyRecord]) -> None:
+        """`records` are those between one Prompted record and the next, or the next Opened."""
         self._records = iter(records)
         self._next: AnyRecord | None = next(self._records, None)
-        self.target = source
 
     def _pop(self) -> AnyRecord:
         record = self._next
@@ -94,9 +104,9 @@ class RecordedTape:
         if recorded != record:
             raise Diverged(f"the replay made {_name(record)}, the log has {_name(recorded)}")
 
-    def ended(self) -> Ended | None:
-        """The recorded end, where the log has come to it."""
-        return self._next if isinstance(self._next, Ended) else None
+    def peek(self) -> AnyRecord | None:
+        """The record that comes next; None at the end of a recording that was cut off."""
+        return self._next
 
     async def stream(self, digest: str) -> AsyncIterator[Delta]:
         """The recorded answer to the request with this digest; raises what the live backend raised."""
@@ -126,17 +136,6 @@ def recorded_error(kind: str, message: str) -> LagunaError:
     if isinstance(known, type) and issubclass(known, tree.ProviderError):
         return known(message)
     return RecordedEnd("the recorded answer was cut off here")
-
-
-def live_stream(backend: Backend, request: Request) -> AsyncIterator[Delta]:
-    """The live counterpart of `RecordedTape.stream`."""
-    return backend.stream(request)
-
-
-def require_replayable(records: list[AnyRecord]) -> None:
-    """Raise UsageError for a log without a single prompt."""
-    if not any(type(record).__name__ == "Prompted" for record in records):
-        raise UsageError("this session has no prompt to replay")
 
 
 def _name(record: AnyRecord) -> str:

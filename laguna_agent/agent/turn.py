@@ -44,11 +44,14 @@ from laguna_agent.tools.registry import Registry
 
 Stream = Callable[[wire.Request, str], Any]
 MAX_EMPTY = 2
+LIVE_CAP = 128 * 1024
+"""Characters of one call's live output that go out and into the log; the result shows the beginning and the end."""
 
 
 @dataclass
 class Turn:
-    """The state of one turn. `stream` gives the deltas for a request and its digest."""
+    """The state of one turn. `stream` gives the deltas for a request and its digest; `unanswered` holds results that
+    the conversation does not have yet, by call id."""
 
     model: str
     history: list[Message]
@@ -69,6 +72,7 @@ class Turn:
     guard: RepetitionGuard = field(default_factory=RepetitionGuard)
     changed: dict[str, None] = field(default_factory=dict)
     denied: list[str] = field(default_factory=list)
+    unanswered: dict[str, ToolResult] = field(default_factory=dict)
     blocked: bool = False
     _empty: int = 0
     _constrained: bool = False
@@ -199,17 +203,19 @@ class Turn:
         try:
             tool = self.registry.get(call.name)
             args = self.registry.decode(call)
+            need = tool.needs(args, self.tools.workspace)
         except ToolError as problem:
             await self.emit(ToolCallStarted(call.id, call.name, "other", call.name, call.arguments))
             return await self._finish(call, ToolRan(call, text_result(str(problem), is_error=True)), note=True)
         await self.emit(
             ToolCallStarted(call.id, call.name, tool.kind, tool.title(args), call.arguments, tool.locations(args))
         )
-        refusal = await self._refused(call, tool, args)
+        refusal = await self._refused(call, tool, args, need)
         if refusal is not None:
             return await self._finish(call, ToolRan(call, text_result(refusal, is_error=True)), note=True)
         await self.emit(ToolCallUpdate(call.id, "in_progress"))
         ran = await self.tape.take(ToolRan, lambda: self._run(call, tool, args))
+        self.unanswered[call.id] = ran.result
         if self.tape.recorded:
             for piece in ran.output:
                 await self.emit(ToolCallUpdate(call.id, "in_progress", output=piece))
@@ -217,11 +223,13 @@ class Turn:
             self.blocked = False
         return await self._finish(call, ran)
 
-    async def _refused(self, call: ToolCall, tool: Tool, args: Any) -> str | None:
-        need: Need | None = tool.needs(args, self.tools.workspace)
-        if self.permissions.allows(need):
+    async def _refused(self, call: ToolCall, tool: Tool, args: Any, need: Need | None) -> str | None:
+        recorded = self.tape.peek()
+        if recorded is not None:
+            # On the machine of a replay the same path may lead elsewhere; the log knows what was asked.
+            need = recorded.need if isinstance(recorded, Permitted) else need
+        if need is None or isinstance(recorded, ToolRan) or self.permissions.allows(need):
             return None
-        assert need is not None
         request = PermissionRequested(
             call.id, tool.title(args), tool.kind, call.arguments, options(need), locations=tool.locations(args)
         )
@@ -229,7 +237,7 @@ class Turn:
 
         async def produce() -> Permitted:
             answer = await self.approver(request)
-            return Permitted(call.id, answer.allowed, answer.remember, answer.reason)
+            return Permitted(call.id, answer.allowed, answer.remember, answer.reason, need)
 
         answer = await self.tape.take(Permitted, produce)
         await self.emit(PermissionResolved(call.id, answer.allowed, answer.reason))
@@ -239,15 +247,25 @@ class Turn:
             return None
         self.denied.append(tool.title(args))
         self.blocked = True
+        refusal = f"Denied: {answer.reason or 'the person refused this call'}. Do not repeat it."
         if answer.remember:
+            self.unanswered[call.id] = text_result(refusal, is_error=True)
             raise Denied(f"denied: {tool.title(args)}")
-        return f"Denied: {answer.reason or 'the person refused this call'}. Do not repeat it."
+        return refusal
 
     async def _run(self, call: ToolCall, tool: Tool, args: Any) -> ToolRan:
         output: list[str] = []
         started = monotonic()
 
+        room = LIVE_CAP
+
         async def emit(piece: str) -> None:
+            nonlocal room
+            if room <= 0:
+                return
+            if len(piece) >= room:
+                piece = piece[:room] + "\n[more output follows; it is not shown live]\n"
+            room -= len(piece)
             output.append(piece)
             await self.emit(ToolCallUpdate(call.id, "in_progress", output=piece))
 
@@ -257,7 +275,8 @@ class Turn:
         except ToolError as problem:
             result = text_result(str(problem), is_error=True)
         except anyio.get_cancelled_exc_class():
-            interrupted = text_result("Interrupted by the person before it ended.", is_error=True)
+            interrupted = text_result("Interrupted before it ended.", is_error=True)
+            self.unanswered[call.id] = interrupted
             self.tape.note(ToolRan(call, interrupted, tuple(output), round(monotonic() - started, 3)))
             raise
         return ToolRan(call, result, tuple(output), round(monotonic() - started, 3))
@@ -265,7 +284,7 @@ class Turn:
     async def _finish(self, call: ToolCall, ran: ToolRan, *, note: bool = False) -> ToolResult:
         if note:
             self.tape.note(ran)
-        result = ran.result
+        result = self.unanswered[call.id] = ran.result
         await self.emit(
             ToolCallUpdate(
                 call.id,
@@ -285,6 +304,7 @@ class Turn:
 
     async def answer(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> bool:
         """Give the results back in the dialect's way; False where the model has nothing to hear of them."""
+        self.unanswered.clear()
         messages = self.dialect.answers(calls, results)
         for message in messages:
             self.remember(message)

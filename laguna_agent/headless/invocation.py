@@ -46,6 +46,23 @@ def read_schema(path: Path) -> dict[str, Any]:
     return schema
 
 
+def refuse_beside_replay(invocation: Invocation) -> None:
+    """Everything that a replay does is in the recording: raise UsageError where something else is asked for too."""
+    options = {
+        "a prompt": invocation.prompt,
+        "--file": invocation.file,
+        "--check": invocation.check,
+        "--output-schema": invocation.output_schema,
+        "--patch-out": invocation.patch_out,
+        "--trajectory": invocation.trajectory,
+        "--resume": invocation.resume,
+        "--continue": invocation.continue_latest or None,
+    }
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"--replay runs a recording again as it was; leave out {name}")
+
+
 def require_writable(path: Path | None, option: str) -> None:
     """Refuse a destination that cannot be written before anything is spent on the run."""
     if path is None:

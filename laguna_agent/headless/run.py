@@ -19,7 +19,7 @@ from laguna_agent.errors import EXIT_INTERNAL, EXIT_SIGINT, EXIT_SIGTERM, Laguna
 from laguna_agent.headless.approval import choose_approver
 from laguna_agent.headless.artifacts import write_artifacts
 from laguna_agent.headless.descendants import kill_descendants
-from laguna_agent.headless.invocation import Invocation, read_schema, require_writable
+from laguna_agent.headless.invocation import Invocation, read_schema, refuse_beside_replay, require_writable
 from laguna_agent.headless.output import LAST_WORDS_PATIENCE, Output, Unreadable
 from laguna_agent.headless.prompt import read_prompt
 from laguna_agent.session_choice import choose_session
@@ -40,6 +40,10 @@ def run(invocation: Invocation) -> int:
     output = Output(invocation.output)
     try:
         try:
+            if invocation.replay is not None:
+                record = anyio.run(_replay, invocation.replay, invocation, output)
+                output.finish(record)
+                return record.exit_code
             return anyio.run(_supervise, _prepare(invocation), output)
         except KeyboardInterrupt:
             record = _without_session(_STOPPED["interrupted"], invocation)
@@ -47,6 +51,10 @@ def run(invocation: Invocation) -> int:
             record = _without_session(_STOPPED["terminated"], invocation)
         except LagunaError as error:
             record = _without_session(verdict_of(error), invocation)
+        except Unreadable:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
+            record = _without_session(_bug(error), invocation)
         output.finish(record)
         return record.exit_code
     except Unreadable as error:
@@ -83,6 +91,18 @@ def _prepare(invocation: Invocation) -> Job:
     settings = load(cwd, invocation.flags)
     schema = read_schema(invocation.output_schema) if invocation.output_schema else None
     return Job(invocation, cwd, settings, read_prompt(invocation), schema, resumed)
+
+
+async def _replay(recording: str, invocation: Invocation, output: Output) -> RunRecord:
+    """Run a recording again. Its final record is the recorded one, and so is the exit code; Diverged is exit 2."""
+    refuse_beside_replay(invocation)
+    from laguna_agent.agent.replay import find_recording, recorded_result, replay
+
+    path = find_recording(recording)
+    async with aclosing(replay(path)) as events:
+        async for event in events:
+            await output.event(event)
+    return recorded_result(path)
 
 
 class Stop:
@@ -158,10 +178,7 @@ async def _converse(job: Job, output: Output, stop: Stop) -> RunRecord:
     except LagunaError as error:
         return _without_session(verdict_of(error), job.invocation)
     except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
-        from laguna_agent.crash import describe_crash
-
-        verdict = Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error))
-        return _without_session(verdict, job.invocation)
+        return _without_session(_bug(error), job.invocation)
 
 
 async def _follow(session: Session, job: Job, output: Output, stop: Stop) -> RunRecord:
@@ -209,6 +226,12 @@ async def _open(job: Job) -> Session:
     return await Session.resume(
         job.resumed, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
     )
+
+
+def _bug(error: Exception) -> Verdict:
+    from laguna_agent.crash import describe_crash
+
+    return Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error))
 
 
 def _without_session(verdict: Verdict, invocation: Invocation) -> RunRecord:
