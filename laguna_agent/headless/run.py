@@ -51,6 +51,10 @@ def run(invocation: Invocation) -> int:
             record = _without_session(_STOPPED["terminated"], invocation)
         except LagunaError as error:
             record = _without_session(verdict_of(error), invocation)
+        except Unreadable:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
+            record = _without_session(_bug(error), invocation)
         output.finish(record)
         return record.exit_code
     except Unreadable as error:
@@ -174,10 +178,7 @@ async def _converse(job: Job, output: Output, stop: Stop) -> RunRecord:
     except LagunaError as error:
         return _without_session(verdict_of(error), job.invocation)
     except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
-        from laguna_agent.crash import describe_crash
-
-        verdict = Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error))
-        return _without_session(verdict, job.invocation)
+        return _without_session(_bug(error), job.invocation)
 
 
 async def _follow(session: Session, job: Job, output: Output, stop: Stop) -> RunRecord:
@@ -225,6 +226,12 @@ async def _open(job: Job) -> Session:
     return await Session.resume(
         job.resumed, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
     )
+
+
+def _bug(error: Exception) -> Verdict:
+    from laguna_agent.crash import describe_crash
+
+    return Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error))
 
 
 def _without_session(verdict: Verdict, invocation: Invocation) -> RunRecord:
