@@ -80,12 +80,30 @@ def summary_line(record: RunRecord) -> str:
 
 
 def question_lines(request: PermissionRequested) -> list[str]:
-    """A permission request with what each answer grants, as `y`, `a`, `n` and `x`."""
-    lines = [f"? {one_line(request.title, 2_000)}"]
-    for diff in request.diffs:
+    """A permission request with what each answer grants, as `y`, `a`, `n` and `x`.
+
+    Nothing of a command is cut or folded: what is not shown is not allowed knowingly.
+    """
+    first, *more = printable(request.title).split("\n")
+    lines = [f"? {first}", *(f"  {line}" for line in more)]
+    for diff in request.diffs or _proposed(request):
         lines.extend(diff_lines(diff))
-    lines.extend(f"  [{ANSWER_KEYS[each.kind]}] {one_line(each.grant, 2_000)}" for each in request.options)
+    for option in request.options:
+        grant = printable(option.grant).replace("\n", " \N{DOWNWARDS ARROW WITH CORNER LEFTWARDS} ")
+        lines.append(f"  [{ANSWER_KEYS[option.kind]}] {grant}")
     return lines
+
+
+def _proposed(request: PermissionRequested) -> tuple[FileDiff, ...]:
+    """What an edit that brings no diff would put in place of what, as far as its arguments tell."""
+    from laguna_agent.messages import FileDiff
+
+    given = request.input
+    new = given.get("new", given.get("content"))
+    if request.kind != "edit" or not isinstance(new, str):
+        return ()
+    old = given.get("old")
+    return (FileDiff(str(given.get("path", "")), old if isinstance(old, str) else None, new),)
 
 
 def answer_to(line: str, request: PermissionRequested) -> PermissionAnswer | None:

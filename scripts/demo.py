@@ -60,7 +60,9 @@ def summarise(record: dict[str, Any], patch: Path, seconds: float) -> None:
     say("--- how it ended")
     for check in record["checks"]:
         say(f"{check['when']:>6}: `{check['command']}` exit {check['exit_code']}")
-    tokens = f"{record['input_tokens']} tokens in ({record['cached_tokens']} from the cache), {record['output_tokens']} out"
+    tokens = (
+        f"{record['input_tokens']} tokens in ({record['cached_tokens']} from the cache), {record['output_tokens']} out"
+    )
     say(f"{record['outcome']}: {record['turns']} requests, {tokens}, {seconds:.0f} s, on this machine alone")
 
 

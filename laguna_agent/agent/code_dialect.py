@@ -7,8 +7,9 @@ their namesakes) or `write` (whole files, new files).
 
 While the check fails the next message follows a strategy, since a small model asked the same gives the same:
 
-    fix       the files and the failure (the opening)
-    feedback  in the same conversation: the code as it is now, and what fails now
+    fix       the files and the failure (the opening; `ask` where no check is given)
+    feedback  in the same conversation: the code as it is now, and what fails now. Only where that has changed: a model
+              that is told the same once more repeats its answer
     anew      a fresh conversation, files restored: the bodies are hidden, only signatures, docstrings, the failure
     fresh     the opening again, at a higher temperature
     again     `anew` at a higher temperature
@@ -25,7 +26,7 @@ from laguna_agent.agent.checks import distill
 from laguna_agent.agent.code_blocks import CodeBlock, code_blocks
 from laguna_agent.agent.dialect import Shown
 from laguna_agent.agent.events import CheckRun
-from laguna_agent.agent.hiding import functions, hide_bodies
+from laguna_agent.agent.hiding import functions, hide_bodies, lift_docstrings
 from laguna_agent.agent.mentions import Mentioned, mentioned, quoted_names
 from laguna_agent.agent.profiles import Profile
 from laguna_agent.agent.prompt import system_text
@@ -43,8 +44,10 @@ FEW_FUNCTIONS = 4
 """Up to this many functions in view, all are written anew; of more only those that the prompt names."""
 WARM = 0.8
 """The temperature of the strategies that ask again what was asked before."""
-# A closing fence with an empty line after it, and a run of empty lines, end the answer: what follows is chatter.
-STOP = ("\n```\n\n", "\n\n\n\n\n")
+# What follows these is chatter, and at a few tokens per second chatter is what takes the time. At most four: that is
+# what the OpenAI protocol allows. The last three end a block of functions, never a whole file.
+AFTER_FENCE = "\n```\n\n"
+USAGE = ("\n# Test", "\n# Example", "\nassert ")
 
 
 class CodeDialect:
@@ -79,10 +82,11 @@ class CodeDialect:
         self._first_output = check.output if check and check.exit_code else ""
         self._originals = await self._files(prompt, self._first_output)
         images = [block for block in content if not isinstance(block, TextBlock)]
-        return self._said("fix", self._originals, self._first_output, self._order(self._originals), images)
+        strategy = "ask" if check is None else "fix"
+        return self._said(strategy, self._originals, self._first_output, self._order(self._originals), images)
 
     async def correction(self, run: CheckRun, attempt: int) -> Said:
-        strategy = self._next_strategy()
+        strategy = self._next_strategy(run)
         if strategy == "feedback":
             files = await self._files(self._prompts[-1], run.output)
             shown = [file for file in files if file.path in self._shown] or files
@@ -96,10 +100,10 @@ class CodeDialect:
         said = self._said(strategy, files, self._first_output, order, [])
         return msgspec.structs.replace(said, restore=await self._restoring())
 
-    def _next_strategy(self) -> str:
+    def _next_strategy(self, run: CheckRun) -> str:
         strategy = self._ladder.pop(0)
-        if strategy == "feedback" and not self._changed and self._ladder:
-            # Nothing was changed, so there is nothing to say that the model has not seen.
+        told_before = distill(run.output, OUTPUT_CAP) == distill(self._first_output, OUTPUT_CAP)
+        if strategy == "feedback" and self._ladder and (told_before or not self._changed):
             return self._ladder.pop(0)
         return strategy
 
@@ -127,7 +131,7 @@ class CodeDialect:
             msgspec.structs.replace(file, text=text or file.text)
             for file, text in zip(self._originals, texts, strict=True)
         ]
-        what = "Write each function whose body is `...` anew, complete but without its docstring, in one code block"
+        what = "Write each function whose body is `...` anew, complete, in one code block"
         return files, self._named(what, files)
 
     async def _restoring(self) -> tuple[ToolCall, ...]:
@@ -156,11 +160,13 @@ class CodeDialect:
         if self._whole:
             what = "Give the complete new content of each file that must change, each in one code block"
         else:
-            what = "Give each corrected function, complete but without its docstring, in one code block"
+            what = "Give only the corrected function, complete, in one code block"
         return self._named(what, files)
 
     def _named(self, what: str, files: Sequence[Mentioned]) -> str:
-        return f"{what}, with the file's name on the line before the block." if len(files) > 1 else f"{what}."
+        if len(files) > 1:
+            return f"{what}, with its file's name on the line before the block. No tests, no explanation."
+        return f"{what}. No tests, no explanation."
 
     def told(self, said: Said, position: int) -> None:
         self._shown = dict(said.shown)
@@ -175,7 +181,7 @@ class CodeDialect:
     def ask_with(self, sampling: Sampling) -> tuple[Sampling, dict[str, Any] | None]:
         if self._strategy in ("fresh", "again"):
             sampling = msgspec.structs.replace(sampling, temperature=WARM)
-        return msgspec.structs.replace(sampling, stop=STOP), None
+        return msgspec.structs.replace(sampling, stop=(AFTER_FENCE, *(() if self._whole else USAGE))), None
 
     # -- what the model says ----------------------------------------------------------------------------------------
 
@@ -208,7 +214,8 @@ class CodeDialect:
     def answers(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
         self._changed = self._changed or any(result.diffs for result in results)
         problems = [result.text for result in results if result.is_error]
-        if self._changed or not problems or self._refusals:
+        if self._changed or not problems or self._refusals or self._strategy != "ask":
+            # With a check the next strategy does better than a second look at the same question.
             return []
         self._refusals += 1
         return [text_message("user", problems[0])]
@@ -230,5 +237,8 @@ def _symbols(files: Sequence[Mentioned]) -> Shown:
 
 
 def _display(file: Mentioned) -> str:
-    language = "python" if file.path.endswith(".py") else file.path.rpartition(".")[2]
-    return f"{file.path}:\n```{language}\n{file.text.rstrip()}\n```"
+    if not file.path.endswith(".py"):
+        return f"{file.path}:\n```{file.path.rpartition('.')[2]}\n{file.text.rstrip()}\n```"
+    text, docstrings = lift_docstrings(file.text)
+    told = "".join(f"\n\nWhat `{name}` must do:\n{docstring}" for name, docstring in docstrings.items())
+    return f"{file.path}:\n```python\n{text.strip()}\n```{told}"

@@ -1,7 +1,8 @@
-"""A Python file with the bodies of some functions hidden.
+"""A Python file with parts hidden, as a small model is better shown it.
 
-A model that sees a wrong body repeats it, even when it is told what fails. Shown the signature, the docstring and the
-failure alone, it writes the function anew, which small models do better than repairing.
+A model that sees a wrong body repeats it, even when it is told what fails; shown the signature, the description and the
+failure alone, it writes the function anew. And a model that sees a docstring copies it into its answer, which on a CPU
+costs more time than the code: shown beside the code instead, the docstring is read and not copied.
 """
 
 from __future__ import annotations
@@ -36,6 +37,21 @@ def hide_bodies(text: str, names: Collection[str]) -> str | None:
         lines[start:end] = [" " * body[0].col_offset + HIDDEN]
         hidden = True
     return "\n".join(lines) + "\n" if hidden else None
+
+
+def lift_docstrings(text: str) -> tuple[str, dict[str, str]]:
+    """The text without the docstrings of functions, and these by qualified name. One-line docstrings stay."""
+    tree = _parse(text)
+    lines = text.splitlines()
+    lifted: dict[str, str] = {}
+    for name, node in reversed(_definitions(tree) if tree else []):
+        docstring = ast.get_docstring(node)
+        first = node.body[0]
+        if docstring is None or "\n" not in docstring or len(node.body) < 2 or first.lineno == node.lineno:
+            continue
+        del lines[first.lineno - 1 : first.end_lineno]
+        lifted[name] = docstring
+    return "\n".join(lines) + "\n", dict(reversed(lifted.items()))
 
 
 def _parse(text: str) -> ast.Module | None:

@@ -15,11 +15,14 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         code = _version() if arguments[:1] == ["--version"] else _dispatch(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         code = _quiet_broken_pipe()
     except KeyboardInterrupt:
-        code = 130
+        code = _stopped(arguments, "interrupted", 130)
+    except SystemExit as end:
+        code = _stopped(arguments, "terminated", 143) if end.code == 143 else end.code  # type: ignore[assignment]
     except Exception as error:  # noqa: BLE001 - the last resort: every bug must end as one line and exit 1
         code = _explain(error)
     sys.exit(code)
@@ -48,6 +51,19 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _terminate(number: int, frame: object) -> None:
     raise SystemExit(143)
+
+
+def _stopped(arguments: list[str], outcome: str, code: int) -> int:
+    """A signal came before a face was there to handle it; a script still gets its final record."""
+    if arguments[:1] == ["run"]:
+        import signal
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        from laguna_agent.cli.app import write_result
+
+        write_result(arguments, outcome, code, f"{outcome} before the run began")
+    return code
 
 
 def _explain(error: Exception) -> int:

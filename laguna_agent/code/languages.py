@@ -29,6 +29,7 @@ _EXTENSIONS = {
     "json": ".json",
     "ruby": ".rb .rake .gemspec",
 }
+LANGUAGES = tuple(_EXTENSIONS)
 _BY_EXTENSION = {extension: language for language, names in _EXTENSIONS.items() for extension in names.split()}
 _BY_NAME = {"Rakefile": "ruby", "Gemfile": "ruby", ".bashrc": "bash", ".bash_profile": "bash", ".profile": "bash"}
 _PACKAGES = {

@@ -5,6 +5,7 @@ Knows syntax nodes and lines; it must not know why something is moved.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -19,16 +20,22 @@ def step_of(source: Outline) -> str:
     own."""
     steps: Counter[str] = Counter()
     for definition in source.every():
-        body = definition.body
-        if body is None:
-            continue
-        first = first_named(body)
-        if first is None or first.start_point.row == definition.node.start_point.row:
-            continue
-        outer, inner = line_indent(source.data, definition.node.start_byte), line_indent(source.data, first.start_byte)
+        outer, inner = line_indent(source.data, definition.node.start_byte), _body_indent(source, definition)
         if inner.startswith(outer) and inner != outer:
             steps[inner[len(outer) :]] += 1
     return max(steps, key=lambda step: steps[step], default="")
+
+
+def _body_indent(source: Outline, definition: Definition) -> str:
+    body = definition.body
+    if body is None:
+        # A struct's fields, say, are no body to the grammar.
+        inside = re.match(rb"[^\n]*\n+([ \t]*)\S", source.data[definition.node.start_byte : definition.end])
+        return inside[1].decode() if inside else ""
+    first = first_named(body)
+    if first is None or first.start_point.row == definition.node.start_point.row:
+        return ""
+    return line_indent(source.data, first.start_byte)
 
 
 def line_indent(data: bytes, at: int) -> str:

@@ -73,7 +73,8 @@ def _block(path: str, code: str, file: Outline) -> Outline:
     if language_of(path) in _BRACED:
         wrapped = f"class __ {{\n{code}}}" + (";" if language_of(path) == "cpp" else "")
         inside = outline(path, utf8(wrapped))
-        if inside is not None and inside.definitions[0].members and new_error(path, None, wrapped) is None:
+        whole = inside is not None and len(inside.definitions) == 1 and new_error(path, None, wrapped) is None
+        if inside is not None and whole and inside.definitions[0].members:
             return _unwrapped(inside)
     if problem is not None:
         raise ToolError(

@@ -5,7 +5,7 @@ written however the run ends, and nothing ever waits for a person or a stream th
 """
 
 from laguna_agent.headless.invocation import Invocation as Invocation
-from laguna_agent.headless.run import fail as fail
 from laguna_agent.headless.run import run as run
+from laguna_agent.headless.run import write_early_result as write_early_result
 
-__all__ = ["Invocation", "fail", "run"]
+__all__ = ["Invocation", "run", "write_early_result"]

@@ -11,6 +11,7 @@ import os
 import select
 import sys
 from contextlib import suppress
+from typing import ClassVar
 
 import anyio
 import msgspec
@@ -39,12 +40,17 @@ class Unreadable(Exception):
 class Output:
     """Where events and the final record go. Its methods raise Unreadable."""
 
+    result_written: ClassVar[bool] = False
+    """Whether this process has begun to write its one final record."""
+
     def __init__(self, mode: str) -> None:
         """Take over stdout; raises UsageError for an unknown mode or a closed stdout."""
         if mode not in MODES:
             raise UsageError(f"--output {mode!r} is not valid; expected one of {', '.join(MODES)}")
         self.mode = mode
         self._titles: dict[str, str] = {}
+        self._stalled = False
+        self._mid_line = False
         try:
             self._stdout = os.dup(1)
         except OSError as error:
@@ -54,23 +60,36 @@ class Output:
 
     async def event(self, event: Event) -> None:
         """Show one event, as the mode has it."""
+        if self._stalled:
+            return
         if self.mode == "stream-json":
             await self._write(msgspec.json.encode(event) + b"\n")
         elif self.mode == "text":
             self._progress(event)
 
+    def give_up(self) -> None:
+        """Write no more events: the reader does not take them."""
+        self._stalled = True
+
     def finish(self, record: RunRecord, *, hurried: bool = False) -> None:
-        """Write the final record, and one line on stderr where the run did not complete."""
+        """Write the final record, and on stderr why the run did not complete, where it did not."""
         if record.exit_code != 0:
-            _say(f"laguna-agent: {one_line(record.message or record.outcome, 2_000)}")
+            why = record.message or record.outcome
+            # A person reads text, and advice may take several lines; logs want one.
+            _say(f"laguna-agent: {printable(why) if self.mode == 'text' else one_line(why, 2_000)}")
+        if self.mode == "text" and record.turns:
+            _say(summary_line(record))
+        self.write_record(record, LAST_WORDS_PATIENCE if hurried else None)
+
+    def write_record(self, record: RunRecord, patience: float | None) -> None:
+        """Write the final record alone; given `patience` in seconds, not to a reader that stalls for longer."""
+        Output.result_written = True
         if self.mode == "text":
-            if record.turns:
-                _say(summary_line(record))
             text = printable(record.text) if os.isatty(self._stdout) else record.text
             data = (text.rstrip("\n") + "\n").encode(errors="surrogateescape") if text.strip() else b""
         else:
-            data = msgspec.json.encode(record) + b"\n"
-        self._write_to_end(data, LAST_WORDS_PATIENCE if hurried else None)
+            data = b"\n" * self._mid_line + msgspec.json.encode(record) + b"\n"
+        self._write_to_end(data, patience)
 
     def _progress(self, event: Event) -> None:
         match event:
@@ -100,6 +119,7 @@ class Output:
             self._put(data[at : at + select.PIPE_BUF])
 
     def _put(self, data: bytes) -> None:
+        self._mid_line = not data.endswith(b"\n")
         try:
             while data:
                 data = data[os.write(self._stdout, data) :]

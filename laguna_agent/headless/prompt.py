@@ -14,7 +14,7 @@ from pathlib import Path
 from laguna_agent.errors import UsageError
 from laguna_agent.headless.invocation import Invocation
 
-STDIN_PATIENCE = 10.0
+STDIN_PATIENCE = 5.0
 """Seconds until an unasked-for standard input must have delivered its first byte."""
 PROMPT_BYTES = 16 * 1024 * 1024
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ import anyio
 import anyio.abc
 from msgspec.structs import replace
 
+from laguna_agent.agent.events import Event, StopReason
 from laguna_agent.agent.outcome import RunRecord, Verdict, verdict_of
 from laguna_agent.config import Settings, load
 from laguna_agent.errors import EXIT_INTERNAL, EXIT_SIGINT, EXIT_SIGTERM, LagunaError
@@ -19,7 +20,7 @@ from laguna_agent.headless.approval import choose_approver
 from laguna_agent.headless.artifacts import write_artifacts
 from laguna_agent.headless.descendants import kill_descendants
 from laguna_agent.headless.invocation import Invocation, read_schema, refuse_beside_replay, require_writable
-from laguna_agent.headless.output import Output, Unreadable
+from laguna_agent.headless.output import LAST_WORDS_PATIENCE, Output, Unreadable
 from laguna_agent.headless.prompt import read_prompt
 from laguna_agent.session_choice import choose_session
 
@@ -37,37 +38,36 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run(invocation: Invocation) -> int:
     """Do what was asked; returns the exit code. Raises UsageError only while the output mode is not known."""
     output = Output(invocation.output)
-    stop = Stop()
     try:
-        if invocation.replay is not None:
-            record = anyio.run(_replay, invocation.replay, invocation, output)
-        else:
-            record = anyio.run(_supervise, _prepare(invocation), output, stop)
-    except LagunaError as error:
-        record = _without_session(verdict_of(error), invocation)
-    except KeyboardInterrupt:
-        record = _without_session(_STOPPED["interrupted"], invocation)
-    except SystemExit:  # how the front door unwinds on SIGTERM and SIGHUP
-        record = _without_session(_STOPPED["terminated"], invocation)
+        try:
+            if invocation.replay is not None:
+                record = anyio.run(_replay, invocation.replay, invocation, output)
+                output.finish(record)
+                return record.exit_code
+            return anyio.run(_supervise, _prepare(invocation), output)
+        except KeyboardInterrupt:
+            record = _without_session(_STOPPED["interrupted"], invocation)
+        except SystemExit:  # how the front door unwinds on SIGTERM and SIGHUP
+            record = _without_session(_STOPPED["terminated"], invocation)
+        except LagunaError as error:
+            record = _without_session(verdict_of(error), invocation)
+        except Unreadable:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
+            record = _without_session(_bug(error), invocation)
+        output.finish(record)
+        return record.exit_code
     except Unreadable as error:
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
-        from laguna_agent.crash import describe_crash
-
-        verdict = Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error))
-        record = _without_session(verdict, invocation)
-    try:
-        output.finish(record, hurried=stop.outcome is not None)
-    except Unreadable as error:
-        return error.exit_code
-    return record.exit_code
 
 
-def fail(mode: str, error: LagunaError) -> int:
-    """End a run whose command line could not even be parsed; returns the exit code."""
-    record = _without_session(verdict_of(error), Invocation())
-    Output(mode).finish(record)
-    return record.exit_code
+def write_early_result(mode: str, outcome: str, exit_code: int, message: str) -> None:
+    """Write the final record of a run that ended before `run` was called, unless one is written already."""
+    if not Output.result_written:
+        stop_reason: StopReason = "cancelled" if exit_code >= EXIT_SIGINT else "error"
+        record = _without_session(Verdict(outcome, stop_reason, exit_code, message), Invocation())
+        with suppress(Unreadable):
+            Output(mode).write_record(record, LAST_WORDS_PATIENCE)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ class Stop:
     def __init__(self) -> None:
         self.outcome: Literal["interrupted", "terminated"] | None = None
         self.session: Session | None = None
-        self.scope: anyio.CancelScope | None = None
+        self.before_session = anyio.CancelScope()
+        self._writing: anyio.CancelScope | None = None
 
     async def watch(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Act on signals for as long as the run lasts. A signal that we were started to ignore (nohup) stays so."""
@@ -130,34 +131,57 @@ class Stop:
         """End whatever there is by now, if a signal asked for it."""
         if self.outcome is None:
             return
-        if self.session is not None:
+        if self.session is None:
+            self.before_session.cancel()
+        else:
             self.session.cancel(self.outcome)
-        elif self.scope is not None:
-            self.scope.cancel()
+        if self._writing is not None:
+            self._writing.deadline = anyio.current_time() + LAST_WORDS_PATIENCE
+
+    async def write(self, output: Output, event: Event) -> None:
+        """Give an event to the output; once a signal came, no longer than a reader deserves that may have stalled."""
+        with anyio.CancelScope() as self._writing:
+            self.apply()
+            await output.event(event)
+        if self._writing.cancelled_caught:
+            output.give_up()
+        self._writing = None
 
 
-async def _supervise(job: Job, output: Output, stop: Stop) -> RunRecord:
-    """The run under the signal watch, which lasts until the artifacts are written."""
-    result: RunRecord | Exception | None = None
+async def _supervise(job: Job, output: Output) -> int:
+    """The run under the signal watch, which lasts until the final record is written; returns the exit code."""
+    stop = Stop()
+    result: RunRecord | Unreadable | None = None
     async with anyio.create_task_group() as tasks:
         await tasks.start(stop.watch)
-        with anyio.CancelScope() as stop.scope:
-            stop.apply()
-            try:
-                result = await _converse(job, output, stop)
-            except Exception as error:  # noqa: BLE001 - carried out of the task group, which would wrap it
-                result = error
+        try:
+            result = await _converse(job, output, stop)
+            output.finish(result, hurried=stop.outcome is not None)
+        except Unreadable as error:  # carried out of the task group, which would wrap it
+            result = error
         tasks.cancel_scope.cancel()
-    if isinstance(result, Exception):
-        raise result
-    if result is None:
-        return _without_session(_STOPPED[stop.outcome or "interrupted"], job.invocation)
-    return result
+    assert result is not None
+    return result.exit_code
 
 
 async def _converse(job: Job, output: Output, stop: Stop) -> RunRecord:
-    session = await _open(job)
-    stop.session = session
+    """The final record, whatever happens; raises Unreadable only."""
+    try:
+        with stop.before_session:
+            stop.apply()
+            stop.session = await _open(job)
+        if stop.session is None:
+            return _without_session(_STOPPED[stop.outcome or "interrupted"], job.invocation)
+        return await _follow(stop.session, job, output, stop)
+    except Unreadable:
+        raise
+    except LagunaError as error:
+        return _without_session(verdict_of(error), job.invocation)
+    except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
+        return _without_session(_bug(error), job.invocation)
+
+
+async def _follow(session: Session, job: Job, output: Output, stop: Stop) -> RunRecord:
     unwritten: Unreadable | None = None
     try:
         async with aclosing(session.prompt(job.prompt)) as events:
@@ -166,7 +190,7 @@ async def _converse(job: Job, output: Output, stop: Stop) -> RunRecord:
                 stop.apply()
                 try:
                     if unwritten is None:
-                        await output.event(event)
+                        await stop.write(output, event)
                 except Unreadable as error:
                     unwritten = error
                     session.cancel("terminated")
@@ -202,6 +226,12 @@ async def _open(job: Job) -> Session:
     return await Session.resume(
         job.resumed, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
     )
+
+
+def _bug(error: Exception) -> Verdict:
+    from laguna_agent.crash import describe_crash
+
+    return Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error))
 
 
 def _without_session(verdict: Verdict, invocation: Invocation) -> RunRecord:

@@ -22,9 +22,9 @@ from laguna_agent.sandbox.launcher import Launcher
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture
@@ -197,3 +197,29 @@ def test_the_program_s_end_ends_jobs_nobody_closed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], timeout=30, check=False)
     assert done.returncode == 0
     assert not running("867.1") + running("867.2")
+
+
+async def test_ended_jobs_are_forgotten_at_last(
+    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("laguna_agent.sandbox.launcher.MAX_JOBS", 2)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(6):
+        job = launcher.start("true", tmp_path)
+        while job.result.exit_code is None:
+            await anyio.sleep(0.01)
+    assert len(launcher.jobs) <= 3
+    assert len(os.listdir("/proc/self/fd")) <= before + 3 + 2
+    running_jobs = [launcher.start("sleep 868.1", tmp_path) for _ in range(2)]
+    with pytest.raises(ToolError, match="2 background jobs are running; kill one first"):
+        launcher.start("sleep 868.1", tmp_path)
+    for job in running_jobs:
+        await job.end()
+
+
+async def test_output_of_an_earlier_session_is_not_overwritten(tmp_path: Path) -> None:
+    for _ in range(2):
+        launcher = Launcher(tmp_path / "spool")
+        await launcher.run("seq 1 9999", tmp_path, timeout=5, emit=None)
+        await launcher.aclose()
+    assert len(list((tmp_path / "spool").iterdir())) == 2

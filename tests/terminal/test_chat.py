@@ -1,0 +1,270 @@
+"""The chat in a real terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pexpect
+import pytest
+
+from tests.model_server import ModelServer, stall, stream, text, tool_call
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+PROMPT = r"> "
+
+
+class Chat(Protocol):
+    """`laguna-agent ARGS` on a pseudo-terminal."""
+
+    def __call__(self, *arguments: str, **env: str) -> pexpect.spawn[str]: ...
+
+
+@pytest.fixture
+def chat(model_server: ModelServer, workspace: Path) -> Iterator[Chat]:
+    started: list[pexpect.spawn[str]] = []
+
+    def start(*arguments: str, **env: str) -> pexpect.spawn[str]:
+        environment = {**os.environ, **model_server.env, "TERM": "xterm", **env}
+        child = pexpect.spawn(
+            sys.executable,
+            ["-m", "laguna_agent", *arguments],
+            cwd=str(workspace),
+            env=environment,  # type: ignore[arg-type]
+            encoding="utf-8",
+            timeout=20,
+            dimensions=(40, 120),
+        )
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.close(force=True)
+
+
+def leave(child: pexpect.spawn[str]) -> None:
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0, child.before
+
+
+def test_a_conversation(chat: Chat, model_server: ModelServer) -> None:
+    model_server.reply(text("First answer."), text("Second answer."))
+    child = chat()
+    child.expect("test-model in .*workspace; /help for help")
+    child.expect(PROMPT)
+    child.sendline("one")
+    child.expect("First answer.")
+    child.expect(PROMPT)
+    child.sendline("two")
+    child.expect("Second answer.")
+    child.expect(PROMPT)
+    child.sendline("/usage")
+    child.expect("20 tokens in")
+    child.expect(PROMPT)
+    leave(child)
+    said = [message["role"] for message in model_server.chats[-1]["messages"]]
+    assert said == ["system", "user", "assistant", "user"]
+
+
+def test_edit_with_permission_shows_what_each_answer_grants_and_a_coloured_diff(
+    chat: Chat, model_server: ModelServer, workspace: Path
+) -> None:
+    (workspace / "a.py").write_text("x = 1\n")
+    model_server.reply(
+        tool_call("read", {"path": "a.py"}),
+        tool_call("edit", {"path": "a.py", "old": "x = 1", "new": "x = 2"}),
+        text("Done."),
+    )
+    child = chat()
+    child.expect(PROMPT)
+    child.sendline("change x")
+    child.expect(r"\[y\] allow this once")
+    child.expect(r"\[a\] allow every edit inside the workspace")
+    child.expect(r"\[n\] ")
+    child.expect(r"\? $")
+    child.sendline("perhaps")
+    child.expect(r"\? $")
+    child.sendline("y")
+    child.expect(re.escape("\x1b[31m-x = 1"))
+    child.expect(re.escape("\x1b[32m+x = 2"))
+    child.expect("Done.")
+    child.expect(PROMPT)
+    leave(child)
+    assert (workspace / "a.py").read_text() == "x = 2\n"
+
+
+@pytest.mark.parametrize("answer", ["n", "\x04"])
+def test_a_refusal_runs_nothing(chat: Chat, model_server: ModelServer, workspace: Path, answer: str) -> None:
+    model_server.reply(tool_call("shell", {"command": "touch made"}), text("As you wish."))
+    child = chat()
+    child.expect(PROMPT)
+    child.sendline("do it")
+    child.expect("allow exactly this for this session: touch made")
+    child.expect(r"\? $")
+    child.send(answer if answer == "\x04" else f"{answer}\r")
+    child.expect("denied")
+    child.expect("As you wish.")
+    child.expect(PROMPT)
+    leave(child)
+    assert not (workspace / "made").exists()
+
+
+def test_always_holds_for_the_same_command(chat: Chat, model_server: ModelServer, workspace: Path) -> None:
+    again = tool_call("shell", {"command": "echo x >> made"})
+    model_server.reply(again, again, text("Twice."))
+    child = chat()
+    child.expect(PROMPT)
+    child.sendline("do it")
+    child.expect(r"\? $")
+    child.sendline("always")
+    child.expect("Twice.")
+    child.expect(PROMPT)
+    leave(child)
+    assert (workspace / "made").read_text() == "x\nx\n"
+
+
+def test_ctrl_c_cancels_the_turn_and_not_the_chat(chat: Chat, model_server: ModelServer, workspace: Path) -> None:
+    model_server.reply(
+        stream(text("half"), stall()),
+        tool_call("shell", {"command": "echo $$ > pid; sleep 300"}),
+        text("Fine."),
+    )
+    child = chat("--approve", "all")
+    child.expect(PROMPT)
+    child.sendline("one")
+    child.expect("half")
+    child.sendintr()
+    child.expect("interrupted")
+    child.expect(PROMPT)
+    child.sendline("two")
+    child.expect("sleep 300")
+    deadline = time.monotonic() + 10
+    while not (workspace / "pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.sendintr()
+    child.expect("interrupted")
+    child.expect(PROMPT)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((workspace / "pid").read_text()), 0)
+    child.sendintr()  # at the prompt it only clears the line
+    child.expect(PROMPT)
+    child.sendline("three")
+    child.expect("Fine.")
+    child.expect(PROMPT)
+    leave(child)
+
+
+def test_ctrl_c_at_a_question_cancels_the_turn(chat: Chat, model_server: ModelServer, workspace: Path) -> None:
+    model_server.reply(tool_call("shell", {"command": "touch made"}))
+    child = chat()
+    child.expect(PROMPT)
+    child.sendline("do it")
+    child.expect(r"\? $")
+    child.sendintr()
+    child.expect("interrupted")
+    child.expect(PROMPT)
+    leave(child)
+    assert not (workspace / "made").exists()
+
+
+def test_commands(chat: Chat, model_server: ModelServer) -> None:
+    model_server.always(text("Hello."))
+    child = chat()
+    child.expect(PROMPT)
+    child.sendline("/help")
+    child.expect("Ctrl-C cancels")
+    child.expect(PROMPT)
+    child.sendline("/nonsense")
+    child.expect("unknown command /nonsense")
+    child.expect(PROMPT)
+    child.sendline("remember me")
+    child.expect("Hello.")
+    child.expect(PROMPT)
+    child.sendline("/model other-model")
+    child.expect("other-model")
+    child.expect(PROMPT)
+    child.sendline("and now")
+    child.expect("Hello.")
+    child.expect(PROMPT)
+    child.sendline("/quit")
+    child.expect(pexpect.EOF)
+    assert model_server.chats[-1]["model"] == "other-model"
+    assert "remember me" in json.dumps(model_server.chats[-1]["messages"])
+
+
+def test_continue_shows_the_conversation_so_far(chat: Chat, model_server: ModelServer) -> None:
+    model_server.reply(text("The number is 17."), text("Still 17."))
+    child = chat()
+    child.expect(PROMPT)
+    child.sendline("a number")
+    child.expect("is 17.")
+    child.expect(PROMPT)
+    leave(child)
+    child = chat("--continue")
+    child.expect("The number is 17.")
+    child.expect(PROMPT)
+    child.sendline("again?")
+    child.expect("Still 17.")
+    child.expect(PROMPT)
+    leave(child)
+
+
+def test_the_model_cannot_steer_the_terminal(chat: Chat, model_server: ModelServer) -> None:
+    model_server.reply(text("\x1b]0;owned\x07\x1b[2Jend"))
+    child = chat()
+    child.expect(PROMPT)
+    child.sendline("x")
+    child.expect("end")
+    assert "\x1b]0;" not in (child.before or "")
+    assert "\x1b[2J" not in (child.before or "")
+    child.expect(PROMPT)
+    leave(child)
+
+
+def test_provider_errors_leave_the_chat_open(chat: Chat, model_server: ModelServer) -> None:
+    child = chat()
+    child.expect(PROMPT)
+    child.sendline("x")
+    child.expect("the test scripted no further reply")
+    child.expect(PROMPT)
+    leave(child)
+
+
+def test_sigterm_ends_the_chat_and_what_it_started(chat: Chat, model_server: ModelServer, workspace: Path) -> None:
+    model_server.reply(tool_call("shell", {"command": "echo $$ > pid; sleep 300"}))
+    child = chat("--approve", "all")
+    child.expect(PROMPT)
+    child.sendline("x")
+    child.expect("sleep 300")
+    deadline = time.monotonic() + 10
+    while not (workspace / "pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.kill(signal.SIGTERM)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((workspace / "pid").read_text()), 0)
+
+
+def test_run_asks_on_a_terminal(chat: Chat, model_server: ModelServer, workspace: Path) -> None:
+    model_server.reply(tool_call("shell", {"command": "touch made"}), text("Made."))
+    child = chat("run", "do it")
+    child.expect(r"\[y\] allow this once")
+    child.expect(r"\? $")
+    child.sendline("y")
+    child.expect("Made.")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert (workspace / "made").exists()
