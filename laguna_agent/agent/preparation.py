@@ -86,7 +86,7 @@ def _with_overrides(info: ModelInfo, settings: Settings) -> ModelInfo:
 
 def _dialect(session: Session, profile: Profile) -> Dialect:
     if profile.edit_format == "replace":
-        return ToolDialect(session.registry.specs(), system_text("system"), session.workspace)
+        return ToolDialect(session.registry.specs(), system_text("system"), session.workspace, len(session.prompts))
     from laguna_agent.agent.code_dialect import CodeDialect
 
     return CodeDialect(session.workspace, session.prompts, profile)

@@ -120,12 +120,12 @@ class Turn:
 
     @property
     def _fixed(self) -> int:
-        return context.characters((), self.dialect.tools)
+        return context.size_of((), self.dialect.tools)
 
     async def _compact(self, *, force: bool) -> bool:
         if self.room is None and not force:
             return False
-        size = context.characters(self.history) + self._fixed
+        size = context.size_of(self.history) + self._fixed
         room = self.room or self.estimate.tokens(size)
         if not force and self.estimate.tokens(size) <= room * context.FULL:
             return False
@@ -152,7 +152,7 @@ class Turn:
             if not self.tape.recorded:
                 self.tape.note(Replied(digest, tuple(deltas), error))
         reply = assembler.reply()
-        self.estimate.calibrate(context.characters(request.messages, request.tools), reply.usage.input_tokens)
+        self.estimate.calibrate(context.size_of(request.messages, request.tools), reply.usage.input_tokens)
         await self._account(reply.usage)
         self.remember(reply.message)
         return reply
@@ -305,6 +305,7 @@ class Turn:
     async def answer(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> bool:
         """Give the results back in the dialect's way; False where the model has nothing to hear of them."""
         self.unanswered.clear()
+        self._empty = 0
         messages = self.dialect.answers(calls, results)
         for message in messages:
             self.remember(message)
@@ -318,6 +319,7 @@ class Turn:
         if problem is None and self.schema is not None:
             problem, reason = self.schema.objection(reply.message.text), "schema"
         if problem is None:
+            self._empty = 0
             return False
         self._empty += 1
         if self._empty >= MAX_EMPTY:
