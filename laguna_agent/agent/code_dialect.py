@@ -35,6 +35,7 @@ from laguna_agent.backend.assemble import Reply
 from laguna_agent.backend.base import Sampling
 from laguna_agent.messages import ContentBlock, Message, TextBlock, ToolCall, ToolSpec, text_message
 from laguna_agent.tools.base import ToolResult
+from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.workspace import Workspace
 
 CHARACTERS_PER_TOKEN = 3
@@ -55,8 +56,9 @@ class CodeDialect:
 
     tools: tuple[ToolSpec, ...] = ()
 
-    def __init__(self, workspace: Workspace, prompts: Sequence[str], profile: Profile) -> None:
+    def __init__(self, workspace: Workspace, ledger: FileLedger, prompts: Sequence[str], profile: Profile) -> None:
         self._workspace = workspace
+        self._ledger = ledger
         self._prompts = prompts
         self._profile = profile
         self._whole = profile.edit_format == "whole"
@@ -152,6 +154,7 @@ class CodeDialect:
                 break
             chosen.append(file)
             room -= len(file.text)
+            self._ledger.saw(self._workspace.resolve(file.path).path, file.text.encode())
         return chosen
 
     def _order(self, files: Sequence[Mentioned]) -> str:

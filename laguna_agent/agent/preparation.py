@@ -89,7 +89,7 @@ def _dialect(session: Session, profile: Profile) -> Dialect:
         return ToolDialect(session.registry.specs(), system_text("system"), session.workspace, len(session.prompts))
     from laguna_agent.agent.code_dialect import CodeDialect
 
-    return CodeDialect(session.workspace, session.prompts, profile)
+    return CodeDialect(session.workspace, session.ledger, session.prompts, profile)
 
 
 def _sampling(settings: Settings, profile: Profile, info: ModelInfo) -> Sampling:
