@@ -8,11 +8,12 @@ their namesakes) or `write` (whole files, new files).
 While the check fails the next message follows a strategy, since a small model asked the same gives the same:
 
     fix       the files and the failure (the opening; `ask` where no check is given)
-    feedback  in the same conversation: the code as it is now, and what fails now. Only where that has changed: a model
-              that is told the same once more repeats its answer
     anew      a fresh conversation, files restored: the bodies are hidden, only signatures, docstrings, the failure
     fresh     the opening again, at a higher temperature
     again     `anew` at a higher temperature
+
+    feedback  once after each of these, in the same conversation: the code as it is now, and what fails now. Only where
+              that differs from what the model was told before: told the same, it gives the same answer
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class CodeDialect:
         self._prompts = prompts
         self._profile = profile
         self._whole = profile.edit_format == "whole"
-        self._ladder = ["feedback", "fresh"] if self._whole else ["feedback", "anew", "fresh", "again"]
-        self.corrections = len(self._ladder)
+        self._ladder = ["fresh"] if self._whole else ["anew", "fresh", "again"]
+        self.corrections = 2 * len(self._ladder) + 1
         self._originals: list[Mentioned] = []
         self._first_output = ""
         # What follows is set by `told` and by answers alone.
@@ -87,13 +88,16 @@ class CodeDialect:
         strategy = "ask" if check is None else "fix"
         return self._said(strategy, self._originals, self._first_output, self._order(self._originals), images)
 
-    async def correction(self, run: CheckRun, attempt: int) -> Said:
-        strategy = self._next_strategy(run)
-        if strategy == "feedback":
+    async def correction(self, run: CheckRun, attempt: int) -> Said | None:
+        failure = distill(run.output, OUTPUT_CAP)
+        if self._changed and self._strategy != "feedback" and failure != distill(self._first_output, OUTPUT_CAP):
             files = await self._files(self._prompts[-1], run.output)
             shown = [file for file in files if file.path in self._shown] or files
             text = ["That is not right yet. The code is now:", *map(_display, shown), _failure(run.output)]
-            return Said(text_message("user", "\n\n".join([*text, self._order(shown)])), _symbols(shown), strategy)
+            return Said(text_message("user", "\n\n".join([*text, self._order(shown)])), _symbols(shown), "feedback")
+        if not self._ladder:
+            return None
+        strategy = self._ladder.pop(0)
         files, order = self._originals, self._order(self._originals)
         if strategy in ("anew", "again"):
             hidden = self._hidden()
@@ -101,13 +105,6 @@ class CodeDialect:
                 files, order = hidden
         said = self._said(strategy, files, self._first_output, order, [])
         return msgspec.structs.replace(said, restore=await self._restoring())
-
-    def _next_strategy(self, run: CheckRun) -> str:
-        strategy = self._ladder.pop(0)
-        told_before = distill(run.output, OUTPUT_CAP) == distill(self._first_output, OUTPUT_CAP)
-        if strategy == "feedback" and self._ladder and (told_before or not self._changed):
-            return self._ladder.pop(0)
-        return strategy
 
     def _said(
         self, strategy: str, files: Sequence[Mentioned], output: str, order: str, images: Sequence[ContentBlock]

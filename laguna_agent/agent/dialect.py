@@ -66,8 +66,9 @@ class Dialect(Protocol):
         """What to say to an answer without calls that cannot be the last one; None where it can."""
         ...
 
-    async def correction(self, run: CheckRun, attempt: int) -> Said:
-        """What to say when the check fails after the model was done; `attempt` counts from 1."""
+    async def correction(self, run: CheckRun, attempt: int) -> Said | None:
+        """What to say when the check fails after the model was done; `attempt` counts from 1. None: nothing is left to
+        try."""
         ...
 
 
@@ -134,7 +135,7 @@ class ToolDialect:
             return "Your answer was empty. Call a tool, or say that you are done."
         return None
 
-    async def correction(self, run: CheckRun, attempt: int) -> Said:
+    async def correction(self, run: CheckRun, attempt: int) -> Said | None:
         return Said(
             text_message("user", f"`{run.command}` fails (exit {run.exit_code}). Fix it.\n{distill(run.output, 4_000)}")
         )

@@ -346,8 +346,13 @@ class Turn:
         if self._corrections > self.dialect.corrections:
             raise self.check.failed(run)
 
+        check = self.check
+
         async def produce() -> Said:
-            return await self.dialect.correction(run, self._corrections)
+            said = await self.dialect.correction(run, self._corrections)
+            if said is None:
+                raise check.failed(run)
+            return said
 
         await self.say(produce)
         return True
