@@ -21,6 +21,7 @@ NEWEST = 4
 """Messages at the end that are the last to be shortened."""
 IMAGE_TOKENS = 1_200
 ELIDED = "[result dropped to save room; call again if it is needed]"
+TOO_BIG = "[the result does not fit the model's window; ask for less of it]"
 
 
 class TokenEstimate:
@@ -89,18 +90,20 @@ def _exchange(history: Sequence[Message], index: int) -> str | None:
 
 def shorten(history: list[Message], room: int, estimate: TokenEstimate, fixed: int) -> int:
     """Replace the oldest tool results in place until the history takes TARGET of `room` tokens (beside `fixed` bytes
-    of tool descriptions). Of the newest messages only as many go as it takes to fit at all, and never the last.
-    Returns how many results were replaced."""
+    of tool descriptions). Of the newest messages only as many go as it takes to fit at all. Returns how many results
+    were replaced."""
     dropped = 0
     size = size_of(history) + fixed
-    for index, message in enumerate(history[:-1]):
+    for index, message in enumerate(history):
         goal = TARGET if index < len(history) - NEWEST else FULL
         if estimate.tokens(size) <= room * goal:
             if goal == FULL:
                 break
             continue
-        if message.tool_call_id and (len(message.text) > len(ELIDED) or _has_image(message)):
-            history[index] = msgspec.structs.replace(message, content=(TextBlock(ELIDED),))
+        # Told to call again for the newest, the model would.
+        words = ELIDED if index < len(history) - 1 else TOO_BIG
+        if message.tool_call_id and (len(message.text) > len(words) or _has_image(message)):
+            history[index] = msgspec.structs.replace(message, content=(TextBlock(words),))
             size += size_of((history[index],)) - size_of((message,))
             dropped += 1
     return dropped
