@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 import anyio
+from msgspec.structs import replace
 
 from laguna_agent.agent import context
 from laguna_agent.agent.answer_schema import AnswerSchema
@@ -152,6 +153,9 @@ class Turn:
             if not self.tape.recorded:
                 self.tape.note(Replied(digest, tuple(deltas), error))
         reply = assembler.reply()
+        if not request.tools and reply.message.tool_calls:
+            # Calls of tools that were not offered would stay without results, and servers refuse that.
+            reply = replace(reply, message=replace(reply.message, tool_calls=()))
         self.estimate.calibrate(context.size_of(request.messages, request.tools), reply.usage.input_tokens)
         await self._account(reply.usage)
         self.remember(reply.message)
