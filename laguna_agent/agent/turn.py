@@ -38,8 +38,8 @@ from laguna_agent.agent.tape import Tape, request_digest
 from laguna_agent.backend import base as wire
 from laguna_agent.backend.assemble import Assembler, Reply
 from laguna_agent.errors import BudgetSpent, ContextTooLong, Denied, LagunaError, ModelStopped, ToolError
-from laguna_agent.messages import Message, ToolCall, text_message
-from laguna_agent.tools.base import Need, Tool, ToolContext, ToolResult, text_result
+from laguna_agent.messages import FileDiff, Message, ToolCall, text_message
+from laguna_agent.tools.base import Need, Previewing, Tool, ToolContext, ToolResult, text_result
 from laguna_agent.tools.registry import Registry
 
 Stream = Callable[[wire.Request, str], Any]
@@ -230,14 +230,15 @@ class Turn:
             need = recorded.need if isinstance(recorded, Permitted) else need
         if need is None or isinstance(recorded, ToolRan) or self.permissions.allows(need):
             return None
+        diffs = recorded.diffs if isinstance(recorded, Permitted) else await self._preview(tool, args)
         request = PermissionRequested(
-            call.id, tool.title(args), tool.kind, call.arguments, options(need), locations=tool.locations(args)
+            call.id, tool.title(args), tool.kind, call.arguments, options(need), diffs, tool.locations(args)
         )
         await self.emit(request)
 
         async def produce() -> Permitted:
             answer = await self.approver(request)
-            return Permitted(call.id, answer.allowed, answer.remember, answer.reason, need)
+            return Permitted(call.id, answer.allowed, answer.remember, answer.reason, need, diffs)
 
         answer = await self.tape.take(Permitted, produce)
         await self.emit(PermissionResolved(call.id, answer.allowed, answer.reason))
@@ -252,6 +253,15 @@ class Turn:
             self.unanswered[call.id] = text_result(refusal, is_error=True)
             raise Denied(f"denied: {tool.title(args)}")
         return refusal
+
+    async def _preview(self, tool: Tool, args: Any) -> tuple[FileDiff, ...]:
+        if not isinstance(tool, Previewing):
+            return ()
+        try:
+            return await tool.preview(args, self.tools)
+        except ToolError:
+            # The call would fail, which the model hears when it runs; there is nothing to show of it.
+            return ()
 
     async def _run(self, call: ToolCall, tool: Tool, args: Any) -> ToolRan:
         output: list[str] = []
