@@ -25,7 +25,7 @@ from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.backend.base import Delta, ModelInfo
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import UsageError
-from laguna_agent.messages import ContentBlock, Message, ToolCall
+from laguna_agent.messages import ContentBlock, FileDiff, Message, ToolCall
 from laguna_agent.tools.base import Need, ToolResult
 
 LOG_VERSION = 1
@@ -85,14 +85,21 @@ class Replied(Record, frozen=True, tag="replied"):
     error: tuple[str, str] | None = None
 
 
+class Asked(Record, frozen=True, tag="asked"):
+    """What a person is asked to allow, and the change that it would make: neither can be told again from paths."""
+
+    call_id: str
+    need: Need
+    diffs: tuple[FileDiff, ...] = ()
+
+
 class Permitted(Record, frozen=True, tag="permitted"):
-    """The person's answer to a permission request. `need` is what was asked: a replay cannot derive it from paths."""
+    """The person's answer to a permission request."""
 
     call_id: str
     allowed: bool
     remember: bool = False
     reason: str = ""
-    need: Need | None = None
 
 
 class ToolRan(Record, frozen=True, tag="tool"):
@@ -122,7 +129,7 @@ class Ended(Record, frozen=True, tag="ended"):
     events: int = 0
 
 
-AnyRecord = Opened | Prompted | Described | Said | Replied | Permitted | ToolRan | Checked | Ended
+AnyRecord = Opened | Prompted | Described | Said | Replied | Asked | Permitted | ToolRan | Checked | Ended
 
 
 class SessionSummary(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from laguna_agent.agent.choosing import CHOOSE
 from laguna_agent.agent.store import (
     AnyRecord,
     Checked,
@@ -68,7 +69,7 @@ class _Trajectory:
                 self._flush_prompt()
                 self._prompt = record
             case Said(message=message):
-                self._said(message)
+                self._said(message, opening=record.strategy != CHOOSE)
             case Replied():
                 self._replied(record)
             case Permitted():
@@ -118,14 +119,14 @@ class _Trajectory:
             self._step("user", _text(self._prompt.content))
             self._prompt = None
 
-    def _said(self, message: Message) -> None:
+    def _said(self, message: Message, *, opening: bool) -> None:
         if message.role == "assistant":
             self._answer(message)
         elif message.role == "tool":
             self._observe(message.tool_call_id, _text(message.content))
         elif message.role == "system":
             self._step("system", message.text)
-        elif self._prompt is not None:
+        elif self._prompt is not None and opening:
             self._prompt = None
             self._step("user", _text(message.content))
         elif not message.tool_call_id:

@@ -34,17 +34,18 @@ from laguna_agent.agent.events import (
 )
 from laguna_agent.agent.permissions import Approver, Permissions, options
 from laguna_agent.agent.repetition import RepetitionGuard
-from laguna_agent.agent.store import Permitted, Replied, Said, ToolRan
+from laguna_agent.agent.store import Asked, Permitted, Replied, Said, ToolRan
 from laguna_agent.agent.tape import Tape, request_digest
 from laguna_agent.backend import base as wire
 from laguna_agent.backend.assemble import Assembler, Reply
 from laguna_agent.errors import BudgetSpent, ContextTooLong, Denied, LagunaError, ModelStopped, ToolError
-from laguna_agent.messages import Message, ToolCall, text_message
-from laguna_agent.tools.base import Need, Tool, ToolContext, ToolResult, text_result
+from laguna_agent.messages import FileDiff, Message, ToolCall, text_message
+from laguna_agent.tools.base import Need, Previewing, Tool, ToolContext, ToolResult, text_result
 from laguna_agent.tools.registry import Registry
 
 Stream = Callable[[wire.Request, str], Any]
 MAX_EMPTY = 2
+CHOICE_TOKENS = 200
 LIVE_CAP = 128 * 1024
 """Characters of one call's live output that go out and into the log; the result shows the beginning and the end."""
 
@@ -135,7 +136,16 @@ class Turn:
             await self.emit(Compaction("completed", f"dropped {dropped} old tool results to make room"))
         return dropped > 0
 
-    async def _ask_once(self, request: wire.Request) -> Reply:
+    async def choose(self, question: Said, schema: dict[str, Any]) -> Reply:
+        """Put a question to the model whose answer is constrained to `schema`; nobody watches it being answered."""
+        self.tape.note(question)
+        self.history.append(question.message)
+        sampling = replace(self.sampling, max_tokens=CHOICE_TOKENS)
+        messages = (self.history[0], question.message)
+        request = wire.Request(self.model, messages, sampling=sampling, response_schema=schema)
+        return await self._ask_once(request, watched=False)
+
+    async def _ask_once(self, request: wire.Request, *, watched: bool = True) -> Reply:
         self.budget.take_turn()
         assembler, deltas = Assembler(request), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
@@ -144,7 +154,8 @@ class Turn:
             async for delta in self.stream(request, digest):
                 deltas.append(delta)
                 assembler.feed(delta)
-                await self._report(delta)
+                if watched or isinstance(delta, wire.RetryDelta):
+                    await self._report(delta)
             error = None
         except LagunaError as problem:
             error = (type(problem).__name__, str(problem))
@@ -229,25 +240,29 @@ class Turn:
 
     async def _refused(self, call: ToolCall, tool: Tool, args: Any, need: Need | None) -> str | None:
         recorded = self.tape.peek()
-        if recorded is not None:
-            # On the machine of a replay the same path may lead elsewhere; the log knows what was asked.
-            need = recorded.need if isinstance(recorded, Permitted) else need
-        if need is None or isinstance(recorded, ToolRan) or self.permissions.allows(need):
+        # On the machine of a replay the same path may lead elsewhere; the log knows whether leave was asked for.
+        allowed = isinstance(recorded, ToolRan) or self.permissions.allows(need)
+        if need is None or (allowed and not isinstance(recorded, Asked)):
             return None
+
+        async def ask() -> Asked:
+            return Asked(call.id, need, await self._preview(tool, args))
+
+        asked = await self.tape.take(Asked, ask)
         request = PermissionRequested(
-            call.id, tool.title(args), tool.kind, call.arguments, options(need), locations=tool.locations(args)
+            call.id, tool.title(args), tool.kind, call.arguments, options(asked.need), asked.diffs, tool.locations(args)
         )
         await self.emit(request)
 
         async def produce() -> Permitted:
             answer = await self.approver(request)
-            return Permitted(call.id, answer.allowed, answer.remember, answer.reason, need)
+            return Permitted(call.id, answer.allowed, answer.remember, answer.reason)
 
         answer = await self.tape.take(Permitted, produce)
         await self.emit(PermissionResolved(call.id, answer.allowed, answer.reason))
         if answer.allowed:
             if answer.remember:
-                self.permissions.remember(need)
+                self.permissions.remember(asked.need)
             return None
         self.denied.append(tool.title(args))
         self.blocked = True
@@ -256,6 +271,15 @@ class Turn:
             self.unanswered[call.id] = text_result(refusal, is_error=True)
             raise Denied(f"denied: {tool.title(args)}")
         return refusal
+
+    async def _preview(self, tool: Tool, args: Any) -> tuple[FileDiff, ...]:
+        if not isinstance(tool, Previewing):
+            return ()
+        try:
+            return await tool.preview(args, self.tools)
+        except ToolError:
+            # The call would fail, which the model hears when it runs; there is nothing to show of it.
+            return ()
 
     async def _run(self, call: ToolCall, tool: Tool, args: Any) -> ToolRan:
         output: list[str] = []

@@ -86,10 +86,15 @@ def test_interrupted_while_a_person_is_asked(model_server: ModelServer, workspac
         await anyio.sleep_forever()
         raise AssertionError
 
-    model_server.reply(tool_call("shell", {"command": "ls"}))
+    (workspace / "a.txt").write_text("old\n")
+    model_server.reply(tool_call("edit", {"path": "a.txt", "old": "old", "new": "new"}))
     watch = cancel_at(PermissionRequested)
     spoken = converse(model_server, workspace, "x", approve="ask", approver=nobody, watch=watch)
     assert spoken.result.outcome == "interrupted"
+    (asked,) = spoken.of(PermissionRequested)
+    assert asked.diffs[0].new_text == "new\n"
+    (workspace / "a.txt").unlink()
+    assert lines(replayed(spoken.log)) == lines(spoken.events)
 
 
 def test_what_was_asked_needs_no_path_of_this_machine(

@@ -117,6 +117,15 @@ def test_corrections_are_marked_as_no_word_of_the_person(model_server: ModelServ
     assert any("rewrite_symbol" in json.dumps(step.get("tool_calls", "")) for step in made["steps"])
 
 
+def test_a_question_of_the_program_is_no_word_of_the_person(model_server: ModelServer, workspace: Path) -> None:
+    (workspace / "add.py").write_text("def add(a, b):\n    return a - b\n")
+    model_server.props = {"default_generation_settings": {"n_ctx": 8_192}}
+    model_server.reply(text('{"action": "answer", "files": ["add.py"]}'), text("It subtracts."))
+    made = trajectory(converse(model_server, workspace, "Sum up.", edit_format="symbol").log)
+    people = [step for step in made["steps"] if step["source"] == "user"]
+    assert [step.get("extra") for step in people] == [{"automatic": True}, None]
+
+
 def test_a_prompt_that_never_reached_a_model(model_server: ModelServer, workspace: Path) -> None:
     model_server.close()
     made = trajectory(converse(model_server, workspace, "Hello?").log)
