@@ -25,6 +25,7 @@ def answers(draw: st.DrawFn) -> tuple[str, list[tuple[str, str]]]:
     return text, expected
 
 
+@settings(max_examples=60)
 @given(answers(), st.booleans())
 def test_blocks_come_back_as_they_were_written(answer: tuple[str, list[tuple[str, str]]], complete: bool) -> None:
     text, expected = answer
@@ -33,6 +34,7 @@ def test_blocks_come_back_as_they_were_written(answer: tuple[str, list[tuple[str
     assert all(block.closed for block in found)
 
 
+@settings(max_examples=60)
 @given(answers(), CODE, st.integers(0, 200))
 def test_what_is_cut_off_never_counts_as_closed(answer: tuple[str, list[tuple[str, str]]], code: str, cut: int) -> None:
     """However much of the last block has arrived: without its closing fence it is not closed, unless the answer is

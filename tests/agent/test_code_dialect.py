@@ -117,18 +117,16 @@ def test_a_question_without_a_check(model_server: ModelServer, adding: Path) -> 
 
 def test_files_are_chosen_where_the_prompt_leaves_them_open(model_server: ModelServer, adding: Path) -> None:
     model_server.props = {"default_generation_settings": {"n_ctx": 8_192}}
-    model_server.reply(
-        text('{"action": "change", "files": ["other.py"]}'), text(block("def unrelated():\n    return 1\n"))
-    )
-    spoken = converse(
-        model_server, adding, "Make it return one.", edit_format="symbol", check="grep -q 'return 1' *.py"
-    )
+    changed = "def unrelated():\n    return 1\n"
+    model_server.reply(text('{"action": "change", "files": ["other.py"]}'), text(block(changed)))
+    check = "grep -q 'return 1' *.py"
+    spoken = converse(model_server, adding, "Make it return one.", edit_format="symbol", check=check)
     assert spoken.result.exit_code == 0, spoken.result.message
     question, work = model_server.chats
     offered = question["response_format"]["json_schema"]["schema"]["properties"]["files"]["items"]["enum"]
     assert sorted(offered) == ["add.py", "other.py"]
     assert "other.py:\n```python" in text_of(work["messages"][1])
-    assert (adding / "other.py").read_text() == "def unrelated():\n    return 1\n"
+    assert (adding / "other.py").read_text() == changed
     # The choice is no answer, and nobody is shown it.
     assert "action" not in "".join(event.text for event in spoken.of(TextDelta))
 

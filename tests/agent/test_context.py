@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laguna_agent.agent import context
@@ -240,6 +240,7 @@ def exchanges(history: list[Message]) -> set[tuple[Any, ...]]:
     return found
 
 
+@settings(max_examples=60)
 @given(histories())
 def test_without_repeats_loses_nothing_but_repeats(history: list[Message]) -> None:
     kept = without_repeats(history)
@@ -251,6 +252,7 @@ def test_without_repeats_loses_nothing_but_repeats(history: list[Message]) -> No
     assert without_repeats(kept) == kept
 
 
+@settings(max_examples=60)
 @given(histories(), st.integers(50, 2_000))
 def test_shorten_drops_results_and_nothing_else(history: list[Message], room: int) -> None:
     before, estimate = list(history), TokenEstimate()
@@ -270,6 +272,7 @@ def test_shorten_drops_results_and_nothing_else(history: list[Message], room: in
     assert shorten(history, room, estimate, 0) == 0
 
 
+@settings(max_examples=60)
 @given(histories())
 def test_a_history_that_fits_is_not_touched(history: list[Message]) -> None:
     before = list(history)

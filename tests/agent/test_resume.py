@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laguna_agent.agent.conversation import orphan_results, rebuild
@@ -132,6 +132,7 @@ RECORDS: list[AnyRecord] = [
 ]
 
 
+@settings(max_examples=60)
 @given(cut=st.integers(min_value=0, max_value=2_000), junk=st.binary(max_size=20))
 def test_any_prefix_of_a_log_is_readable_and_goes_on(
     tmp_path_factory: pytest.TempPathFactory, cut: int, junk: bytes
