@@ -9,6 +9,8 @@ model store. Exits with the program's own exit code: 0 only where the tests pass
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,7 +21,7 @@ from typing import Any
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "orderdesk"
 AGENT = [sys.executable, "-m", "laguna_agent"]
-CHECK = "python3 -m unittest -q"
+CHECK = "python -m unittest -q"
 PROMPT = "A test fails. Find the bug in orderdesk/figures.py and fix it."
 
 
@@ -41,12 +43,22 @@ def show(event: dict[str, Any]) -> None:
 
 
 def run_agent(model: str, project: Path, patch: Path) -> dict[str, Any]:
-    """Let the agent work; returns the final record of the run."""
-    command = [*AGENT, "run", "--model", f"local/{model}", "--check", CHECK, "--approve", "edits"]
-    command += ["--cwd", str(project), "--patch-out", str(patch), "--output", "stream-json", PROMPT]
-    say("$ laguna-agent " + " ".join(repr(word) if " " in word else word for word in command[3:]))
+    """Let the agent work in `project`; returns the final record of the run."""
+    options = ["--model", f"local/{model}", "--check", CHECK, "--approve", "edits"]
+    options += ["--patch-out", f"../{patch.name}", "--output", "stream-json", PROMPT]
+    say("$ laguna-agent run " + shlex.join(options))
+    say("(the model is loaded from disk and reads the prompt: on a CPU that takes a while)")
+    # The check's `python` is the one that runs this script, whatever else the machine has or lacks.
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     record: dict[str, Any] = {}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as agent:
+    with subprocess.Popen(
+        [*AGENT, "run", *options],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    ) as agent:
         assert agent.stdout is not None
         for line in agent.stdout:
             record = json.loads(line)
