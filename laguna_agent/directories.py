@@ -1,9 +1,9 @@
 """Where the program keeps its own files (XDG base directories); nothing of it ever lies in a workspace.
 
-    config  user configuration      $XDG_CONFIG_HOME/laguna-agent   (~/.config/laguna-agent)
-    state   session logs, crash log $XDG_STATE_HOME/laguna-agent    (~/.local/state/laguna-agent)
-    data    model weights           $XDG_DATA_HOME/laguna-agent     (~/.local/share/laguna-agent)
-    cache   whatever may be lost    $XDG_CACHE_HOME/laguna-agent    (~/.cache/laguna-agent)
+config  user configuration      $XDG_CONFIG_HOME/laguna-agent   (~/.config/laguna-agent)
+state   session logs, crash log $XDG_STATE_HOME/laguna-agent    (~/.local/state/laguna-agent)
+data    model weights           $XDG_DATA_HOME/laguna-agent     (~/.local/share/laguna-agent)
+cache   whatever may be lost    $XDG_CACHE_HOME/laguna-agent    (~/.cache/laguna-agent)
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def verdict_of(error: LagunaError) -> Verdict:
         stop = {"length": "max_tokens", "refusal": "refusal", "content_filter": "refusal"}.get(error.reason, "end_turn")  # type: ignore[assignment]
     elif error.exit_code >= 6:
         stop = "end_turn"
-    return Verdict(error.outcome, stop, error.exit_code, " ".join(str(error).split()), type(error).__name__)
+    return Verdict(error.outcome, stop, error.exit_code, str(error).strip(), type(error).__name__)
 
 
 def bug_verdict(error: BaseException, where: str) -> Verdict:

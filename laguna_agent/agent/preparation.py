@@ -25,7 +25,7 @@ from laguna_agent.tools.base import ToolContext
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
 
-Emit = Callable[[Event], Awaitable[None]]
+CHARACTERS_PER_TOKEN = 3
 
 
 async def prepare(
@@ -56,6 +56,7 @@ async def prepare(
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
     )
+    _fit_results(turn)
     if not session.history:
         turn.remember(text_message("system", dialect.system()))
     before = await session.check.run("before", turn) if session.check else None
@@ -65,6 +66,14 @@ async def prepare(
 
     await turn.say(opening)
     return turn
+
+
+def _fit_results(turn: Turn) -> None:
+    """One result takes at most about a quarter of a small window: a file read whole must not end the run."""
+    if turn.room is not None:
+        cap = max(2_000, turn.room * CHARACTERS_PER_TOKEN // 4)
+        turn.tools.output_cap = min(turn.tools.output_cap, cap)
+        turn.tools.read_cap = min(turn.tools.read_cap, cap)
 
 
 async def _describe(session: Session) -> Described:
@@ -86,10 +95,10 @@ def _with_overrides(info: ModelInfo, settings: Settings) -> ModelInfo:
 
 def _dialect(session: Session, profile: Profile) -> Dialect:
     if profile.edit_format == "replace":
-        return ToolDialect(session.registry.specs(), system_text("system"), session.workspace)
+        return ToolDialect(session.registry.specs(), system_text("system"), session.workspace, len(session.prompts))
     from laguna_agent.agent.code_dialect import CodeDialect
 
-    return CodeDialect(session.workspace, session.prompts, profile)
+    return CodeDialect(session.workspace, session.ledger, session.prompts, profile)
 
 
 def _sampling(settings: Settings, profile: Profile, info: ModelInfo) -> Sampling:

@@ -65,7 +65,10 @@ def rewriting(path: str, text: str, code: str) -> Rewriting:
 
 
 def _block(path: str, code: str, file: Outline) -> Outline:
-    code = textwrap.dedent(code.replace("\r\n", "\n")).strip("\n") + "\n"
+    code = code.replace("\r\n", "\n").strip("\n") + "\n"
+    if code[0] in " \t":
+        # Only then, as it also empties lines of blanks, which may be a docstring's.
+        code = textwrap.dedent(code)
     plain = outline(path, utf8(code))
     problem = new_error(path, None, code)
     if plain is not None and problem is None and (plain.definitions or _sets_a_constant(plain, file)):

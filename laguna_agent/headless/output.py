@@ -72,7 +72,10 @@ class Output:
         self._stalled = True
 
     def finish(self, record: RunRecord, *, hurried: bool = False) -> None:
-        """Write the final record, and on stderr why the run did not complete, where it did not."""
+        """Write the final record, and on stderr why the run did not complete, where it did not. The first call counts:
+        a signal that comes when the record is out must not write another one."""
+        if Output.result_written:
+            return
         if record.exit_code != 0:
             why = record.message or record.outcome
             # A person reads text, and advice may take several lines; logs want one.

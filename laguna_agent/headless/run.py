@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import signal
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.abc
 from msgspec.structs import replace
 
-from laguna_agent.agent.events import Event, StopReason
+from laguna_agent.agent.events import StopReason
 from laguna_agent.agent.outcome import RunRecord, Verdict, verdict_of
 from laguna_agent.config import Settings, load
 from laguna_agent.errors import EXIT_INTERNAL, EXIT_SIGINT, EXIT_SIGTERM, LagunaError
 from laguna_agent.headless.approval import choose_approver
 from laguna_agent.headless.artifacts import write_artifacts
-from laguna_agent.headless.descendants import kill_descendants
 from laguna_agent.headless.invocation import Invocation, read_schema, refuse_beside_replay, require_writable
 from laguna_agent.headless.output import LAST_WORDS_PATIENCE, Output, Unreadable
 from laguna_agent.headless.prompt import read_prompt
+from laguna_agent.headless.stopping import Stop
 from laguna_agent.session_choice import choose_session
 
 if TYPE_CHECKING:
@@ -32,7 +30,6 @@ _STOPPED = {
     "interrupted": Verdict("interrupted", "cancelled", EXIT_SIGINT, "interrupted before the run began"),
     "terminated": Verdict("terminated", "cancelled", EXIT_SIGTERM, "terminated before the run began"),
 }
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(invocation: Invocation) -> int:
@@ -40,11 +37,7 @@ def run(invocation: Invocation) -> int:
     output = Output(invocation.output)
     try:
         try:
-            if invocation.replay is not None:
-                record = anyio.run(_replay, invocation.replay, invocation, output)
-                output.finish(record)
-                return record.exit_code
-            return anyio.run(_supervise, _prepare(invocation), output)
+            return anyio.run(_supervise, invocation, _prepare(invocation), output)
         except KeyboardInterrupt:
             record = _without_session(_STOPPED["interrupted"], invocation)
         except SystemExit:  # how the front door unwinds on SIGTERM and SIGHUP
@@ -82,7 +75,11 @@ class Job:
     resumed: str | None
 
 
-def _prepare(invocation: Invocation) -> Job:
+def _prepare(invocation: Invocation) -> Job | None:
+    """The job; None for a replay, which finds everything in its recording."""
+    if invocation.replay is not None:
+        refuse_beside_replay(invocation)
+        return None
     require_writable(invocation.patch_out, "--patch-out")
     require_writable(invocation.trajectory, "--trajectory")
     resumed, cwd = choose_session(
@@ -93,69 +90,25 @@ def _prepare(invocation: Invocation) -> Job:
     return Job(invocation, cwd, settings, read_prompt(invocation), schema, resumed)
 
 
-async def _replay(recording: str, invocation: Invocation, output: Output) -> RunRecord:
+async def _replay(recording: str, output: Output, stop: Stop) -> RunRecord:
     """Run a recording again. Its final record is the recorded one, and so is the exit code; Diverged is exit 2."""
-    refuse_beside_replay(invocation)
     from laguna_agent.agent.replay import find_recording, recorded_result, replay
 
     path = find_recording(recording)
     async with aclosing(replay(path)) as events:
         async for event in events:
-            await output.event(event)
+            await stop.write(output, event)
     return recorded_result(path)
 
 
-class Stop:
-    """What the signals asked for. The first one ends the turn in good order; a second SIGINT spares the commands that
-    still run their time to say goodbye."""
-
-    def __init__(self) -> None:
-        self.outcome: Literal["interrupted", "terminated"] | None = None
-        self.session: Session | None = None
-        self.before_session = anyio.CancelScope()
-        self._writing: anyio.CancelScope | None = None
-
-    async def watch(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Act on signals for as long as the run lasts. A signal that we were started to ignore (nohup) stays so."""
-        wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        with anyio.open_signal_receiver(*wanted) as arriving:
-            task_status.started()
-            async for number in arriving:
-                if self.outcome is None:
-                    self.outcome = "interrupted" if number == signal.SIGINT else "terminated"
-                    self.apply()
-                elif number == signal.SIGINT:
-                    kill_descendants()
-
-    def apply(self) -> None:
-        """End whatever there is by now, if a signal asked for it."""
-        if self.outcome is None:
-            return
-        if self.session is None:
-            self.before_session.cancel()
-        else:
-            self.session.cancel(self.outcome)
-        if self._writing is not None:
-            self._writing.deadline = anyio.current_time() + LAST_WORDS_PATIENCE
-
-    async def write(self, output: Output, event: Event) -> None:
-        """Give an event to the output; once a signal came, no longer than a reader deserves that may have stalled."""
-        with anyio.CancelScope() as self._writing:
-            self.apply()
-            await output.event(event)
-        if self._writing.cancelled_caught:
-            output.give_up()
-        self._writing = None
-
-
-async def _supervise(job: Job, output: Output) -> int:
+async def _supervise(invocation: Invocation, job: Job | None, output: Output) -> int:
     """The run under the signal watch, which lasts until the final record is written; returns the exit code."""
     stop = Stop()
     result: RunRecord | Unreadable | None = None
     async with anyio.create_task_group() as tasks:
         await tasks.start(stop.watch)
         try:
-            result = await _converse(job, output, stop)
+            result = await _converse(invocation, job, output, stop)
             output.finish(result, hurried=stop.outcome is not None)
         except Unreadable as error:  # carried out of the task group, which would wrap it
             result = error
@@ -164,21 +117,23 @@ async def _supervise(job: Job, output: Output) -> int:
     return result.exit_code
 
 
-async def _converse(job: Job, output: Output, stop: Stop) -> RunRecord:
+async def _converse(invocation: Invocation, job: Job | None, output: Output, stop: Stop) -> RunRecord:
     """The final record, whatever happens; raises Unreadable only."""
     try:
         with stop.before_session:
             stop.apply()
+            if job is None:
+                return await _replay(str(invocation.replay), output, stop)
             stop.session = await _open(job)
-        if stop.session is None:
-            return _without_session(_STOPPED[stop.outcome or "interrupted"], job.invocation)
+        if job is None or stop.session is None:
+            return _without_session(_STOPPED[stop.outcome or "interrupted"], invocation)
         return await _follow(stop.session, job, output, stop)
     except Unreadable:
         raise
     except LagunaError as error:
-        return _without_session(verdict_of(error), job.invocation)
+        return _without_session(verdict_of(error), invocation)
     except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
-        return _without_session(_bug(error), job.invocation)
+        return _without_session(_bug(error), invocation)
 
 
 async def _follow(session: Session, job: Job, output: Output, stop: Stop) -> RunRecord:

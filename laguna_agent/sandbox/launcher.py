@@ -45,7 +45,7 @@ MAX_JOBS = 32
 """Background jobs that may run at once, and ended ones that are remembered."""
 _GIVE_UP = 5.0
 """Seconds after KILL when a process that the kernel will not let die is abandoned."""
-_LINGER = 0.25
+_LINGER = 0.5
 """Seconds that what a command left in its group may take to end by itself."""
 _LIVE_CAP = 64 * 1024
 """Characters of live output that wait for a slow reader; the oldest are dropped, from the live view only."""

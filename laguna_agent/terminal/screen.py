@@ -118,6 +118,6 @@ class Screen:
 
     def _draw_turn_end(self, event: TurnEnded) -> None:
         if event.exit_code != 0:
-            self.say(one_line(event.message or event.outcome, 2_000), "red")
+            self.say(printable(event.message or event.outcome), "red")
         elif self._mid_line:
             self.say("")

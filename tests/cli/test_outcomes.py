@@ -89,6 +89,10 @@ def test_2_no_model_at_all(run_cli: RunCli) -> None:
     assert done.returncode == 2
     assert record_of(done)["outcome"] == "usage"
     assert "models pull" in done.stderr
+    assert done.stderr.count("\n") == 1
+    for_people = run_cli("run", "x").stderr.splitlines()
+    assert len(for_people) == 3
+    assert "models pull" in for_people[0]
 
 
 @pytest.mark.parametrize("reply", [stream(text("")), stream(text("I"), finish="content_filter")])

@@ -50,7 +50,7 @@ def texts(text: str) -> dict[str, str]:
     return {each.name: data[each.start_byte : each.end_byte].decode() for each in found if leaf(each)}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(modules(), st.data())
 def test_rewriting_one_definition_leaves_all_other_text_alone(text: str, data: st.DataObject) -> None:
     before = symbols("a.py", text)
@@ -76,7 +76,7 @@ def test_rewriting_one_definition_leaves_all_other_text_alone(text: str, data: s
     raise AssertionError(f"doing it again changed something: {again}")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(modules(), modules())
 def test_no_definition_is_ever_lost_and_others_keep_their_text(text: str, block: str) -> None:
     try:
@@ -92,7 +92,7 @@ def test_no_definition_is_ever_lost_and_others_keep_their_text(text: str, block:
     assert not set(statements) - set(result.split("\n"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.sampled_from(EXTENSIONS), st.text(max_size=60), st.text(max_size=60))
 def test_any_text_is_rewritten_or_refused(extension: str, text: str, block: str) -> None:
     try:
@@ -123,7 +123,7 @@ PIECES = {
 }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data(), st.sampled_from(sorted(PIECES)))
 def test_scraps_of_code_are_rewritten_or_refused(data: st.DataObject, extension: str) -> None:
     scraps = st.lists(st.sampled_from(PIECES[extension]), max_size=12).map("".join)

@@ -11,8 +11,7 @@ import hashlib
 import warnings
 from functools import cache
 from importlib.resources import files
-
-import bpe_openai
+from typing import Any
 
 VOCABULARY_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
 
@@ -23,12 +22,13 @@ def count(text: str) -> int:
 
 
 @cache
-def _encoding() -> bpe_openai.Encoding:
+def _encoding() -> Any:
+    with warnings.catch_warnings():
+        # It opens its own data, when it is imported, in a way that Python has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import bpe_openai
+
+        encoding = bpe_openai.get_encoding("o200k_base")
     vocabulary = gzip.decompress((files("bpe_openai") / "data" / "o200k_base.tiktoken.gz").read_bytes())
     assert hashlib.sha256(vocabulary).hexdigest() == VOCABULARY_SHA256
-    with warnings.catch_warnings():
-        # It opens its own data in a way that Python has deprecated.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        encoding = bpe_openai.get_encoding("o200k_base")
-        encoding.encode("")
     return encoding

@@ -202,3 +202,24 @@ async def test_grep(call: Call, root: Path) -> None:
     assert (await call("grep", pattern="--files", path=".")).text == "No matches."
     with pytest.raises(ToolError, match="no file or directory zz"):
         await call("grep", pattern="x", path="zz")
+    os.mkfifo(root / "fifo")
+    with pytest.raises(ToolError, match="device, FIFO or socket"):
+        await call("grep", pattern="x", path="fifo")
+
+
+async def test_a_search_without_end_is_ended(call: Call, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("laguna_agent.tools.ripgrep.TIME_CAP", 0.0)
+    (root / "a").write_text("x")
+    with pytest.raises(ToolError, match="search a smaller directory"):
+        await call("grep", pattern="x")
+    with pytest.raises(ToolError, match="choose a smaller directory"):
+        await call("list")
+    children = Path("/proc/self/task").glob("*/children")
+    assert not [pid for each in children for pid in each.read_text().split() if _name(pid) == "rg"]
+
+
+def _name(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""

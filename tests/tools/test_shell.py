@@ -31,7 +31,7 @@ async def test_timeout(call: Call) -> None:
         await call("shell", command="true", timeout=-1)
 
 
-async def test_live_output_arrives_while_it_runs(context: ToolContext, call: Call) -> None:
+async def test_live_output_arrives_while_it_runs(context: ToolContext, call: Call, root: Path) -> None:
     arrived: list[str] = []
     seen = anyio.Event()
 
@@ -41,10 +41,12 @@ async def test_live_output_arrives_while_it_runs(context: ToolContext, call: Cal
 
     context.emit = emit
     async with anyio.create_task_group() as group:
-        group.start_soon(lambda: call("shell", command="echo early; sleep 1; echo late"))
-        with anyio.fail_after(0.9):
+        command = "echo early; until [ -e go ]; do sleep 0.05; done; echo late"
+        group.start_soon(lambda: call("shell", command=command))
+        with anyio.fail_after(20):
             await seen.wait()
         assert "".join(arrived) == "early\n"
+        (root / "go").touch()
     assert "".join(arrived) == "early\nlate\n"
 
 
@@ -62,15 +64,15 @@ async def test_long_output_is_cut_in_the_middle_and_can_be_read_whole(context: T
 
 
 async def test_background_jobs(call: Call) -> None:
-    started = await call("shell", command="echo up; sleep 873.1", background=True)
-    assert started.text == "[job-1: running]\nup"
-    assert (await call("shell", job="job-1")).text == "[job-1: running]\nup"
+    assert (await call("shell", command="echo up; sleep 873.1", background=True)).text.startswith("[job-1: running]")
+    with anyio.fail_after(20):
+        while (await call("shell", job="job-1")).text != "[job-1: running]\nup":
+            await anyio.sleep(0.05)
     assert (await call("shell", job="job-1", kill=True)).text == "[job-1: ended, exit code 143]\nup"
-    quick = await call("shell", command="exit 4", background=True)
-    assert quick.text == "[job-2: ended, exit code 4]"
-    slow = await call("shell", command="sleep 0.7; echo done", background=True)
-    assert slow.text == "[job-3: running]"
-    assert (await call("shell", job="job-3", timeout=10)).text == "[job-3: ended, exit code 0]\ndone"
+    await call("shell", command="exit 4", background=True)
+    assert (await call("shell", job="job-2", timeout=20)).text == "[job-2: ended, exit code 4]"
+    assert (await call("shell", command="sleep 0.7; echo done", background=True)).text == "[job-3: running]"
+    assert (await call("shell", job="job-3", timeout=20)).text == "[job-3: ended, exit code 0]\ndone"
     with pytest.raises(ToolError, match="no job 'job-9'; there are job-1, job-2, job-3"):
         await call("shell", job="job-9")
 
