@@ -17,11 +17,13 @@ from typing import Any
 import msgspec
 
 from laguna_agent.agent.checks import distill
+from laguna_agent.agent.choosing import CANDIDATES, CHOOSE, Choice, evident_action
+from laguna_agent.agent.choosing import question as ask_choice
 from laguna_agent.agent.code_blocks import CodeBlock, code_blocks
 from laguna_agent.agent.dialect import Shown
 from laguna_agent.agent.events import CheckRun
 from laguna_agent.agent.hiding import lift_docstrings
-from laguna_agent.agent.mentions import Mentioned, mentioned
+from laguna_agent.agent.mentions import Mentioned, every_source, mentioned
 from laguna_agent.agent.profiles import Profile
 from laguna_agent.agent.prompt import system_text
 from laguna_agent.agent.store import Said
@@ -59,6 +61,7 @@ class CodeDialect:
         self._ladder: list[Strategy] | None = None
         self._originals: list[Mentioned] = []
         self._restored = 0
+        self._choice: Choice | None = None
         self._first_output = ""
         # What follows is set by `told` and by answers alone.
         self._shown: Shown = {}
@@ -73,11 +76,29 @@ class CodeDialect:
 
     # -- what the model is told -------------------------------------------------------------------------------------
 
+    async def question(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said | None:
+        prompt = self._prompts[-1].strip()
+        found = await mentioned(self._workspace, prompt, check.output if check else "")
+        if found and (check is not None or evident_action(prompt) is not None):
+            return None
+        candidates = found or await every_source(self._workspace)
+        if not candidates:
+            return None
+        listing = [(file.path, file.symbols) for file in candidates[:CANDIDATES]]
+        return Said(text_message("user", ask_choice(prompt, listing)), dict(listing), CHOOSE)
+
+    def chosen(self, choice: Choice | None) -> None:
+        self._choice = choice
+
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
         prompt = "".join(block.text for block in content if isinstance(block, TextBlock)).strip()
         self._first_output = check.output if check and check.exit_code else ""
-        self._originals = await self._files(prompt, self._first_output)
+        chosen = self._choice.files if self._choice else ()
+        self._originals = await self._files(f"{prompt} {' '.join(chosen)}", self._first_output)
+        wanted = evident_action(prompt) or (self._choice.action if self._choice else "change")
         images = [block for block in content if not isinstance(block, TextBlock)]
+        if check is None and wanted == "answer":
+            return self._said("answer", self._originals, "", "", images)
         strategy = "ask" if check is None else "fix"
         return self._said(strategy, self._originals, self._first_output, self._order(self._originals), images)
 
@@ -186,6 +207,8 @@ class CodeDialect:
     # -- what the model says ----------------------------------------------------------------------------------------
 
     def calls(self, reply: Reply) -> tuple[ToolCall, ...]:
+        if self._strategy == "answer":
+            return ()
         blocks = code_blocks(reply.message.text, complete=reply.finish == "stop")
         parts = [part for block in blocks if block.closed for part in block.by_file(self._shown)]
         return tuple(call for part in parts if (call := self._call(part)) is not None)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from laguna_agent.agent.checks import distill
+from laguna_agent.agent.choosing import Choice
 from laguna_agent.agent.events import CheckRun
 from laguna_agent.agent.prompt import environment
 from laguna_agent.agent.store import Said
@@ -35,6 +36,15 @@ class Dialect(Protocol):
 
     def system(self) -> str:
         """The system message."""
+        ...
+
+    async def question(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said | None:
+        """What the model must choose before the opening; None where nothing is left open. Its `shown` are the paths to
+        choose among."""
+        ...
+
+    def chosen(self, choice: Choice | None) -> None:
+        """What the model chose; None where its answer was no choice."""
         ...
 
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
@@ -87,6 +97,12 @@ class ToolDialect:
 
     def system(self) -> str:
         return self._system
+
+    async def question(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said | None:
+        return None
+
+    def chosen(self, choice: Choice | None) -> None:
+        pass
 
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
         # State goes to the end of the newest message: the prefix before it stays the same from turn to turn.

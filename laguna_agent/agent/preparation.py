@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from laguna_agent.agent.answer_schema import AnswerSchema
+from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
 from laguna_agent.agent.dialect import Dialect, ToolDialect
-from laguna_agent.agent.events import Event, TurnStarted
+from laguna_agent.agent.events import CheckRun, Event, TurnStarted
 from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
 from laguna_agent.agent.store import Described, Said
@@ -61,11 +62,26 @@ async def prepare(
         turn.remember(text_message("system", dialect.system()))
     before = await session.check.run("before", turn) if session.check else None
 
+    await _choose(turn, content, before)
+
     async def opening() -> Said:
         return await dialect.opening(content, before)
 
     await turn.say(opening)
     return turn
+
+
+async def _choose(turn: Turn, content: tuple[ContentBlock, ...], before: CheckRun | None) -> None:
+    """Let the model make the choices that the dialect leaves to it, where its server can constrain the answer."""
+    if turn.tape.recorded:
+        recorded = turn.tape.peek()
+        question = recorded if isinstance(recorded, Said) and recorded.strategy == CHOOSE else None
+    else:
+        question = await turn.dialect.question(content, before) if turn.info.supports_schema else None
+    if question is not None:
+        paths = list(question.shown)
+        reply = await turn.choose(question, schema(paths))
+        turn.dialect.chosen(read_choice(reply.message.text, paths))
 
 
 def _fit_results(turn: Turn) -> None:

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 import anyio
+import msgspec
 
 from laguna_agent.agent import context
 from laguna_agent.agent.answer_schema import AnswerSchema
@@ -44,6 +45,7 @@ from laguna_agent.tools.registry import Registry
 
 Stream = Callable[[wire.Request, str], Any]
 MAX_EMPTY = 2
+CHOICE_TOKENS = 200
 LIVE_CAP = 128 * 1024
 """Characters of one call's live output that go out and into the log; the result shows the beginning and the end."""
 
@@ -134,7 +136,16 @@ class Turn:
             await self.emit(Compaction("completed", f"dropped {dropped} old tool results to make room"))
         return dropped > 0
 
-    async def _ask_once(self, request: wire.Request) -> Reply:
+    async def choose(self, question: Said, schema: dict[str, Any]) -> Reply:
+        """Put a question to the model whose answer is constrained to `schema`; nobody watches it being answered."""
+        self.tape.note(question)
+        self.history.append(question.message)
+        sampling = msgspec.structs.replace(self.sampling, max_tokens=CHOICE_TOKENS)
+        messages = (self.history[0], question.message)
+        request = wire.Request(self.model, messages, sampling=sampling, response_schema=schema)
+        return await self._ask_once(request, watched=False)
+
+    async def _ask_once(self, request: wire.Request, *, watched: bool = True) -> Reply:
         self.budget.take_turn()
         assembler, deltas = Assembler(request), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
@@ -143,7 +154,8 @@ class Turn:
             async for delta in self.stream(request, digest):
                 deltas.append(delta)
                 assembler.feed(delta)
-                await self._report(delta)
+                if watched or isinstance(delta, wire.RetryDelta):
+                    await self._report(delta)
             error = None
         except LagunaError as problem:
             error = (type(problem).__name__, str(problem))
