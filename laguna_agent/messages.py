@@ -47,7 +47,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of the conversation.
 
     `reasoning` (text) and `reasoning_details` (opaque items, as some servers demand them back unchanged) belong to
-    assistant messages and stay in the history. `tool_call_id` and `name` belong to role "tool".
+    assistant messages and stay in the history. `tool_call_id` and `name` belong to results: messages of role "tool",
+    and of role "user" where the call had arrived as text.
     """
 
     role: Role

@@ -20,7 +20,7 @@ from typing import Any
 EXAMPLE = Path(__file__).parents[1] / "examples" / "orderdesk"
 AGENT = [sys.executable, "-m", "laguna_agent"]
 CHECK = "python3 -m unittest -q"
-PROMPT = "A test fails. Find the bug in orderdesk/FILE and fix it."
+PROMPT = "A test fails. Find the bug in orderdesk/figures.py and fix it."
 
 
 def say(text: str = "") -> None:

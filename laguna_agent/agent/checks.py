@@ -49,7 +49,12 @@ _NOISE = re.compile(
     r"^[=\-_.^~\s*|]*$|^[=_-]{3,} .* [=_-]{3,}$|^Ran \d+ tests?\b|^[.FEsx]+( +\[ *\d+%\])?$"
     r"|^Traceback |^\s*File \"|^(FAIL|ERROR|FAILED|OK)\b|^\d+ (failed|passed)\b"
 )
-FAILURES = 3
+FAILURES, LINE = 3, 200
+
+
+def clip(line: str) -> str:
+    """The line, or its beginning where it is long: two lists that differ need not be shown whole."""
+    return line if len(line) <= LINE else f"{line[:LINE]}…"
 
 
 def distill(output: str, limit: int) -> str:
@@ -59,7 +64,7 @@ def distill(output: str, limit: int) -> str:
     failures: dict[str, None] = {}
     for before, line in zip(["", *lines], lines, strict=False):
         if _ERROR.match(line) and not _ERROR.match(before):
-            failures[f"{before.strip()}\n    {line.strip()}" if before.strip() else line.strip()] = None
+            failures["\n    ".join(clip(part.strip()) for part in (before, line) if part.strip())] = None
     told = "\n".join([*failures][:FAILURES])
     if told and len(told) <= limit:
         return told

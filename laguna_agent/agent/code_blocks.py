@@ -5,8 +5,9 @@ Pure text processing: which blocks an answer holds, which file each names. It kn
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import msgspec
 
@@ -34,7 +35,7 @@ class CodeBlock(msgspec.Struct, frozen=True):
         """The names that the block defines, in order, as far as the text tells without a grammar."""
         return tuple(dict.fromkeys(match["name"] for match in _DEFINITION.finditer(self.code)))
 
-    def path(self, known: Iterable[str]) -> str | None:
+    def path(self, known: Collection[str]) -> str | None:
         """The file that the block says it is: in its info string, its first line or the words right before it.
 
         `known` paths may be named by their last part; another path counts only where it is all that is said.
@@ -54,6 +55,24 @@ class CodeBlock(msgspec.Struct, frozen=True):
                     return path
         bare = re.sub(r"^[\s#*_`-]*(?:File(?:name)?:)?\s*|[\s`*_:]*$", "", near)
         return next((name for name in said if name == bare or (match and name == match["path"])), None)
+
+    def by_file(self, known: Collection[str]) -> list[CodeBlock]:
+        """The block cut at lines that name a known file in a comment: models put several files into one block."""
+        paths = set(known)
+        lines = self.code.splitlines(keepends=True)
+        heads = [
+            index
+            for index, line in enumerate(lines)
+            if (match := _COMMENT.match(line))
+            and any(p == match["path"] or p.endswith("/" + match["path"]) for p in paths)
+        ]
+        if len(heads) < 2:
+            return [self]
+        bounds = [*heads, len(lines)]
+        lead = "".join(lines[: heads[0]])
+        parts = ["".join(lines[start:end]) for start, end in itertools.pairwise(bounds)]
+        pieces = [lead, *parts] if lead.strip() else parts
+        return [msgspec.structs.replace(self, code=piece.strip("\n") + "\n") for piece in pieces]
 
 
 def code_blocks(text: str, *, complete: bool) -> list[CodeBlock]:

@@ -5,13 +5,8 @@ text wrongly; asked for "the corrected function, complete" it fixes most small b
 in front of it, it answers with code blocks, and each block becomes a call of `rewrite_symbol` (definitions replace
 their namesakes) or `write` (whole files, new files).
 
-While the check fails the next message follows a strategy, since a small model asked the same gives the same:
-
-    fix       the files and the failure (the opening)
-    feedback  in the same conversation: the code as it is now, and what fails now
-    anew      a fresh conversation, files restored: the bodies are hidden, only signatures, docstrings, the failure
-    fresh     the opening again, at a higher temperature
-    again     `anew` at a higher temperature
+While the check fails the next message follows a strategy (`strategies`), since a small model asked the same gives the
+same. All that a dialect does between two messages follows from what `told` got, so that a replay does it too.
 """
 
 from __future__ import annotations
@@ -22,44 +17,51 @@ from typing import Any
 import msgspec
 
 from laguna_agent.agent.checks import distill
+from laguna_agent.agent.choosing import CANDIDATES, CHOOSE, Choice, evident_action
+from laguna_agent.agent.choosing import question as ask_choice
 from laguna_agent.agent.code_blocks import CodeBlock, code_blocks
 from laguna_agent.agent.dialect import Shown
 from laguna_agent.agent.events import CheckRun
-from laguna_agent.agent.hiding import functions, hide_bodies, lift_docstrings
-from laguna_agent.agent.mentions import Mentioned, mentioned, quoted_names
+from laguna_agent.agent.hiding import lift_docstrings
+from laguna_agent.agent.mentions import Mentioned, every_source, mentioned
 from laguna_agent.agent.profiles import Profile
 from laguna_agent.agent.prompt import system_text
 from laguna_agent.agent.store import Said
+from laguna_agent.agent.strategies import MOST, Strategy, hidden, plan
 from laguna_agent.backend.assemble import Reply
 from laguna_agent.backend.base import Sampling
 from laguna_agent.messages import ContentBlock, Message, TextBlock, ToolCall, ToolSpec, text_message
 from laguna_agent.tools.base import ToolResult
+from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.workspace import Workspace
 
 CHARACTERS_PER_TOKEN = 3
 OUTPUT_CAP = 900
 """Characters of a check's output that a small model is shown."""
-FEW_FUNCTIONS = 4
-"""Up to this many functions in view, all are written anew; of more only those that the prompt names."""
 WARM = 0.8
-"""The temperature of the strategies that ask again what was asked before."""
-# A closing fence with an empty line after it, and a run of empty lines, end the answer: what follows is chatter.
-STOP = ("\n```\n\n", "\n\n\n\n\n")
+"""The temperature of the strategy that asks again what was asked before."""
+# What follows these is chatter, and at a few tokens per second chatter is what takes the time. At most four: that is
+# what the OpenAI protocol allows. The last three end a block of functions, never a whole file.
+AFTER_FENCE = "\n```\n\n"
+USAGE = ("\n# Test", "\n# Example", "\nassert ")
 
 
 class CodeDialect:
     """See the module and `dialect.Dialect`."""
 
     tools: tuple[ToolSpec, ...] = ()
+    corrections = MOST
 
-    def __init__(self, workspace: Workspace, prompts: Sequence[str], profile: Profile) -> None:
+    def __init__(self, workspace: Workspace, ledger: FileLedger, prompts: Sequence[str], profile: Profile) -> None:
         self._workspace = workspace
+        self._ledger = ledger
         self._prompts = prompts
         self._profile = profile
         self._whole = profile.edit_format == "whole"
-        self._ladder = ["feedback", "fresh"] if self._whole else ["feedback", "anew", "fresh", "again"]
-        self.corrections = len(self._ladder)
+        self._ladder: list[Strategy] | None = None
         self._originals: list[Mentioned] = []
+        self._restored = 0
+        self._choice: Choice | None = None
         self._first_output = ""
         # What follows is set by `told` and by answers alone.
         self._shown: Shown = {}
@@ -74,34 +76,59 @@ class CodeDialect:
 
     # -- what the model is told -------------------------------------------------------------------------------------
 
+    async def question(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said | None:
+        prompt = self._prompts[-1].strip()
+        found = await mentioned(self._workspace, prompt, check.output if check else "")
+        if found and (check is not None or evident_action(prompt) is not None):
+            return None
+        candidates = found or await every_source(self._workspace)
+        if not candidates:
+            return None
+        listing = [(file.path, file.symbols) for file in candidates[:CANDIDATES]]
+        return Said(text_message("user", ask_choice(prompt, listing)), dict(listing), CHOOSE)
+
+    def chosen(self, choice: Choice | None) -> None:
+        self._choice = choice
+
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
         prompt = "".join(block.text for block in content if isinstance(block, TextBlock)).strip()
         self._first_output = check.output if check and check.exit_code else ""
-        self._originals = await self._files(prompt, self._first_output)
+        chosen = self._choice.files if self._choice else ()
+        self._originals = await self._files(f"{prompt} {' '.join(chosen)}", self._first_output)
+        wanted = evident_action(prompt) or (self._choice.action if self._choice else "change")
         images = [block for block in content if not isinstance(block, TextBlock)]
-        return self._said("fix", self._originals, self._first_output, self._order(self._originals), images)
+        if check is None and wanted == "answer":
+            return self._said("answer", self._originals, "", "", images)
+        strategy = "ask" if check is None else "fix"
+        return self._said(strategy, self._originals, self._first_output, self._order(self._originals), images)
 
-    async def correction(self, run: CheckRun, attempt: int) -> Said:
-        strategy = self._next_strategy()
-        if strategy == "feedback":
-            files = await self._files(self._prompts[-1], run.output)
-            shown = [file for file in files if file.path in self._shown] or files
-            text = ["That is not right yet. The code is now:", *map(_display, shown), _failure(run.output)]
-            return Said(text_message("user", "\n\n".join([*text, self._order(shown)])), _symbols(shown), strategy)
-        files, order = self._originals, self._order(self._originals)
-        if strategy in ("anew", "again"):
-            hidden = self._hidden()
-            if hidden is not None:
-                files, order = hidden
-        said = self._said(strategy, files, self._first_output, order, [])
-        return msgspec.structs.replace(said, restore=await self._restoring())
+    async def correction(self, run: CheckRun, attempt: int) -> Said | None:
+        failure = distill(run.output, OUTPUT_CAP)
+        if self._ladder is None:
+            texts = [file.text for file in self._originals]
+            self._ladder = plan(texts, self._prompts[-1], self._first_output, whole=self._whole)
+        if self._changed and self._strategy != "feedback" and failure != distill(self._first_output, OUTPUT_CAP):
+            now = await self._as_they_are()
+            text = ["That is not right yet. The code is now:", *map(_display, now), _failure(run.output)]
+            return Said(text_message("user", "\n\n".join([*text, self._order(now)])), _symbols(now), "feedback")
+        if not self._ladder:
+            return None
+        return await self._try(self._ladder.pop(0), run.output)
 
-    def _next_strategy(self) -> str:
-        strategy = self._ladder.pop(0)
-        if strategy == "feedback" and not self._changed and self._ladder:
-            # Nothing was changed, so there is nothing to say that the model has not seen.
-            return self._ladder.pop(0)
-        return strategy
+    async def _try(self, strategy: Strategy, output: str) -> Said:
+        """A fresh conversation, which builds on what was changed so far only where the strategy says so."""
+        files = await self._as_they_are() if strategy.keep else self._originals
+        order = self._order(files)
+        if strategy.hide:
+            files = [hidden(file, strategy.functions) for file in files]
+            order = self._named("Write each function whose body is `...` anew, complete, in one code block", files)
+        elif strategy.functions:
+            which = " and ".join(f"`{name}`" for name in strategy.functions)
+            order = self._named(f"The mistake is in {which}. Give only {which}, corrected and complete", files)
+        elif strategy.name == "why":
+            order = "Say in one sentence which line is wrong and why. Then " + order[:1].lower() + order[1:]
+        said = self._said(strategy.name, files, output if strategy.keep else self._first_output, order, [])
+        return said if strategy.keep else msgspec.structs.replace(said, restore=await self._restoring())
 
     def _said(
         self, strategy: str, files: Sequence[Mentioned], output: str, order: str, images: Sequence[ContentBlock]
@@ -115,29 +142,24 @@ class CodeDialect:
         lines = [f"- {prompt.strip().splitlines()[0][:150]}" for prompt in self._prompts[-4:-1] if prompt.strip()]
         return "Done before:\n" + "\n".join(lines) if lines else ""
 
-    def _hidden(self) -> tuple[list[Mentioned], str] | None:
-        """The files with the bodies of the functions in question hidden, and what to ask for then."""
-        every = [name for file in self._originals for name in functions(file.text)]
-        asked = quoted_names(self._prompts[-1])
-        names = every if len(every) <= FEW_FUNCTIONS else [n for n in every if n.rpartition(".")[2] in asked]
-        texts = [hide_bodies(file.text, names) for file in self._originals]
-        if not any(texts):
-            return None
-        files = [
-            msgspec.structs.replace(file, text=text or file.text)
-            for file, text in zip(self._originals, texts, strict=True)
-        ]
-        what = "Write each function whose body is `...` anew, complete, in one code block"
-        return files, self._named(what, files)
+    async def _as_they_are(self) -> list[Mentioned]:
+        """The files that were shown first, with what is in them now."""
+        files = []
+        for file in self._originals:
+            data = await self._workspace.read_bytes(self._workspace.resolve(file.path).path, 1 << 20)
+            files.append(msgspec.structs.replace(file, text=data.decode("utf-8", "replace")))
+        return files
 
     async def _restoring(self) -> tuple[ToolCall, ...]:
-        """Calls that put back the files as they were shown first: a new try must not build on a wrong one."""
-        calls: list[ToolCall] = []
-        for file in self._originals:
-            data = await self._workspace.read_bytes(self._workspace.root / file.path, 1 << 20)
-            if data.decode("utf-8", "replace") != file.text:
-                calls.append(ToolCall(f"restore_{len(calls) + 1}", "write", {"path": file.path, "content": file.text}))
-        return tuple(calls)
+        """Calls that put back the files as they were shown first."""
+        pairs = zip(self._originals, await self._as_they_are(), strict=True)
+        changed = [then for then, now in pairs if then.text != now.text]
+        self._restored += len(changed)
+        first = self._restored - len(changed) + 1
+        return tuple(
+            ToolCall(f"restore_{number}", "write", {"path": file.path, "content": file.text})
+            for number, file in enumerate(changed, first)
+        )
 
     async def _files(self, prompt: str, output: str) -> list[Mentioned]:
         found = await mentioned(self._workspace, prompt, output)
@@ -148,6 +170,7 @@ class CodeDialect:
                 break
             chosen.append(file)
             room -= len(file.text)
+            self._ledger.saw(self._workspace.resolve(file.path).path, file.text.encode())
         return chosen
 
     def _order(self, files: Sequence[Mentioned]) -> str:
@@ -156,11 +179,15 @@ class CodeDialect:
         if self._whole:
             what = "Give the complete new content of each file that must change, each in one code block"
         else:
-            what = "Give each corrected function, complete, in one code block"
+            what = "Give only the corrected function, complete, in one code block"
         return self._named(what, files)
 
     def _named(self, what: str, files: Sequence[Mentioned]) -> str:
-        return f"{what}, with the file's name on the line before the block." if len(files) > 1 else f"{what}."
+        if len(files) > 1:
+            return f"{what}, with its file's name on the line before the block. No tests, no explanation."
+        return f"{what}. No tests, no explanation."
+
+    # -- what follows from it ---------------------------------------------------------------------------------------
 
     def told(self, said: Said, position: int) -> None:
         self._shown = dict(said.shown)
@@ -173,15 +200,18 @@ class CodeDialect:
         return [history[0], *history[self._start :]]
 
     def ask_with(self, sampling: Sampling) -> tuple[Sampling, dict[str, Any] | None]:
-        if self._strategy in ("fresh", "again"):
+        if self._strategy == "again":
             sampling = msgspec.structs.replace(sampling, temperature=WARM)
-        return msgspec.structs.replace(sampling, stop=STOP), None
+        return msgspec.structs.replace(sampling, stop=(AFTER_FENCE, *(() if self._whole else USAGE))), None
 
     # -- what the model says ----------------------------------------------------------------------------------------
 
     def calls(self, reply: Reply) -> tuple[ToolCall, ...]:
+        if self._strategy == "answer":
+            return ()
         blocks = code_blocks(reply.message.text, complete=reply.finish == "stop")
-        return tuple(call for block in blocks if block.closed and (call := self._call(block)) is not None)
+        parts = [part for block in blocks if block.closed for part in block.by_file(self._shown)]
+        return tuple(call for part in parts if (call := self._call(part)) is not None)
 
     def _call(self, block: CodeBlock) -> ToolCall | None:
         path = block.path(self._shown) or self._owner(block)
@@ -208,7 +238,8 @@ class CodeDialect:
     def answers(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
         self._changed = self._changed or any(result.diffs for result in results)
         problems = [result.text for result in results if result.is_error]
-        if self._changed or not problems or self._refusals:
+        if self._changed or not problems or self._refusals or self._strategy != "ask":
+            # With a check the next strategy does better than a second look at the same question.
             return []
         self._refusals += 1
         return [text_message("user", problems[0])]

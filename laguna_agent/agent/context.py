@@ -17,38 +17,44 @@ from laguna_agent.messages import ImageBlock, Message, TextBlock, ToolCall, Tool
 
 # Shorten when the estimate passes FULL of the room, down to TARGET of it.
 FULL, TARGET = 0.85, 0.5
+NEWEST = 4
+"""Messages at the end that are the last to be shortened."""
 IMAGE_TOKENS = 1_200
-TEXT_RESULT = "Result of "
-"""How the result of a call that arrived as text begins; it goes back as a user message."""
 ELIDED = "[result dropped to save room; call again if it is needed]"
+TOO_BIG = "[the result does not fit the model's window; ask for less of it]"
 
 
 class TokenEstimate:
-    """Tokens from characters, corrected by what the server counted last."""
+    """Tokens from sizes, corrected by what the server counted last."""
 
     def __init__(self) -> None:
-        self._per_character = 1 / 3.3
+        self._per_byte = 1 / 3.3
 
-    def calibrate(self, characters: int, tokens: int) -> None:
+    def calibrate(self, size: int, tokens: int) -> None:
         """Learn from one request of at least a few hundred tokens."""
-        if tokens >= 200 and characters > 0:
-            self._per_character = min(max(tokens / characters, 1 / 6), 1.0)
+        if tokens >= 200 and size > 0:
+            self._per_byte = min(max(tokens / size, 1 / 6), 1.0)
 
-    def tokens(self, characters: int) -> int:
+    def tokens(self, size: int) -> int:
         """The estimate, rounded up."""
-        return int(characters * self._per_character) + 1
+        return int(size * self._per_byte) + 1
 
 
-def characters(messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
-    """The size of a request in characters, images counted as their token cost."""
-    total = sum(len(tool.description) + len(msgspec.json.encode(tool.parameters)) for tool in tools)
+def size_of(messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
+    """The size of a request in bytes of UTF-8, images counted as their token cost. Not characters: a Chinese one is
+    three bytes and about one token, a Latin one is one byte and a third of a token."""
+    total = sum(_bytes(tool.description) + len(msgspec.json.encode(tool.parameters)) for tool in tools)
     for message in messages:
-        total += len(message.reasoning) + 16
+        total += _bytes(message.reasoning) + 16
         for block in message.content:
-            total += len(block.text) if isinstance(block, TextBlock) else IMAGE_TOKENS * 3
+            total += _bytes(block.text) if isinstance(block, TextBlock) else IMAGE_TOKENS * 3
         for call in message.tool_calls:
-            total += len(call.name) + len(call.raw or msgspec.json.encode(call.arguments)) + 24
+            total += len(call.name) + (_bytes(call.raw) or len(msgspec.json.encode(call.arguments))) + 24
     return total
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def without_repeats(history: Sequence[Message]) -> list[Message]:
@@ -57,7 +63,7 @@ def without_repeats(history: Sequence[Message]) -> list[Message]:
     seen: set[str] = set()
     index = len(history) - 1
     while index >= 0:
-        key = _exchange(history[index - 1], history[index]) if index else None
+        key = _exchange(history, index)
         if key is not None and key in seen:
             index -= 2
             continue
@@ -68,24 +74,37 @@ def without_repeats(history: Sequence[Message]) -> list[Message]:
     return keep[::-1]
 
 
-def _exchange(question: Message, result: Message) -> str | None:
-    """The identity of a call with its result; None where the two messages are anything else."""
+def _exchange(history: Sequence[Message], index: int) -> str | None:
+    """The identity of the result at `index` with the call before it; None where those are anything but one call and
+    its one result."""
+    question, result = history[index - 1], history[index]
+    if index == 0 or not result.tool_call_id or question.role != "assistant":
+        return None
     if result.role == "tool" and [call.id for call in question.tool_calls] == [result.tool_call_id]:
         return fingerprint(question.tool_calls[0], result.text)
-    if result.role == "user" and question.role == "assistant" and result.text.startswith(TEXT_RESULT):
+    is_only = index + 1 == len(history) or not history[index + 1].tool_call_id
+    if result.role == "user" and not question.tool_calls and is_only:
         return fingerprint(ToolCall("", "", raw=question.text), result.text)
     return None
 
 
 def shorten(history: list[Message], room: int, estimate: TokenEstimate, fixed: int) -> int:
-    """Replace the oldest tool results in place until the history takes TARGET of `room` tokens (beside `fixed`
-    characters of tool descriptions). The newest four messages stay. Returns how many results were replaced."""
+    """Replace the oldest tool results in place until the history takes TARGET of `room` tokens (beside `fixed` bytes
+    of tool descriptions). Of the newest messages only as many go as it takes to fit at all. Returns how many results
+    were replaced."""
     dropped = 0
-    for index, message in enumerate(history[:-4]):
-        if estimate.tokens(characters(history) + fixed) <= room * TARGET:
-            break
-        if message.role == "tool" and (len(message.text) > len(ELIDED) or _has_image(message)):
-            history[index] = msgspec.structs.replace(message, content=(TextBlock(ELIDED),))
+    size = size_of(history) + fixed
+    for index, message in enumerate(history):
+        goal = TARGET if index < len(history) - NEWEST else FULL
+        if estimate.tokens(size) <= room * goal:
+            if goal == FULL:
+                break
+            continue
+        # Told to call again for the newest, the model would.
+        words = ELIDED if index < len(history) - 1 else TOO_BIG
+        if message.tool_call_id and (len(message.text) > len(words) or _has_image(message)):
+            history[index] = msgspec.structs.replace(message, content=(TextBlock(words),))
+            size += size_of((history[index],)) - size_of((message,))
             dropped += 1
     return dropped
 
@@ -98,7 +117,7 @@ def require_fit(messages: Sequence[Message], room: int | None, estimate: TokenEs
     """Raise ContextTooLong rather than send more than the window holds."""
     if room is None:
         return
-    needed = estimate.tokens(characters(messages) + fixed)
+    needed = estimate.tokens(size_of(messages) + fixed)
     if needed > room:
         raise ContextTooLong(
             f"the request needs about {needed} tokens, but the model's window has room for {room}; "

@@ -13,17 +13,18 @@ from typing import Any, Protocol
 import msgspec
 
 from laguna_agent.agent.checks import distill
-from laguna_agent.agent.context import TEXT_RESULT
+from laguna_agent.agent.choosing import Choice
 from laguna_agent.agent.events import CheckRun
 from laguna_agent.agent.prompt import environment
 from laguna_agent.agent.store import Said
 from laguna_agent.backend.assemble import Reply
 from laguna_agent.backend.base import Sampling
 from laguna_agent.backend.tool_text import recover_calls
-from laguna_agent.messages import ContentBlock, Message, TextBlock, ToolCall, ToolSpec, text_message
+from laguna_agent.messages import ContentBlock, Message, Role, TextBlock, ToolCall, ToolSpec, text_message
 from laguna_agent.tools.base import ToolResult
 from laguna_agent.tools.workspace import Workspace
 
+TEXT_CALL = "text_"
 Shown = dict[str, tuple[str, ...]]
 
 
@@ -35,6 +36,15 @@ class Dialect(Protocol):
 
     def system(self) -> str:
         """The system message."""
+        ...
+
+    async def question(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said | None:
+        """What the model must choose before the opening; None where nothing is left open. Its `shown` are the paths to
+        choose among."""
+        ...
+
+    def chosen(self, choice: Choice | None) -> None:
+        """What the model chose; None where its answer was no choice."""
         ...
 
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
@@ -66,8 +76,9 @@ class Dialect(Protocol):
         """What to say to an answer without calls that cannot be the last one; None where it can."""
         ...
 
-    async def correction(self, run: CheckRun, attempt: int) -> Said:
-        """What to say when the check fails after the model was done; `attempt` counts from 1."""
+    async def correction(self, run: CheckRun, attempt: int) -> Said | None:
+        """What to say when the check fails after the model was done; `attempt` counts from 1. None: nothing is left to
+        try."""
         ...
 
 
@@ -76,14 +87,22 @@ class ToolDialect:
 
     corrections = 4
 
-    def __init__(self, tools: tuple[ToolSpec, ...], system: str, workspace: Workspace) -> None:
+    def __init__(self, tools: tuple[ToolSpec, ...], system: str, workspace: Workspace, prompt: int) -> None:
+        """`prompt` is the prompt's number in the session; call ids must be unique there."""
         self.tools = tools
         self._system = system
         self._workspace = workspace
+        self._prefix = f"{TEXT_CALL}{prompt}_"
         self._recovered = 0
 
     def system(self) -> str:
         return self._system
+
+    async def question(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said | None:
+        return None
+
+    def chosen(self, choice: Choice | None) -> None:
+        pass
 
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
         # State goes to the end of the newest message: the prefix before it stays the same from turn to turn.
@@ -111,19 +130,18 @@ class ToolDialect:
             found = recover_calls(reply.message.reasoning, self.tools, tagged_only=True)
         base = self._recovered
         self._recovered += len(found)
-        return tuple(msgspec.structs.replace(call, id=f"text_{base + index}") for index, call in enumerate(found, 1))
+        numbered = enumerate(found, base + 1)
+        return tuple(msgspec.structs.replace(call, id=f"{self._prefix}{number}") for number, call in numbered)
 
     def answers(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
-        textual = calls[0].id.startswith("text_")
         messages = []
         for call, result in zip(calls, results, strict=True):
             content = result.content or (TextBlock("(no output)"),)
-            if textual:
+            role: Role = "tool"
+            if call.id.startswith(self._prefix):
                 # A server that did not see a call would refuse a message of role "tool".
-                content = (TextBlock(f"{TEXT_RESULT}{call.name}:\n"), *content)
-                messages.append(Message("user", content))
-            else:
-                messages.append(Message("tool", content, tool_call_id=call.id, name=call.name))
+                role, content = "user", (TextBlock(f"Result of {call.name}:\n"), *content)
+            messages.append(Message(role, content, tool_call_id=call.id, name=call.name))
         return messages
 
     def unusable(self, reply: Reply) -> str | None:
@@ -133,7 +151,7 @@ class ToolDialect:
             return "Your answer was empty. Call a tool, or say that you are done."
         return None
 
-    async def correction(self, run: CheckRun, attempt: int) -> Said:
+    async def correction(self, run: CheckRun, attempt: int) -> Said | None:
         return Said(
             text_message("user", f"`{run.command}` fails (exit {run.exit_code}). Fix it.\n{distill(run.output, 4_000)}")
         )

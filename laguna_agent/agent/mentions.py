@@ -19,6 +19,7 @@ from laguna_agent.tools.workspace import Workspace
 
 MAX_FILES = 2_000
 MAX_BYTES = 200_000
+MAX_READ = 400
 SKIPPED = frozenset({"node_modules", "__pycache__", "venv", "target", "build", "dist", "site-packages"})
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED = re.compile(r"`([^`\n]+)`|\b([A-Za-z_]\w*)\(")
@@ -70,6 +71,14 @@ def quoted_names(prompt: str) -> set[str]:
     return {word for piece in quoted for word in _WORD.findall(piece)}
 
 
+async def every_source(workspace: Workspace) -> list[Mentioned]:
+    """The source files of the workspace, tests last, where nothing tells which of them matter."""
+    paths = [path for path in await source_files(workspace) if _language(path)]
+    texts = {path: await _read(workspace, path) for path in sorted(paths, key=is_test)[:MAX_READ]}
+    symbols = await anyio.to_thread.run_sync(lambda: {path: _symbols(path, texts[path]) for path in texts})
+    return [Mentioned(path, texts[path], symbols[path], 0) for path in texts]
+
+
 async def mentioned(workspace: Workspace, prompt: str, output: str) -> list[Mentioned]:
     """The files that the prompt and the check's output are about, the most telling first; tests only where the prompt
     names them."""
@@ -77,7 +86,7 @@ async def mentioned(workspace: Workspace, prompt: str, output: str) -> list[Ment
     texts: dict[str, str] = {}
     scores = {path: _name_score(path, prompt, output) for path in paths}
     words = quoted_names(prompt)
-    for path in paths[:400]:
+    for path in paths[:MAX_READ]:
         texts[path] = await _read(workspace, path)
     symbols = await anyio.to_thread.run_sync(lambda: {path: _symbols(path, texts[path]) for path in texts})
     for path, names in symbols.items():

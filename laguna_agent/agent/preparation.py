@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from laguna_agent.agent.answer_schema import AnswerSchema
+from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
 from laguna_agent.agent.dialect import Dialect, ToolDialect
-from laguna_agent.agent.events import Event, TurnStarted
+from laguna_agent.agent.events import CheckRun, Event, TurnStarted
 from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
 from laguna_agent.agent.store import Described, Said
@@ -25,7 +26,7 @@ from laguna_agent.tools.base import ToolContext
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
 
-Emit = Callable[[Event], Awaitable[None]]
+CHARACTERS_PER_TOKEN = 3
 
 
 async def prepare(
@@ -56,15 +57,39 @@ async def prepare(
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
     )
+    _fit_results(turn)
     if not session.history:
         turn.remember(text_message("system", dialect.system()))
     before = await session.check.run("before", turn) if session.check else None
+
+    await _choose(turn, content, before)
 
     async def opening() -> Said:
         return await dialect.opening(content, before)
 
     await turn.say(opening)
     return turn
+
+
+async def _choose(turn: Turn, content: tuple[ContentBlock, ...], before: CheckRun | None) -> None:
+    """Let the model make the choices that the dialect leaves to it, where its server can constrain the answer."""
+    if turn.tape.recorded:
+        recorded = turn.tape.peek()
+        question = recorded if isinstance(recorded, Said) and recorded.strategy == CHOOSE else None
+    else:
+        question = await turn.dialect.question(content, before) if turn.info.supports_schema else None
+    if question is not None:
+        paths = list(question.shown)
+        reply = await turn.choose(question, schema(paths))
+        turn.dialect.chosen(read_choice(reply.message.text, paths))
+
+
+def _fit_results(turn: Turn) -> None:
+    """One result takes at most about a quarter of a small window: a file read whole must not end the run."""
+    if turn.room is not None:
+        cap = max(2_000, turn.room * CHARACTERS_PER_TOKEN // 4)
+        turn.tools.output_cap = min(turn.tools.output_cap, cap)
+        turn.tools.read_cap = min(turn.tools.read_cap, cap)
 
 
 async def _describe(session: Session) -> Described:
@@ -86,10 +111,10 @@ def _with_overrides(info: ModelInfo, settings: Settings) -> ModelInfo:
 
 def _dialect(session: Session, profile: Profile) -> Dialect:
     if profile.edit_format == "replace":
-        return ToolDialect(session.registry.specs(), system_text("system"), session.workspace)
+        return ToolDialect(session.registry.specs(), system_text("system"), session.workspace, len(session.prompts))
     from laguna_agent.agent.code_dialect import CodeDialect
 
-    return CodeDialect(session.workspace, session.prompts, profile)
+    return CodeDialect(session.workspace, session.ledger, session.prompts, profile)
 
 
 def _sampling(settings: Settings, profile: Profile, info: ModelInfo) -> Sampling:

@@ -45,7 +45,7 @@ from laguna_agent.agent.store import (
     now,
     session_directory,
 )
-from laguna_agent.agent.tape import LiveTape, Tape
+from laguna_agent.agent.tape import LiveTape, Tape, spellable
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Backend
 from laguna_agent.config import Settings
@@ -175,14 +175,21 @@ class Session:
         Leave it early only through `contextlib.aclosing`; `cancel` is the polite way.
         """
         blocks = (TextBlock(content),) if isinstance(content, str) else content
+        blocks = tuple(TextBlock(spellable(b.text)) if isinstance(b, TextBlock) else b for b in blocks)
         # From here on, not from the task's first step, a cancel is for this prompt.
         self._busy, self._cause = True, None
         send, receive = anyio.create_memory_object_stream[events.Event](64)
         try:
             async with anyio.create_task_group() as group, receive:
                 group.start_soon(self._run, blocks, send)
-                async for event in receive:
-                    yield event
+                try:
+                    async for event in receive:
+                        yield event
+                except GeneratorExit:
+                    # The face left. A task group would wrap this; end the run in good order instead.
+                    self.cancel()
+                    async for _ in receive:
+                        pass
         finally:
             self._busy = False
 

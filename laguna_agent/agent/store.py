@@ -25,7 +25,7 @@ from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.backend.base import Delta, ModelInfo
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import UsageError
-from laguna_agent.messages import ContentBlock, Message, ToolCall
+from laguna_agent.messages import ContentBlock, FileDiff, Message, ToolCall
 from laguna_agent.tools.base import Need, ToolResult
 
 LOG_VERSION = 1
@@ -93,6 +93,7 @@ class Permitted(Record, frozen=True, tag="permitted"):
     remember: bool = False
     reason: str = ""
     need: Need | None = None
+    diffs: tuple[FileDiff, ...] = ()
 
 
 class ToolRan(Record, frozen=True, tag="tool"):

@@ -8,7 +8,7 @@ core would act differently from the recorded one (`Diverged`).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -60,8 +60,8 @@ class LiveTape:
         self._journal = journal
 
     async def take(self, kind: type[R], produce: Callable[[], Awaitable[R]]) -> R:
-        """Produce the record, log it, give it."""
-        record = await produce()
+        """Produce the record, log it, give it as it was logged."""
+        record = encodable(await produce())
         self._journal.append(record)
         return record
 
@@ -101,7 +101,8 @@ class RecordedTape:
     def note(self, record: AnyRecord) -> None:
         """Compare with the next record; raises Diverged where they differ."""
         recorded = self._pop()
-        if recorded != record:
+        # Compared as they are written: JSON has one word for NaN and null.
+        if msgspec.json.encode(recorded) != msgspec.json.encode(record):
             raise Diverged(f"the replay made {_name(record)}, the log has {_name(recorded)}")
 
     def peek(self) -> AnyRecord | None:
@@ -119,6 +120,29 @@ class RecordedTape:
             yield delta
         if record.error is not None:
             raise recorded_error(*record.error)
+
+
+def encodable(record: R) -> R:
+    """The record with U+FFFD for every lone surrogate. File names that are not UTF-8 bring them in, and neither the
+    log, nor a server, nor a face can spell them."""
+    try:
+        msgspec.json.encode(record)
+    except UnicodeEncodeError:
+        return msgspec.convert(_spellable(msgspec.to_builtins(record)), type(record))
+    return record
+
+
+def _spellable(value: Any) -> Any:
+    if isinstance(value, str):
+        return spellable(value)
+    if isinstance(value, dict):
+        return {spellable(key): _spellable(each) for key, each in value.items()}
+    return [_spellable(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def spellable(text: str) -> str:
+    """The text with U+FFFD for every lone surrogate."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def request_digest(request: Request) -> str:

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 import anyio
+import msgspec
 
 from laguna_agent.agent import context
 from laguna_agent.agent.answer_schema import AnswerSchema
@@ -38,12 +39,13 @@ from laguna_agent.agent.tape import Tape, request_digest
 from laguna_agent.backend import base as wire
 from laguna_agent.backend.assemble import Assembler, Reply
 from laguna_agent.errors import BudgetSpent, ContextTooLong, Denied, LagunaError, ModelStopped, ToolError
-from laguna_agent.messages import Message, ToolCall, text_message
-from laguna_agent.tools.base import Need, Tool, ToolContext, ToolResult, text_result
+from laguna_agent.messages import FileDiff, Message, ToolCall, text_message
+from laguna_agent.tools.base import Need, Previewing, Tool, ToolContext, ToolResult, text_result
 from laguna_agent.tools.registry import Registry
 
 Stream = Callable[[wire.Request, str], Any]
 MAX_EMPTY = 2
+CHOICE_TOKENS = 200
 LIVE_CAP = 128 * 1024
 """Characters of one call's live output that go out and into the log; the result shows the beginning and the end."""
 
@@ -120,12 +122,12 @@ class Turn:
 
     @property
     def _fixed(self) -> int:
-        return context.characters((), self.dialect.tools)
+        return context.size_of((), self.dialect.tools)
 
     async def _compact(self, *, force: bool) -> bool:
         if self.room is None and not force:
             return False
-        size = context.characters(self.history) + self._fixed
+        size = context.size_of(self.history) + self._fixed
         room = self.room or self.estimate.tokens(size)
         if not force and self.estimate.tokens(size) <= room * context.FULL:
             return False
@@ -134,7 +136,16 @@ class Turn:
             await self.emit(Compaction("completed", f"dropped {dropped} old tool results to make room"))
         return dropped > 0
 
-    async def _ask_once(self, request: wire.Request) -> Reply:
+    async def choose(self, question: Said, schema: dict[str, Any]) -> Reply:
+        """Put a question to the model whose answer is constrained to `schema`; nobody watches it being answered."""
+        self.tape.note(question)
+        self.history.append(question.message)
+        sampling = msgspec.structs.replace(self.sampling, max_tokens=CHOICE_TOKENS)
+        messages = (self.history[0], question.message)
+        request = wire.Request(self.model, messages, sampling=sampling, response_schema=schema)
+        return await self._ask_once(request, watched=False)
+
+    async def _ask_once(self, request: wire.Request, *, watched: bool = True) -> Reply:
         self.budget.take_turn()
         assembler, deltas = Assembler(request), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
@@ -143,7 +154,8 @@ class Turn:
             async for delta in self.stream(request, digest):
                 deltas.append(delta)
                 assembler.feed(delta)
-                await self._report(delta)
+                if watched or isinstance(delta, wire.RetryDelta):
+                    await self._report(delta)
             error = None
         except LagunaError as problem:
             error = (type(problem).__name__, str(problem))
@@ -152,7 +164,7 @@ class Turn:
             if not self.tape.recorded:
                 self.tape.note(Replied(digest, tuple(deltas), error))
         reply = assembler.reply()
-        self.estimate.calibrate(context.characters(request.messages, request.tools), reply.usage.input_tokens)
+        self.estimate.calibrate(context.size_of(request.messages, request.tools), reply.usage.input_tokens)
         await self._account(reply.usage)
         self.remember(reply.message)
         return reply
@@ -230,14 +242,15 @@ class Turn:
             need = recorded.need if isinstance(recorded, Permitted) else need
         if need is None or isinstance(recorded, ToolRan) or self.permissions.allows(need):
             return None
+        diffs = recorded.diffs if isinstance(recorded, Permitted) else await self._preview(tool, args)
         request = PermissionRequested(
-            call.id, tool.title(args), tool.kind, call.arguments, options(need), locations=tool.locations(args)
+            call.id, tool.title(args), tool.kind, call.arguments, options(need), diffs, tool.locations(args)
         )
         await self.emit(request)
 
         async def produce() -> Permitted:
             answer = await self.approver(request)
-            return Permitted(call.id, answer.allowed, answer.remember, answer.reason, need)
+            return Permitted(call.id, answer.allowed, answer.remember, answer.reason, need, diffs)
 
         answer = await self.tape.take(Permitted, produce)
         await self.emit(PermissionResolved(call.id, answer.allowed, answer.reason))
@@ -252,6 +265,15 @@ class Turn:
             self.unanswered[call.id] = text_result(refusal, is_error=True)
             raise Denied(f"denied: {tool.title(args)}")
         return refusal
+
+    async def _preview(self, tool: Tool, args: Any) -> tuple[FileDiff, ...]:
+        if not isinstance(tool, Previewing):
+            return ()
+        try:
+            return await tool.preview(args, self.tools)
+        except ToolError:
+            # The call would fail, which the model hears when it runs; there is nothing to show of it.
+            return ()
 
     async def _run(self, call: ToolCall, tool: Tool, args: Any) -> ToolRan:
         output: list[str] = []
@@ -305,6 +327,7 @@ class Turn:
     async def answer(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> bool:
         """Give the results back in the dialect's way; False where the model has nothing to hear of them."""
         self.unanswered.clear()
+        self._empty = 0
         messages = self.dialect.answers(calls, results)
         for message in messages:
             self.remember(message)
@@ -318,6 +341,7 @@ class Turn:
         if problem is None and self.schema is not None:
             problem, reason = self.schema.objection(reply.message.text), "schema"
         if problem is None:
+            self._empty = 0
             return False
         self._empty += 1
         if self._empty >= MAX_EMPTY:
@@ -344,8 +368,13 @@ class Turn:
         if self._corrections > self.dialect.corrections:
             raise self.check.failed(run)
 
+        check = self.check
+
         async def produce() -> Said:
-            return await self.dialect.correction(run, self._corrections)
+            said = await self.dialect.correction(run, self._corrections)
+            if said is None:
+                raise check.failed(run)
+            return said
 
         await self.say(produce)
         return True

@@ -121,6 +121,12 @@ def _default_model() -> str:
     for provider in PROVIDERS.values():
         if provider.default_model and os.environ.get(provider.key_env):
             return f"{provider.name}/{provider.default_model}"
+    # Nothing is asked for and no key is there: what the person has pulled is what they mean to use.
+    from laguna_agent.backend.weights.store import Store
+
+    stored = Store().models()
+    if stored:
+        return f"local/{stored[-1].name}"
     raise UsageError(NOTHING_CONFIGURED)
 
 

@@ -21,8 +21,9 @@ def missing_imports(path: str, language: str, file: Outline, block: Outline, use
     A name that the file binds already is never bound anew: the file's other code relies on it. An import of the file
     from itself, as examples of use have, is none.
     """
-    there = {_plain(file.text(node.start_byte, node.end_byte)) for node in file.imports}
-    bound = {name for statement in there for name in _bound(language, statement)}
+    present = [file.text(node.start_byte, node.end_byte).strip() for node in file.imports]
+    there = set(map(_plain, present))
+    bound = {name for statement in present for name in _bound(language, statement)}
     bound |= {each.name for each in (*file.definitions, *file.constants)}
     stem = PurePath(path).stem
     result: list[str] = []

@@ -87,7 +87,7 @@ def _string_lines(root: Node) -> set[int]:
         node = pending.pop()
         if node.start_point.row == node.end_point.row:
             continue
-        if "string" in node.type or "heredoc" in node.type:
+        if node.type != "concatenated_string" and ("string" in node.type or "heredoc" in node.type):
             if not is_docstring(node):
                 rows.update(range(node.start_point.row + 1, node.end_point.row + 1))
             continue
@@ -126,6 +126,7 @@ def with_docstring(
     indent = lines[row][: len(lines[row]) - len(lines[row].lstrip())]
     there = line_indent(old.data, kept.start_byte)
     text = old.text(kept.start_byte, kept.end_byte).split("\n")
-    text[1:] = [indent + line.removeprefix(there) if line.strip() else "" for line in text[1:]]
+    if indent != there:
+        text[1:] = [indent + line.removeprefix(there) if line.strip() else "" for line in text[1:]]
     lines[row:row] = (indent + "\n".join(text)).split("\n")
     return "\n".join(lines)

@@ -168,7 +168,8 @@ class Places:
         if body.named_child_count:
             at = self._line_end(body.named_children[-1].end_byte)
             return at, at, "\n\n", "", line_indent(self.data, body.named_children[-1].start_byte)
-        end = body.end_byte - 1
+        # A broken file may lack the closing brace.
+        end = max(body.start_byte + 1, body.end_byte - 1)
         return body.start_byte + 1, end, "\n", f"\n{outer}", outer + step
 
     def constant_inside(self, owner: Definition, text: str, step: str) -> tuple[int, str]:

@@ -65,7 +65,10 @@ def rewriting(path: str, text: str, code: str) -> Rewriting:
 
 
 def _block(path: str, code: str, file: Outline) -> Outline:
-    code = textwrap.dedent(code.replace("\r\n", "\n")).strip("\n") + "\n"
+    code = code.replace("\r\n", "\n").strip("\n") + "\n"
+    if code[0] in " \t":
+        # Only then, as it also empties lines of blanks, which may be a docstring's.
+        code = textwrap.dedent(code)
     plain = outline(path, utf8(code))
     problem = new_error(path, None, code)
     if plain is not None and problem is None and (plain.definitions or _sets_a_constant(plain, file)):
@@ -73,7 +76,8 @@ def _block(path: str, code: str, file: Outline) -> Outline:
     if language_of(path) in _BRACED:
         wrapped = f"class __ {{\n{code}}}" + (";" if language_of(path) == "cpp" else "")
         inside = outline(path, utf8(wrapped))
-        if inside is not None and inside.definitions[0].members and new_error(path, None, wrapped) is None:
+        whole = inside is not None and len(inside.definitions) == 1 and new_error(path, None, wrapped) is None
+        if inside is not None and whole and inside.definitions[0].members:
             return _unwrapped(inside)
     if problem is not None:
         raise ToolError(

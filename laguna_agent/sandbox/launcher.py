@@ -45,7 +45,7 @@ MAX_JOBS = 32
 """Background jobs that may run at once, and ended ones that are remembered."""
 _GIVE_UP = 5.0
 """Seconds after KILL when a process that the kernel will not let die is abandoned."""
-_LINGER = 0.25
+_LINGER = 0.5
 """Seconds that what a command left in its group may take to end by itself."""
 _LIVE_CAP = 64 * 1024
 """Characters of live output that wait for a slow reader; the oldest are dropped, from the live view only."""
@@ -158,10 +158,14 @@ class RunningCommand:
         await anyio.wait_readable(self._news)
         if self._news >= 0 and os.read(self._news, 4096):
             return True
-        if self._news >= 0:
-            os.close(self._news)
-            self._news = -1
+        self.forget()
         return False
+
+    def forget(self) -> None:
+        """Nobody will wait for it any more."""
+        news, self._news = self._news, -1
+        if news >= 0:
+            os.close(news)
 
     def _take_live(self) -> str:
         with self._lock:
@@ -272,6 +276,7 @@ class Launcher:
             raise ToolError(f"{MAX_JOBS} background jobs are running; kill one first.")
         for job in ended[:-MAX_JOBS]:
             del self.jobs[job.id]
+            job.forget()
         job = self._begin("job", command, cwd)
         self.jobs[job.id] = job
         return job
@@ -290,6 +295,9 @@ class Launcher:
         if self.spool is None:
             self.spool = Path(os.path.realpath(tempfile.mkdtemp(prefix="laguna-agent-")))
         self._count += 1
+        # A resumed session finds the output of its earlier commands there.
+        while (self.spool / f"{kind}-{self._count}.log").exists():
+            self._count += 1
         id = f"{kind}-{self._count}"
         try:
             running = RunningCommand(id, command, cwd, self.spool / f"{id}.log")

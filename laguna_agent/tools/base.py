@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -96,4 +96,13 @@ class Tool(Protocol):
     async def run(self, args: Any, context: ToolContext) -> ToolResult:
         """Do it. Raises ToolError for anything the model should hear about; being cancelled must leave no process
         and no half-written file."""
+        ...
+
+
+@runtime_checkable
+class Previewing(Protocol):
+    """A tool that can tell what it would change, for the person who is asked for leave."""
+
+    async def preview(self, args: Any, context: ToolContext) -> tuple[FileDiff, ...]:
+        """What `run` would change, without changing it; raises what `run` would raise."""
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 
+import anyio.to_thread
 import msgspec
 
 from laguna_agent.errors import ToolError
@@ -78,7 +79,7 @@ async def make(proposal: Proposal, context: ToolContext) -> ToolResult:
             raise ToolError(f"{place.shown} already is exactly so; nothing was changed.")
     await context.workspace.write_bytes(place.path, proposal.after)
     context.ledger.saw(place.path, proposal.after)
-    summary = proposal.summary + _syntax_note(proposal)
+    summary = proposal.summary + await anyio.to_thread.run_sync(_syntax_note, proposal)
     return text_result(summary, diffs=(proposal.diff,), locations=(Location(place.shown, proposal.line),))
 
 

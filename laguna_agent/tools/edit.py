@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import anyio.to_thread
 import msgspec
 
 from laguna_agent.errors import ToolError
@@ -49,7 +50,8 @@ class Edit:
         opened = await open_text(context.workspace, args.path)
         # Before anything is looked for: a piece that is not there may have changed since.
         context.ledger.check(opened.place.path, opened.place.shown, opened.data)
-        return await make(_propose(args, opened), context)
+        # The search for the closest region takes a while in a long file; the event loop must not wait for it.
+        return await make(await anyio.to_thread.run_sync(_propose, args, opened), context)
 
 
 def _propose(args: EditArguments, opened: OpenFile) -> Proposal:

@@ -9,7 +9,7 @@ import msgspec
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import Location, ToolKind
 from laguna_agent.tools.base import Need, ToolContext, ToolResult, text_result
-from laguna_agent.tools.ripgrep import ripgrep
+from laguna_agent.tools.ripgrep import TIME_CAP, ripgrep
 from laguna_agent.tools.workspace import Workspace
 
 LINES_CAP = 200
@@ -47,8 +47,11 @@ class Grep:
 
     async def run(self, args: GrepArguments, context: ToolContext) -> ToolResult:
         place = context.workspace.resolve(args.path)
-        if await context.workspace.entry(place.path) is None:
+        entry = await context.workspace.entry(place.path)
+        if entry is None:
             raise ToolError(f"There is no file or directory {place.shown}.")
+        if entry.kind == "other":
+            raise ToolError(f"{place.shown} is a device, FIFO or socket, not a file.")
         if not args.pattern:
             raise ToolError("The pattern is empty.")
         options = ["--line-number", "--no-heading", "--with-filename", "--sort=path", f"--max-columns={COLUMNS_CAP}"]
@@ -64,6 +67,8 @@ class Grep:
             )
         if found.error:
             raise ToolError(f"The search failed: {found.error.splitlines()[-1]}")
+        if found.cut and not found.lines:
+            raise ToolError(f"Nothing was found in {TIME_CAP:g} s; search a smaller directory.")
         lines = [line.removeprefix("./") for line in found.lines]
         shown, more = lines[:LINES_CAP], len(lines) - LINES_CAP
         if more > 0 or found.cut:

@@ -27,7 +27,8 @@ class FileLedger:
     def __init__(self) -> None:
         self._digests: OrderedDict[Path, str] = OrderedDict()
         self._contents: OrderedDict[Path, bytes] = OrderedDict()
-        self._held = 0
+        self.held = 0
+        """Bytes of content kept."""
 
     def saw(self, path: Path, data: bytes) -> None:
         """The model knows that `path` holds `data`: it read it, wrote it, or was shown it."""
@@ -37,14 +38,14 @@ class FileLedger:
             self.forget(next(iter(self._digests)))
         if len(data) <= TEXT_CAP:
             self._contents[path] = data
-            self._held += len(data)
-        while self._held > TOTAL_CAP:
-            self._held -= len(self._contents.popitem(last=False)[1])
+            self.held += len(data)
+        while self.held > TOTAL_CAP:
+            self.held -= len(self._contents.popitem(last=False)[1])
 
     def forget(self, path: Path) -> None:
         """Nothing is known of `path` any more."""
         self._digests.pop(path, None)
-        self._held -= len(self._contents.pop(path, b""))
+        self.held -= len(self._contents.pop(path, b""))
 
     def knows(self, path: Path) -> bool:
         """Whether the model has seen the file at all."""

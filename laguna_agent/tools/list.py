@@ -10,7 +10,7 @@ import msgspec
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import Location, ToolKind
 from laguna_agent.tools.base import Need, ToolContext, ToolResult, text_result
-from laguna_agent.tools.ripgrep import ripgrep
+from laguna_agent.tools.ripgrep import TIME_CAP, ripgrep
 from laguna_agent.tools.workspace import Workspace
 
 LINES_CAP = 200
@@ -50,6 +50,8 @@ class List:
         found = await ripgrep("--files", "--sort=path", *options, "./", cwd=place.path)
         if found.error:
             raise ToolError(f"The listing failed: {found.error.splitlines()[-1]}")
+        if found.cut and not found.lines:
+            raise ToolError(f"The listing took more than {TIME_CAP:g} s; choose a smaller directory.")
         files = [line.removeprefix("./") for line in found.lines]
         if not files:
             return text_result(await _nothing(place.shown, args.glob, len(await context.workspace.list(place.path))))

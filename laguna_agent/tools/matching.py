@@ -82,6 +82,8 @@ def _occurrences(text: str, old: str) -> Iterator[int]:
 
 
 def _plain(line: str) -> str:
+    if line.isascii():
+        return line
     return unicodedata.normalize("NFC", line).translate(_LOOKALIKES)
 
 
@@ -158,6 +160,9 @@ def _within_a_line(lines: list[str], old: str, new: str) -> Match | None:
     target = " ".join(_plain(old).split())
     places: list[tuple[int, int, int]] = []
     for index, line in enumerate(lines):
+        # Squeezing keeps an offset for every character, too dear for lines that cannot match.
+        if target not in " ".join(_plain(line).split()):
+            continue
         key, offsets = _squeezed(line)
         places += [(index, offsets[at], offsets[at + len(target)]) for at in _occurrences(key, target)]
     if len(places) > 1:

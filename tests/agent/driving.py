@@ -20,7 +20,7 @@ from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.agent.permissions import Approver, deny_all
 from laguna_agent.agent.replay import replay
 from laguna_agent.agent.session import Session
-from laguna_agent.agent.store import AnyRecord, find_session, read_log
+from laguna_agent.agent.store import find_session, read_log
 from laguna_agent.config import Settings
 from tests.model_server import MODEL, ModelServer
 

@@ -83,7 +83,7 @@ def test_a_very_long_text_is_not_looked_at() -> None:
     assert new_error("a.py", None, "(" * 2_000_000) is None
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["a.py", "a.js", "a.rb", "a.json", "a.sh", "a.cpp"]), st.text(max_size=40), st.text(max_size=40))
 def test_any_text_gives_a_line_inside_of_it_or_nothing(path: str, before: str, after: str) -> None:
     for old in (before, None):

@@ -22,9 +22,9 @@ from laguna_agent.sandbox.launcher import Launcher
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ async def test_timeout_ends_children_that_ignore_term_and_left_the_session(launc
     result = await launcher.run(command, tmp_path, timeout=0.5, emit=None)
     assert result.timed_out
     assert result.exit_code == 128 + signal.SIGKILL
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 20
     assert not [pid for n in (1, 2, 3) for pid in running(f"861.{n}")]
 
 
@@ -84,23 +84,28 @@ async def test_a_daemon_that_forgot_its_parent_is_found_by_its_mark(launcher: La
 async def test_an_inherited_pipe_holds_nobody_up(launcher: Launcher, tmp_path: Path) -> None:
     started = time.monotonic()
     result = await launcher.run("sleep 863.1 & echo done", tmp_path, timeout=30, emit=None)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert (result.exit_code, result.strays, result.output.text(99)) == (0, 1, "done\n")
     assert not running("863.1")
 
 
 async def test_a_daemon_with_its_own_session_outlives_a_command_that_ended(launcher: Launcher, tmp_path: Path) -> None:
     started = time.monotonic()
-    result = await launcher.run("setsid sleep 864.1 & sleep 0.2; echo up", tmp_path, timeout=30, emit=None)
+    result = await launcher.run(
+        "setsid bash -c 'touch up; exec sleep 864.1' & until [ -e up ]; do sleep 0.05; done",
+        tmp_path,
+        timeout=30,
+        emit=None,
+    )
     assert (result.exit_code, result.strays) == (0, 0)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     pids = running("864.1")
     assert len(pids) == 1
     os.kill(pids[0], signal.SIGKILL)
 
 
 async def test_a_process_substitution_may_finish(launcher: Launcher, tmp_path: Path) -> None:
-    result = await launcher.run("echo hi > >(sleep 0.1; cat > log)", tmp_path, timeout=10, emit=None)
+    result = await launcher.run("echo hi > >(cat > log)", tmp_path, timeout=10, emit=None)
     assert result.strays == 0
     assert (tmp_path / "log").read_text() == "hi\n"
 
@@ -114,9 +119,11 @@ async def test_cancelling_leaves_no_process(launcher: Launcher, tmp_path: Path) 
 
 async def test_background_jobs(launcher: Launcher, tmp_path: Path) -> None:
     job = launcher.start("echo one; sleep 0.3; echo two; sleep 866.1", tmp_path)
-    await job.wait(1)
+    await job.wait(0.1)
     assert job.result.exit_code is None
-    assert job.result.output.text(99) == "one\ntwo\n"
+    with anyio.fail_after(20):
+        while job.result.output.text(99) != "one\ntwo\n":
+            await anyio.sleep(0.05)
     await job.end()
     await job.end()
     assert job.result.exit_code == 128 + signal.SIGTERM
@@ -197,3 +204,29 @@ def test_the_program_s_end_ends_jobs_nobody_closed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], timeout=30, check=False)
     assert done.returncode == 0
     assert not running("867.1") + running("867.2")
+
+
+async def test_ended_jobs_are_forgotten_at_last(
+    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("laguna_agent.sandbox.launcher.MAX_JOBS", 2)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(6):
+        job = launcher.start("true", tmp_path)
+        while job.result.exit_code is None:
+            await anyio.sleep(0.01)
+    assert len(launcher.jobs) <= 3
+    assert len(os.listdir("/proc/self/fd")) <= before + 3 + 2
+    running_jobs = [launcher.start("sleep 868.1", tmp_path) for _ in range(2)]
+    with pytest.raises(ToolError, match="2 background jobs are running; kill one first"):
+        launcher.start("sleep 868.1", tmp_path)
+    for job in running_jobs:
+        await job.end()
+
+
+async def test_output_of_an_earlier_session_is_not_overwritten(tmp_path: Path) -> None:
+    for _ in range(2):
+        launcher = Launcher(tmp_path / "spool")
+        await launcher.run("seq 1 9999", tmp_path, timeout=5, emit=None)
+        await launcher.aclose()
+    assert len(list((tmp_path / "spool").iterdir())) == 2

@@ -1,7 +1,1 @@
-"""Prices, stock and invoices for a small mail-order shop."""
-
-from orderdesk.invoice import render
-from orderdesk.orders import Line, Order
-from orderdesk.stock import OutOfStock, Warehouse
-
-__all__ = ["Line", "Order", "OutOfStock", "Warehouse", "render"]
+"""Prices, stock, invoices and monthly figures for a small mail-order shop."""

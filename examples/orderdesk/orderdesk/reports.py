@@ -1,19 +1,9 @@
-"""What the shop wants to know of its orders at the end of a month."""
+"""What the shop wants to know at the end of a month."""
 
 from collections import Counter
 
-
-def average(amounts):
-    """The mean of some amounts in whole cents; 0 where there are none."""
-    return sum(amounts) // len(amounts) if amounts else 0
-
-
-def median(amounts):
-    """The amount in the middle: half of the orders cost less, half cost more; 0 where there are none."""
-    if not amounts:
-        return 0
-    ordered = sorted(amounts)
-    return ordered[len(ordered) // 2]
+from orderdesk.figures import average, median, spread
+from orderdesk.money import format_cents
 
 
 def best_sellers(orders, count=3):
@@ -23,3 +13,19 @@ def best_sellers(orders, count=3):
         for line in order.lines:
             pieces[line.article] += line.pieces
     return pieces.most_common(count)
+
+
+def monthly_report(orders):
+    """The month in five lines of text."""
+    totals = [order.total for order in orders]
+    smallest, largest = spread(totals)
+    favourites = ", ".join(f"{article} ({pieces})" for article, pieces in best_sellers(orders))
+    return "\n".join(
+        [
+            f"orders:        {len(orders)}",
+            f"average order: {format_cents(average(totals))}",
+            f"typical order: {format_cents(median(totals))}",
+            f"from/to:       {format_cents(smallest)} / {format_cents(largest)}",
+            f"best sellers:  {favourites or 'none'}",
+        ]
+    )

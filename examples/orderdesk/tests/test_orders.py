@@ -1,6 +1,7 @@
 import unittest
 
-from orderdesk import Order, render
+from orderdesk.invoice import render
+from orderdesk.orders import Order
 
 INVOICE = """\
 Invoice for Grace

@@ -1,25 +1,29 @@
 import unittest
 
-from orderdesk import Order
-from orderdesk.reports import average, best_sellers, median
+from orderdesk.orders import Order
+from orderdesk.reports import best_sellers, monthly_report
+
+REPORT = """\
+orders:        3
+average order: 43.84 EUR
+typical order: 50.00 EUR
+from/to:       15.94 EUR / 65.59 EUR
+best sellers:  spoon (12), mug (2), bowl (1)"""
 
 
 class ReportTest(unittest.TestCase):
-    def test_a_month_without_orders(self):
-        self.assertEqual(average([]), 0)
-        self.assertEqual(median([]), 0)
-
-    def test_average_order(self):
-        self.assertEqual(average([1000, 2000, 6000]), 3000)
-
-    def test_typical_order(self):
-        self.assertEqual(median([9900, 1000, 2000]), 2000)
-        self.assertEqual(median([4000, 1000, 3000, 2000]), 2500)
+    def setUp(self):
+        self.orders = [Order("Ada"), Order("Grace"), Order("Edsger")]
+        for order, lines in zip(self.orders, ([("mug", 1, 1099)], [("mug", 1, 5419), ("spoon", 12, 100)], [("bowl", 1, 5000)])):
+            for line in lines:
+                order.add(*line)
 
     def test_best_sellers(self):
-        first, second = Order("Ada"), Order("Grace")
-        first.add("mug", 2, 1099)
-        first.add("spoon", 12, 100)
-        second.add("mug", 5, 1099)
-        second.add("pan", 1, 5000)
-        self.assertEqual(best_sellers([first, second], 2), [("spoon", 12), ("mug", 7)])
+        self.assertEqual(best_sellers(self.orders, 2), [("spoon", 12), ("mug", 2)])
+
+    def test_a_month_in_text(self):
+        self.maxDiff = None
+        self.assertEqual(monthly_report(self.orders), REPORT)
+
+    def test_a_month_without_orders(self):
+        self.assertIn("best sellers:  none", monthly_report([]))

@@ -1,6 +1,7 @@
 import unittest
 
-from orderdesk import Order, OutOfStock, Warehouse
+from orderdesk.orders import Order
+from orderdesk.stock import OutOfStock, Warehouse
 
 
 def order(**pieces):
