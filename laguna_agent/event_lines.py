@@ -28,13 +28,13 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u
 
 def printable(text: str) -> str:
     """`text` with every control character that a terminal would obey replaced by a visible stand-in."""
-    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+    return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def one_line(text: str, limit: int = TITLE_CHARACTERS) -> str:
     """`text` on one printable line of at most `limit` characters."""
     line = " ".join(printable(text).split())
-    return line if len(line) <= limit else line[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return line if len(line) <= limit else line[: limit - 1] + "\u2026"
 
 
 def started_line(event: ToolCallStarted) -> str:
@@ -89,7 +89,7 @@ def question_lines(request: PermissionRequested) -> list[str]:
     for diff in request.diffs or _proposed(request):
         lines.extend(diff_lines(diff))
     for option in request.options:
-        grant = printable(option.grant).replace("\n", " \N{DOWNWARDS ARROW WITH CORNER LEFTWARDS} ")
+        grant = printable(option.grant).replace("\n", " \u21b5 ")
         lines.append(f"  [{ANSWER_KEYS[option.kind]}] {grant}")
     return lines
 

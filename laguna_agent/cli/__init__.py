@@ -20,9 +20,7 @@ def main() -> None:
     except BrokenPipeError:
         code = _quiet_broken_pipe()
     except KeyboardInterrupt:
-        code = _stopped(arguments, "interrupted", 130)
-    except SystemExit as end:
-        code = _stopped(arguments, "terminated", 143) if end.code == 143 else end.code  # type: ignore[assignment]
+        code = 130
     except Exception as error:  # noqa: BLE001 - the last resort: every bug must end as one line and exit 1
         code = _explain(error)
     sys.exit(code)
@@ -38,32 +36,15 @@ def _dispatch(arguments: list[str]) -> int:
         from laguna_agent.acp import serve
 
         return serve() or 0
-    import signal
+    from laguna_agent import early_signals
 
-    # Until a face takes over, a signal must still end in the face's final record: it unwinds as an exception.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _terminate)
+    if arguments[:1] == ["run"]:
+        early_signals.note_signals()
+    else:
+        early_signals.unwind_on_signals()
     from laguna_agent.cli.app import run_command
 
     return run_command(arguments)
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise SystemExit(143)
-
-
-def _stopped(arguments: list[str], outcome: str, code: int) -> int:
-    """A signal came before a face was there to handle it; a script still gets its final record."""
-    if arguments[:1] == ["run"]:
-        import signal
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        from laguna_agent.cli.app import write_result
-
-        write_result(arguments, outcome, code, f"{outcome} before the run began")
-    return code
 
 
 def _explain(error: Exception) -> int:

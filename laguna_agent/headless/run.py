@@ -19,7 +19,7 @@ from laguna_agent.headless.artifacts import write_artifacts
 from laguna_agent.headless.invocation import Invocation, read_schema, refuse_beside_replay, require_writable
 from laguna_agent.headless.output import LAST_WORDS_PATIENCE, Output, Unreadable
 from laguna_agent.headless.prompt import read_prompt
-from laguna_agent.headless.stopping import Stop
+from laguna_agent.headless.stopping import Stop, Stopped
 from laguna_agent.session_choice import choose_session
 
 if TYPE_CHECKING:
@@ -34,24 +34,24 @@ _STOPPED = {
 
 def run(invocation: Invocation) -> int:
     """Do what was asked; returns the exit code. Raises UsageError only while the output mode is not known."""
-    output = Output(invocation.output)
+    output, stop = Output(invocation.output), Stop()
     try:
         try:
-            return anyio.run(_supervise, invocation, _prepare(invocation), output)
-        except KeyboardInterrupt:
-            record = _without_session(_STOPPED["interrupted"], invocation)
-        except SystemExit:  # how the front door unwinds on SIGTERM and SIGHUP
-            record = _without_session(_STOPPED["terminated"], invocation)
+            record = anyio.run(_supervise, invocation, _prepare(invocation, stop), output, stop)
+        except Stopped:
+            record = _without_session(_STOPPED[stop.outcome or "interrupted"], invocation)
         except LagunaError as error:
             record = _without_session(verdict_of(error), invocation)
         except Unreadable:
             raise
         except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
             record = _without_session(_bug(error), invocation)
-        output.finish(record)
+        output.finish(record, hurried=stop.outcome is not None)
         return record.exit_code
     except Unreadable as error:
         return error.exit_code
+    finally:
+        stop.over()
 
 
 def write_early_result(mode: str, outcome: str, exit_code: int, message: str) -> None:
@@ -75,7 +75,7 @@ class Job:
     resumed: str | None
 
 
-def _prepare(invocation: Invocation) -> Job | None:
+def _prepare(invocation: Invocation, stop: Stop) -> Job | None:
     """The job; None for a replay, which finds everything in its recording."""
     if invocation.replay is not None:
         refuse_beside_replay(invocation)
@@ -87,7 +87,9 @@ def _prepare(invocation: Invocation) -> Job | None:
     )
     settings = load(cwd, invocation.flags)
     schema = read_schema(invocation.output_schema) if invocation.output_schema else None
-    return Job(invocation, cwd, settings, read_prompt(invocation), schema, resumed)
+    with stop.waiting():
+        prompt = read_prompt(invocation)
+    return Job(invocation, cwd, settings, prompt, schema, resumed)
 
 
 async def _replay(recording: str, output: Output, stop: Stop) -> RunRecord:
@@ -101,39 +103,32 @@ async def _replay(recording: str, output: Output, stop: Stop) -> RunRecord:
     return recorded_result(path)
 
 
-async def _supervise(invocation: Invocation, job: Job | None, output: Output) -> int:
-    """The run under the signal watch, which lasts until the final record is written; returns the exit code."""
-    stop = Stop()
-    result: RunRecord | Unreadable | None = None
+async def _supervise(invocation: Invocation, job: Job | None, output: Output, stop: Stop) -> RunRecord:
+    """The run under the signal watch; its final record. Raises Stopped where a signal came before the session."""
+    result: RunRecord | Exception | None = None
     async with anyio.create_task_group() as tasks:
-        await tasks.start(stop.watch)
+        tasks.start_soon(stop.watch)
         try:
-            result = await _converse(invocation, job, output, stop)
-            output.finish(result, hurried=stop.outcome is not None)
-        except Unreadable as error:  # carried out of the task group, which would wrap it
+            result = await _converse(job, invocation, output, stop)
+        except Exception as error:  # noqa: BLE001 - carried out of the task group, which would wrap it
             result = error
         tasks.cancel_scope.cancel()
-    assert result is not None
-    return result.exit_code
+    if isinstance(result, Exception):
+        raise result
+    if result is None:
+        raise Stopped
+    return result
 
 
-async def _converse(invocation: Invocation, job: Job | None, output: Output, stop: Stop) -> RunRecord:
-    """The final record, whatever happens; raises Unreadable only."""
-    try:
-        with stop.before_session:
-            stop.apply()
-            if job is None:
-                return await _replay(str(invocation.replay), output, stop)
-            stop.session = await _open(job)
-        if job is None or stop.session is None:
-            return _without_session(_STOPPED[stop.outcome or "interrupted"], invocation)
-        return await _follow(stop.session, job, output, stop)
-    except Unreadable:
-        raise
-    except LagunaError as error:
-        return _without_session(verdict_of(error), invocation)
-    except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
-        return _without_session(_bug(error), invocation)
+async def _converse(job: Job | None, invocation: Invocation, output: Output, stop: Stop) -> RunRecord | None:
+    with anyio.CancelScope() as stop.before_session:
+        stop.apply()
+        if job is None:
+            return await _replay(str(invocation.replay), output, stop)
+        stop.session = await _open(job)
+    if job is None or stop.session is None:
+        return None
+    return await _follow(stop.session, job, output, stop)
 
 
 async def _follow(session: Session, job: Job, output: Output, stop: Stop) -> RunRecord:
