@@ -9,6 +9,8 @@ model store. Exits with the program's own exit code: 0 only where the tests pass
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,54 +21,72 @@ from typing import Any
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "orderdesk"
 AGENT = [sys.executable, "-m", "laguna_agent"]
-CHECK = "python3 -m unittest -q"
+CHECK = "python -m unittest -q"
 PROMPT = "A test fails. Find the bug in orderdesk/figures.py and fix it."
 
 
-def say(text: str = "") -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+class Screen:
+    """Standard output, where the model's words arrive in pieces and everything else in lines."""
+
+    def __init__(self) -> None:
+        self._in_line = False
+
+    def line(self, text: str = "") -> None:
+        self.piece(("\n" if self._in_line else "") + text + "\n")
+
+    def piece(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        self._in_line = not text.endswith("\n")
+
+    def event(self, event: dict[str, Any]) -> None:
+        """One event of the stream, as a person wants to see it."""
+        match event["type"]:
+            case "text_delta":
+                self.piece(event["text"])
+            case "tool_call":
+                self.line(f"* {event.get('title') or event['name']}")
+            case "notice":
+                self.line(f"{event['severity']}: {event['text']}")
 
 
-def show(event: dict[str, Any]) -> None:
-    """One event of the stream, as a person wants to see it."""
-    match event["type"]:
-        case "text_delta":
-            sys.stdout.write(event["text"])
-            sys.stdout.flush()
-        case "tool_call":
-            say(f"\n* {event.get('title') or event['name']}")
-        case "notice":
-            say(f"\n{event['severity']}: {event['text']}")
-
-
-def run_agent(model: str, project: Path, patch: Path) -> dict[str, Any]:
-    """Let the agent work; returns the final record of the run."""
-    command = [*AGENT, "run", "--model", f"local/{model}", "--check", CHECK, "--approve", "edits"]
-    command += ["--cwd", str(project), "--patch-out", str(patch), "--output", "stream-json", PROMPT]
-    say("$ laguna-agent " + " ".join(repr(word) if " " in word else word for word in command[3:]))
+def run_agent(screen: Screen, model: str, project: Path, patch: Path) -> dict[str, Any]:
+    """Let the agent work in `project`; returns the final record of the run."""
+    options = ["--model", f"local/{model}", "--check", CHECK, "--approve", "edits"]
+    options += ["--patch-out", f"../{patch.name}", "--output", "stream-json", PROMPT]
+    screen.line("$ laguna-agent run " + shlex.join(options))
+    screen.line("(the model is loaded from disk and reads the prompt: on a CPU that takes a while)")
+    # The check's `python` is the one that runs this script, whatever else the machine has or lacks.
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     record: dict[str, Any] = {}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as agent:
+    with subprocess.Popen(
+        [*AGENT, "run", *options],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    ) as agent:
         assert agent.stdout is not None
         for line in agent.stdout:
             record = json.loads(line)
-            show(record)
+            screen.event(record)
     return record
 
 
-def summarise(record: dict[str, Any], patch: Path, seconds: float) -> None:
-    say("\n\n--- what changed")
-    say(patch.read_text() if patch.exists() else "(nothing)")
-    say("--- how it ended")
+def summarise(screen: Screen, record: dict[str, Any], patch: Path, seconds: float) -> None:
+    screen.line("\n--- what changed")
+    screen.line(patch.read_text() if patch.exists() else "(nothing)")
+    screen.line("--- how it ended")
     for check in record["checks"]:
-        say(f"{check['when']:>6}: `{check['command']}` exit {check['exit_code']}")
-    tokens = (
-        f"{record['input_tokens']} tokens in ({record['cached_tokens']} from the cache), {record['output_tokens']} out"
-    )
-    say(f"{record['outcome']}: {record['turns']} requests, {tokens}, {seconds:.0f} s, on this machine alone")
+        screen.line(f"{check['when']:>6}: `{check['command']}` exit {check['exit_code']}")
+    requests = f"{record['turns']} request" + ("s" if record["turns"] != 1 else "")
+    tokens = f"{record['input_tokens']} tokens in, {record['output_tokens']} out"
+    screen.line(f"{record['outcome']}: {requests}, {tokens}, {seconds:.0f} s, on this machine alone")
 
 
 def main() -> int:
+    screen = Screen()
     model = sys.argv[1] if len(sys.argv) > 1 else "qwen2.5-coder-1.5b"
     pulled = subprocess.run([*AGENT, "models", "pull", model], check=False)
     if pulled.returncode:
@@ -76,13 +96,16 @@ def main() -> int:
         copytree(EXAMPLE, project, ignore=ignore_patterns("__pycache__"))
         patch = Path(folder) / "demo.patch"
         started = time.monotonic()
-        record = run_agent(model, project, patch)
+        record = run_agent(screen, model, project, patch)
         if record.get("type") != "result":
-            say("the agent ended without a result")
+            screen.line("the agent ended without a result")
             return 1
-        summarise(record, patch, time.monotonic() - started)
+        summarise(screen, record, patch, time.monotonic() - started)
         return int(record["exit_code"])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

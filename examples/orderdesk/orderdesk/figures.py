@@ -11,7 +11,8 @@ def median(amounts):
     if not amounts:
         return 0
     ordered = sorted(amounts)
-    return ordered[len(ordered) // 2]
+    middle = len(ordered) // 2
+    return ordered[middle]
 
 
 def spread(amounts):

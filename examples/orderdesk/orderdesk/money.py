@@ -12,7 +12,7 @@ def less_percent(cents, percent):
 
 
 def format_cents(cents, symbol="EUR"):
-    """1234567 -> '12,345.67 EUR'"""
+    """1234567 -> '12,345.67 EUR'; shares of a cent are rounded."""
     sign = "-" if cents < 0 else ""
-    whole, rest = divmod(abs(cents), 100)
+    whole, rest = divmod(round(abs(cents)), 100)
     return f"{sign}{whole:,}.{rest:02d} {symbol}"

@@ -16,3 +16,4 @@ class MoneyTest(unittest.TestCase):
         self.assertEqual(format_cents(5), "0.05 EUR")
         self.assertEqual(format_cents(1234567), "12,345.67 EUR")
         self.assertEqual(format_cents(-250), "-2.50 EUR")
+        self.assertEqual(format_cents(99.6), "1.00 EUR")

