@@ -109,8 +109,7 @@ class CodeDialect:
             self._ladder = plan(texts, self._prompts[-1], self._first_output, whole=self._whole)
         if self._changed and self._strategy != "feedback" and failure != distill(self._first_output, OUTPUT_CAP):
             now = await self._as_they_are()
-            text = ["That is not right yet. The code is now:", *map(_display, now), _failure(run.output)]
-            return Said(text_message("user", "\n\n".join([*text, self._order(now)])), _symbols(now), "feedback")
+            return self._said("feedback", now, run.output, self._order(now), [])
         if not self._ladder:
             return None
         return await self._try(self._ladder.pop(0), run.output)
@@ -193,8 +192,7 @@ class CodeDialect:
         self._shown = dict(said.shown)
         self._strategy = said.strategy
         self._changed = False
-        if said.strategy != "feedback":
-            self._start = position
+        self._start = position
 
     def view(self, history: Sequence[Message]) -> list[Message]:
         return [history[0], *history[self._start :]]

@@ -7,8 +7,10 @@
     why       the wrong line in words first, then the code
     again     `anew` at a higher temperature
 
-    feedback  once after each of these, in the same conversation: the code as it is now, and what fails now. Only where
-              that differs from what the model was told before: told the same, it gives the same answer
+    feedback  once after each of these: the code as it is now, and what fails now. Only where that differs from what
+              fails at first: told the same, the model gives the same answer
+
+Each is a conversation of its own. A small model that sees its own wrong answer above gives it again, word for word.
 
 The order was chosen on the tuning half of the corpus in `benchmarks/bugs`.
 """

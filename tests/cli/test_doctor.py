@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-
-import pytest
 
 from tests.conftest import RunCli
 from tests.model_server import ModelServer, http
@@ -62,8 +59,8 @@ def test_broken_configuration(run_cli: RunCli) -> None:
     assert "LAGUNA_MODEL" in findings["config"]["detail"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").is_dir(), reason="needs a path nobody can write")
-def test_state_directory_that_cannot_be_written(run_cli: RunCli, model_server: ModelServer) -> None:
-    code, findings = examine(run_cli, model_server.env | {"XDG_STATE_HOME": "/proc/nowhere"})
+def test_state_directory_that_cannot_be_written(run_cli: RunCli, model_server: ModelServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, findings = examine(run_cli, model_server.env | {"XDG_STATE_HOME": str(tmp_path / "file")})
     assert code == 2
     assert findings["state"]["status"] == "fail"

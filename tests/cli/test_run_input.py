@@ -82,14 +82,21 @@ def test_closed_standard_input(run_cli: RunCli, answering: ModelServer, workspac
         assert done.returncode == code, done.stderr
 
 
-def test_a_megabyte_of_prompt_reaches_the_model_or_fails_in_one_line(run_cli: RunCli, answering: ModelServer) -> None:
+@pytest.mark.parametrize(("window", "code"), [("1000000", 0), ("8000", 3)])
+def test_a_megabyte_of_prompt_reaches_the_model_or_fails_in_one_line(
+    run_cli: RunCli, answering: ModelServer, window: str, code: int
+) -> None:
     long = "word " * 200_000
-    done = run_cli("run", "--output", "json", stdin=long, env=answering.env)
-    if done.returncode == 0:
+    env = answering.env | {"LAGUNA_CONTEXT_LENGTH": window}
+    done = run_cli("run", "--output", "json", stdin=long, env=env)
+    assert done.returncode == code, done.stderr
+    if code == 0:
         assert long.strip() in last_prompt(answering)
     else:
         assert record_of(done)["outcome"] == "provider_error"
         assert done.stderr.count("\n") == 1
+        assert len(done.stderr) < 500
+        assert not answering.chats, "what does not fit is not sent"
 
 
 BAD = [
