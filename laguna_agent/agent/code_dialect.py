@@ -61,6 +61,7 @@ class CodeDialect:
         self._ladder: list[Strategy] | None = None
         self._originals: list[Mentioned] = []
         self._restored = 0
+        self._last_failure = ""
         self._choice: Choice | None = None
         self._first_output = ""
         # What follows is set by `told` and by answers alone.
@@ -107,9 +108,8 @@ class CodeDialect:
         if self._ladder is None:
             texts = [file.text for file in self._originals]
             self._ladder = plan(texts, self._prompts[-1], self._first_output, whole=self._whole)
-        if self._changed and self._strategy != "feedback" and failure != distill(self._first_output, OUTPUT_CAP):
-            now = await self._as_they_are()
-            return self._said("feedback", now, run.output, self._order(now), [])
+        if self._changed and failure != distill(self._first_output, OUTPUT_CAP):
+            self._last_failure = failure
         if not self._ladder:
             return None
         return await self._try(self._ladder.pop(0), run.output)
@@ -121,6 +121,9 @@ class CodeDialect:
         if strategy.hide:
             files = [hidden(file, strategy.functions) for file in files]
             order = self._named("Write each function whose body is `...` anew, complete, in one code block", files)
+            if self._last_failure:
+                # Not the attempt itself, which the model would repeat: only what was wrong with its results.
+                order = f"An earlier attempt failed with:\n{self._last_failure}\n\n{order}"
         elif strategy.functions:
             which = " and ".join(f"`{name}`" for name in strategy.functions)
             order = self._named(f"The mistake is in {which}. Give only {which}, corrected and complete", files)
