@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 MODEL ?= qwen2.5-coder-1.5b
+# What a developer gets by activating the environment: `python` and the tools are the ones installed there.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test test-all lint bench clean
 .DELETE_ON_ERROR:
