@@ -148,7 +148,12 @@ class CodeDialect:
         """The files that were shown first, with what is in them now."""
         files = []
         for file in self._originals:
-            data = await self._workspace.read_bytes(self._workspace.resolve(file.path).path, 1 << 20)
+            path = self._workspace.resolve(file.path).path
+            if await self._workspace.entry(path) is None:
+                # Deleted meanwhile; the next tries do without it, but restoring brings it back.
+                files.append(msgspec.structs.replace(file, text=""))
+                continue
+            data = await self._workspace.read_bytes(path, 1 << 20)
             files.append(msgspec.structs.replace(file, text=data.decode("utf-8", "replace")))
         return files
 
@@ -159,7 +164,7 @@ class CodeDialect:
         self._restored += len(changed)
         first = self._restored - len(changed) + 1
         return tuple(
-            ToolCall(f"restore_{number}", "write", {"path": file.path, "content": file.text})
+            ToolCall(self._call_id("restore", number), "write", {"path": file.path, "content": file.text})
             for number, file in enumerate(changed, first)
         )
 
@@ -220,8 +225,12 @@ class CodeDialect:
             return None
         self._calls += 1
         if path not in self._shown or (self._whole and not self._is_part(path, block)):
-            return ToolCall(f"code_{self._calls}", "write", {"path": path, "content": block.code})
-        return ToolCall(f"code_{self._calls}", "rewrite_symbol", {"path": path, "code": block.code})
+            return ToolCall(self._call_id("code", self._calls), "write", {"path": path, "content": block.code})
+        return ToolCall(self._call_id("code", self._calls), "rewrite_symbol", {"path": path, "code": block.code})
+
+    def _call_id(self, what: str, number: int) -> str:
+        """Unique in the session: editors know calls by their id."""
+        return f"{what}_{len(self._prompts)}_{number}"
 
     def _owner(self, block: CodeBlock) -> str | None:
         """The shown file that defines most of what the block defines; the only one shown where none does."""
