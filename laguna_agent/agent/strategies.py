@@ -47,7 +47,7 @@ def plan(texts: Sequence[str], prompt: str, output: str, *, whole: bool) -> list
         return [Strategy("feedback", keep=True), Strategy("why"), Strategy("feedback", keep=True)]
     if len(every) == 1:
         again = Strategy("again", tuple(every), hide=True)
-        return [Strategy("anew", tuple(every), hide=True), again, Strategy("why"), again, again]
+        return [Strategy("anew", tuple(every), hide=True), again, again, Strategy("why"), again, again]
     tries = [Strategy("focus", (suspects[0],), keep=True)] if suspects else []
     if len(every) <= FEW:
         tries += [Strategy("anew", tuple(every), hide=True), Strategy("again", tuple(every), hide=True)]
