@@ -49,10 +49,10 @@ def _comparison(source: str) -> tuple[str, str] | None:
         (statement,) = ast.parse(source).body
     except (SyntaxError, ValueError):
         return None
+    if isinstance(statement, ast.FunctionDef):
+        statement = statement.body[-1]
     match statement:
-        case ast.Expr(ast.Call(ast.Attribute(attr=name), [got, want, *_])) if (
-            name.endswith("Equal") and "Not" not in name
-        ):
+        case ast.Expr(ast.Call(ast.Attribute(attr=name), [got, want, *_])) if _EQUAL.fullmatch(name):
             return ast.unparse(got), ast.unparse(want)
         case ast.Assert(ast.Compare(got, [ast.Eq()], [want])):
             return ast.unparse(got), ast.unparse(want)
