@@ -11,7 +11,8 @@ from laguna_agent.errors import BudgetSpent
 
 @dataclass
 class Budget:
-    """Limits (None: none) and what is spent. `cost` is None as soon as one request's price is unknown."""
+    """Limits for a run (None: none), and what is spent: `turns` and `usage` by this run, `total` by the session. A cost
+    is None as soon as one request's price is unknown."""
 
     max_turns: int | None = None
     max_tokens: int | None = None
@@ -19,11 +20,17 @@ class Budget:
     max_time: float | None = None
     turns: int = 0
     usage: Usage = field(default_factory=Usage)
+    total: Usage = field(default_factory=Usage)
+    _requests: int = 0
 
     @classmethod
     def of(cls, settings: Settings) -> Budget:
         """The limits that the settings give."""
         return cls(settings.max_turns, settings.max_tokens, settings.max_cost, settings.max_time)
+
+    def begin_run(self) -> None:
+        """A new prompt has all of the budget again."""
+        self.turns, self.usage = 0, Usage()
 
     def take_turn(self) -> None:
         """Account for one more request; raises BudgetSpent instead where that would pass a limit."""
@@ -42,12 +49,17 @@ class Budget:
 
     def add(self, usage: Usage) -> None:
         """Add what one request has used."""
-        spent = self.usage
-        known = usage.cost is not None and (spent.cost is not None or self.turns <= 1)
-        self.usage = Usage(
-            input_tokens=spent.input_tokens + usage.input_tokens,
-            output_tokens=spent.output_tokens + usage.output_tokens,
-            cached_tokens=spent.cached_tokens + usage.cached_tokens,
-            reasoning_tokens=spent.reasoning_tokens + usage.reasoning_tokens,
-            cost=(spent.cost or 0.0) + (usage.cost or 0.0) if known else None,
-        )
+        self._requests += 1
+        self.usage = _sum(self.usage, usage, first=self.turns <= 1)
+        self.total = _sum(self.total, usage, first=self._requests == 1)
+
+
+def _sum(spent: Usage, usage: Usage, *, first: bool) -> Usage:
+    known = usage.cost is not None and (spent.cost is not None or first)
+    return Usage(
+        input_tokens=spent.input_tokens + usage.input_tokens,
+        output_tokens=spent.output_tokens + usage.output_tokens,
+        cached_tokens=spent.cached_tokens + usage.cached_tokens,
+        reasoning_tokens=spent.reasoning_tokens + usage.reasoning_tokens,
+        cost=(spent.cost or 0.0) + (usage.cost or 0.0) if known else None,
+    )

@@ -61,6 +61,7 @@ class CodeDialect:
         self._ladder: list[Strategy] | None = None
         self._originals: list[Mentioned] = []
         self._restored = 0
+        self._last_failure = ""
         self._choice: Choice | None = None
         self._first_output = ""
         # What follows is set by `told` and by answers alone.
@@ -107,9 +108,8 @@ class CodeDialect:
         if self._ladder is None:
             texts = [file.text for file in self._originals]
             self._ladder = plan(texts, self._prompts[-1], self._first_output, whole=self._whole)
-        if self._changed and self._strategy != "feedback" and failure != distill(self._first_output, OUTPUT_CAP):
-            now = await self._as_they_are()
-            return self._said("feedback", now, run.output, self._order(now), [])
+        if self._changed and failure != distill(self._first_output, OUTPUT_CAP):
+            self._last_failure = failure
         if not self._ladder:
             return None
         return await self._try(self._ladder.pop(0), run.output)
@@ -121,6 +121,9 @@ class CodeDialect:
         if strategy.hide:
             files = [hidden(file, strategy.functions) for file in files]
             order = self._named("Write each function whose body is `...` anew, complete, in one code block", files)
+            if self._last_failure:
+                # Not the attempt itself, which the model would repeat: only what was wrong with its results.
+                order = f"An earlier attempt failed with:\n{self._last_failure}\n\n{order}"
         elif strategy.functions:
             which = " and ".join(f"`{name}`" for name in strategy.functions)
             order = self._named(f"The mistake is in {which}. Give only {which}, corrected and complete", files)
@@ -145,7 +148,12 @@ class CodeDialect:
         """The files that were shown first, with what is in them now."""
         files = []
         for file in self._originals:
-            data = await self._workspace.read_bytes(self._workspace.resolve(file.path).path, 1 << 20)
+            path = self._workspace.resolve(file.path).path
+            if await self._workspace.entry(path) is None:
+                # Deleted meanwhile; the next tries do without it, but restoring brings it back.
+                files.append(msgspec.structs.replace(file, text=""))
+                continue
+            data = await self._workspace.read_bytes(path, 1 << 20)
             files.append(msgspec.structs.replace(file, text=data.decode("utf-8", "replace")))
         return files
 
@@ -156,7 +164,7 @@ class CodeDialect:
         self._restored += len(changed)
         first = self._restored - len(changed) + 1
         return tuple(
-            ToolCall(f"restore_{number}", "write", {"path": file.path, "content": file.text})
+            ToolCall(self._call_id("restore", number), "write", {"path": file.path, "content": file.text})
             for number, file in enumerate(changed, first)
         )
 
@@ -217,8 +225,12 @@ class CodeDialect:
             return None
         self._calls += 1
         if path not in self._shown or (self._whole and not self._is_part(path, block)):
-            return ToolCall(f"code_{self._calls}", "write", {"path": path, "content": block.code})
-        return ToolCall(f"code_{self._calls}", "rewrite_symbol", {"path": path, "code": block.code})
+            return ToolCall(self._call_id("code", self._calls), "write", {"path": path, "content": block.code})
+        return ToolCall(self._call_id("code", self._calls), "rewrite_symbol", {"path": path, "code": block.code})
+
+    def _call_id(self, what: str, number: int) -> str:
+        """Unique in the session: editors know calls by their id."""
+        return f"{what}_{len(self._prompts)}_{number}"
 
     def _owner(self, block: CodeBlock) -> str | None:
         """The shown file that defines most of what the block defines; the only one shown where none does."""

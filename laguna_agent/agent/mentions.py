@@ -20,6 +20,8 @@ from laguna_agent.tools.workspace import Workspace
 MAX_FILES = 2_000
 MAX_BYTES = 200_000
 MAX_READ = 400
+NAMED = 100
+"""The score of a file that the prompt names."""
 SKIPPED = frozenset({"node_modules", "__pycache__", "venv", "target", "build", "dist", "site-packages"})
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED = re.compile(r"`([^`\n]+)`|\b([A-Za-z_]\w*)\(")
@@ -96,7 +98,7 @@ async def mentioned(workspace: Workspace, prompt: str, output: str) -> list[Ment
     chosen = [
         Mentioned(path, texts[path], symbols[path], scores[path])
         for path in texts
-        if scores[path] > 0 and not (is_test(path) and scores[path] < 100)
+        if scores[path] > 0 and not (is_test(path) and scores[path] < NAMED)
     ]
     return sorted(chosen, key=lambda file: (-file.score, file.path))
 
@@ -105,9 +107,9 @@ def _name_score(path: str, prompt: str, output: str) -> int:
     pure = PurePosixPath(path)
     name = re.escape(pure.name)
     if re.search(rf"(?<![\w/.-]){re.escape(path)}(?![\w/-])", prompt):
-        return 120
+        return NAMED + 20
     if re.search(rf"(?<![\w.-]){name}(?![\w/-])", prompt):
-        return 100
+        return NAMED
     score = 30 if re.search(rf"(?<![\w.-]){re.escape(pure.stem)}(?![\w-])", prompt) and len(pure.stem) > 3 else 0
     if re.search(rf"(?<![\w.-]){name}(?![\w/-])", output):
         score += 20 if is_test(path) else 60
@@ -115,8 +117,11 @@ def _name_score(path: str, prompt: str, output: str) -> int:
 
 
 def _follow_imports(texts: dict[str, str], scores: dict[str, int]) -> None:
-    """What a telling file imports is telling too, a little less."""
-    queue = deque(sorted((path for path in texts if scores[path] > 0), key=lambda path: -scores[path]))
+    """What a telling file imports is telling too, a little less. Where the prompt names files the tests' imports do not
+    count: a package's `__init__` would bring in all of it."""
+    named = [path for path in texts if scores[path] >= NAMED and not is_test(path)]
+    telling = named or [path for path in texts if scores[path] > 0]
+    queue = deque(sorted(telling, key=lambda path: -scores[path]))
     seen = set(queue)
     while queue:
         path = queue.popleft()

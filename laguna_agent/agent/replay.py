@@ -28,8 +28,8 @@ from laguna_agent.agent.turn import Turn
 from laguna_agent.config import Settings
 from laguna_agent.errors import UsageError
 
-# What the core computes of a run's record; time and the changes that git found are only in the log.
-COMPUTED = ("outcome", "stop_reason", "exit_code", "message", "text", "turns", "input_tokens", "output_tokens")
+# What the core computes of a run's record; time, and what git said of the workspace, are only in the log.
+COMPUTED = ("outcome", "stop_reason", "exit_code", "text", "turns", "input_tokens", "output_tokens", "cost", "denied")
 STOPPED_BY_SIGNAL = frozenset({"interrupted", "terminated"})
 
 

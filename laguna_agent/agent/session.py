@@ -203,6 +203,9 @@ class Session:
         started, verdict = monotonic(), outcome.COMPLETED
         turn: Turn | None = None
         self._record, self._emitted = None, 0
+        self.budget.begin_run()
+        if self.check is not None:
+            self.check.runs.clear()
 
         async def emit(event: events.Event) -> None:
             self._admit()

@@ -4,15 +4,12 @@
     focus     one function is named as the mistaken one; with several in view a model tends to change the one that the
               prompt names, whichever is wrong
     anew      bodies are hidden: signatures, docstrings and the failure alone. A model repeats a wrong body that it sees
+    again     `anew` at a higher temperature, with what was wrong with the last attempt's results (not the attempt: a
+              model that sees its own code, or the wrong one, copies it, whatever is said about it)
     why       the wrong line in words first, then the code
-    again     `anew` at a higher temperature
+    feedback  the code as it is now, and what fails now: where there is no body to hide
 
-    feedback  once after each of these: the code as it is now, and what fails now. Only where that differs from what
-              fails at first: told the same, the model gives the same answer
-
-Each is a conversation of its own. A small model that sees its own wrong answer above gives it again, word for word.
-
-The order was chosen on the tuning half of the corpus in `benchmarks/bugs`.
+Each is a conversation of its own. The order was chosen on the tuning half of the corpus in `benchmarks/bugs`.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from laguna_agent.agent.mentions import Mentioned, quoted_names
 FEW = 4
 """Up to this many functions in view, all are suspects; of more only those that the prompt or the failure names."""
 MOST = 8
-"""Corrections at most, feedback included."""
+"""Corrections at most."""
 _FRAME = re.compile(r'File "[^"]+", line \d+, in (\w+)')
 
 
@@ -47,13 +44,14 @@ def plan(texts: Sequence[str], prompt: str, output: str, *, whole: bool) -> list
     every = [name for text in texts for name in functions(text)]
     suspects = suspicious(every, prompt, output)
     if whole or not every:
-        return [Strategy("why")]
+        return [Strategy("feedback", keep=True), Strategy("why"), Strategy("feedback", keep=True)]
     if len(every) == 1:
-        return [Strategy("anew", tuple(every), hide=True), Strategy("why"), Strategy("again", tuple(every), hide=True)]
+        again = Strategy("again", tuple(every), hide=True)
+        return [Strategy("anew", tuple(every), hide=True), again, again, Strategy("why"), again, again]
     tries = [Strategy("focus", (suspects[0],), keep=True)] if suspects else []
-    tries += [Strategy("focus", (name,)) for name in suspects[1:3]]
     if len(every) <= FEW:
-        tries.append(Strategy("anew", tuple(every), hide=True))
+        tries += [Strategy("anew", tuple(every), hide=True), Strategy("again", tuple(every), hide=True)]
+    tries += [Strategy("focus", (name,)) for name in suspects[1:2]]
     tries += [Strategy("anew", (name,), hide=True) for name in suspects[:2]]
     return [*tries, Strategy("why")]
 

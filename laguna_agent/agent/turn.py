@@ -184,7 +184,7 @@ class Turn:
 
     async def _account(self, usage: wire.Usage) -> None:
         self.budget.add(usage)
-        total = self.budget.usage
+        total = self.budget.total
         await self.emit(
             UsageUpdated(
                 total.input_tokens,

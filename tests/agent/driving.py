@@ -94,6 +94,7 @@ def converse(
     approver: Approver = deny_all,
     check: str | None = None,
     schema: dict[str, Any] | None = None,
+    snapshot: bool = False,
     resume: Conversation | None = None,
     watch: Callable[[Session, Event], None] | None = None,
     **settings: Any,
@@ -102,7 +103,12 @@ def converse(
     spoken = Conversation() if resume is None else Conversation(list(resume.turns), list(resume.results), resume.id)
 
     async def run() -> None:
-        wanted: dict[str, Any] = {"approver": approver, "check": check, "output_schema": schema}
+        wanted: dict[str, Any] = {
+            "approver": approver,
+            "check": check,
+            "output_schema": schema,
+            "snapshot": snapshot,
+        }
         wished = settings_for(server, **settings)
         if resume is None:
             session = await Session.start(workspace, wished, **wanted)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from laguna_agent.agent.events import UsageUpdated
 from tests.agent.driving import converse
 from tests.cli.test_signals import alive
 from tests.model_server import ModelServer, stream, text, tool_call
@@ -71,7 +72,13 @@ def test_time_in_the_middle_of_an_answer(model_server: ModelServer, workspace: P
 
 
 def test_every_run_has_the_whole_budget_again(model_server: ModelServer, workspace: Path) -> None:
-    model_server.always(text("Done."))
-    first = converse(model_server, workspace, "x", max_turns=1)
-    second = converse(model_server, workspace, "y", resume=first, max_turns=1)
-    assert [result.exit_code for result in second.results] == [0, 0]
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110, "cost": 0.5}
+    model_server.always(stream(text("Done."), usage=usage))
+    budget: dict[str, Any] = {"max_turns": 1, "max_tokens": 110, "max_cost": 0.5, "check": "true"}
+    first = converse(model_server, workspace, "x", "y", **budget)
+    second = converse(model_server, workspace, "z", resume=first, **budget)
+    for result in second.results:
+        assert (result.exit_code, result.turns, result.input_tokens, result.cost) == (0, 1, 100, 0.5)
+        assert [run.when for run in result.checks] == ["before", "after"]
+    # What a face shows is what the session has cost so far.
+    assert [event.cost for event in second.of(UsageUpdated)] == [0.5, 1.0, 0.5]

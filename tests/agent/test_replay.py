@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
@@ -18,13 +19,13 @@ import msgspec
 import pytest
 
 from laguna_agent.agent.events import Event, PermissionRequested, TextDelta, ToolCallStarted, ToolCallUpdate
-from laguna_agent.agent.permissions import PermissionAnswer
+from laguna_agent.agent.permissions import PermissionAnswer, deny_all
 from laguna_agent.agent.replay import find_recording, recorded_result, replay
 from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import Ended, Journal, Replied, ToolRan, find_session, iterate_log
 from laguna_agent.agent.tape import Diverged
 from laguna_agent.errors import UsageError
-from tests.agent.driving import Conversation, converse, lines, replayed
+from tests.agent.driving import Conversation, converse, lines, replayed, settings_for, talk
 from tests.conftest import RunCli, StartCli
 from tests.model_server import ModelServer, delay, http, reset, stall, stream, text, tool_call
 
@@ -68,6 +69,29 @@ def test_interrupted_at_any_event(model_server: ModelServer, workspace: Path, ki
     spoken = converse(model_server, workspace, "x", "and now?", watch=cancel_at(kind, nth))
     assert spoken.results[0].outcome == "interrupted"
     assert spoken.results[1].outcome == "completed"
+
+
+def test_cancelled_before_its_first_step(model_server: ModelServer, workspace: Path) -> None:
+    """A signal that comes between the call of prompt() and the first step of its task is for this prompt."""
+
+    async def start() -> Session:
+        session = await Session.start(workspace, settings_for(model_server), approver=deny_all)
+        session.cancel()  # nothing runs yet, so this is for nothing
+
+        async def cancel() -> None:
+            session.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancel)
+            await talk(session, "x")
+        assert session.record().outcome == "interrupted"
+        await talk(session, "y")
+        await session.aclose()
+        return session
+
+    model_server.reply(text("Done."))
+    assert anyio.run(start).record().outcome == "completed"
+    assert len(model_server.chats) == 1
 
 
 def test_interrupted_while_the_model_is_silent(model_server: ModelServer, workspace: Path) -> None:
@@ -147,11 +171,6 @@ def test_resumed_sessions_replay_whole(model_server: ModelServer, workspace: Pat
 
 
 def test_leaving_a_prompt_early_ends_it_in_good_order(model_server: ModelServer, workspace: Path) -> None:
-    from contextlib import aclosing
-
-    from laguna_agent.agent.permissions import deny_all
-    from tests.agent.driving import settings_for
-
     model_server.reply(tool_call("shell", {"command": "echo begun; exec sleep 29.5"}))
 
     async def leave() -> Path:

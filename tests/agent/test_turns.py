@@ -294,3 +294,16 @@ def test_a_provider_error_ends_the_run_by_name(model_server: ModelServer, worksp
     assert [result.exit_code for result in spoken.results] == [3, 0]
     assert spoken.of(TurnEnded)[0].error == "AuthenticationFailed"
     assert json.dumps(roles(model_server)) == '["system", "user", "user"]'
+
+
+def test_a_workspace_that_vanishes_is_said_and_no_bug(model_server: ModelServer, workspace: Path) -> None:
+    model_server.reply(shell("rm -rf ../workspace"), text("Gone."))
+    spoken = converse(model_server, workspace, "x", snapshot=True)
+    assert spoken.result.outcome == "completed"
+    assert "could not be listed" in spoken.result.message
+
+
+def test_changes_by_commands_count_where_a_snapshot_is_kept(model_server: ModelServer, workspace: Path) -> None:
+    model_server.reply(shell("echo 1 > by_command.txt"), tool_call("write", {"path": "b", "content": ""}), text("."))
+    spoken = converse(model_server, workspace, "x", snapshot=True)
+    assert set(spoken.result.files_changed) == {"by_command.txt", "b"}

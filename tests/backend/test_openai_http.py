@@ -7,15 +7,13 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import msgspec
 import pytest
 
-from laguna_agent.backend.assemble import Assembler, Reply
-from laguna_agent.backend.base import Delta, Finished, Request, RetryDelta, TextDelta
+from laguna_agent.backend.base import Finished, RetryDelta, TextDelta
 from laguna_agent.backend.openai_http import OpenAIBackend
 from laguna_agent.backend.retry import RetryPolicy
 from laguna_agent.config import Settings
@@ -27,9 +25,9 @@ from laguna_agent.errors import (
     ProviderError,
     ProviderUnavailable,
     QuotaExceeded,
-    UsageError,
 )
-from laguna_agent.messages import ToolSpec, text_message
+from laguna_agent.messages import text_message
+from tests.backend.asking import KEY, QUICK, REQUEST, deltas_of, error_of, reply_of
 from tests.model_server import (
     ModelServer,
     chunk,
@@ -49,38 +47,6 @@ from tests.model_server import (
 from tests.model_server import (
     Reply as Scripted,
 )
-
-REQUEST = Request("m", (text_message("user", "Hi"),), (ToolSpec("read", "", {"type": "object"}),))
-QUICK = RetryPolicy(budget=3.0, unreachable=0.2, first=0.01, longest=0.05)
-KEY = "sk-secret-key-123456"
-
-
-async def gather(url: str, settings: Settings, policy: RetryPolicy) -> list[Delta]:
-    backend = OpenAIBackend("test", url, KEY, settings, key_env="TEST_KEY", policy=policy)
-    try:
-        return [delta async for delta in backend.stream(REQUEST)]
-    finally:
-        await backend.aclose()
-
-
-def deltas_of(server: ModelServer | str, policy: RetryPolicy = QUICK, **settings: Any) -> list[Delta]:
-    url = server if isinstance(server, str) else server.url
-    return anyio.run(gather, url, Settings(**({"stall_timeout": 0.5, "connect_timeout": 2.0} | settings)), policy)
-
-
-def reply_of(server: ModelServer, **settings: Any) -> Reply:
-    assembler = Assembler(REQUEST)
-    for delta in deltas_of(server, **settings):
-        assembler.feed(delta)
-    return assembler.reply()
-
-
-def error_of(server: ModelServer | str, **settings: Any) -> ProviderError:
-    with pytest.raises(ProviderError) as caught:
-        deltas_of(server, **settings)
-    line = str(caught.value)
-    assert "\n" not in line and KEY not in line and "test" not in line.split()[:1]
-    return caught.value
 
 
 def test_a_whole_answer_with_its_key_and_its_bytes(model_server: ModelServer) -> None:
@@ -383,61 +349,6 @@ def test_answers_that_keep_breaking_off_are_bounded(model_server: ModelServer) -
     model_server.always(stream(text("half"), reset()))
     assert "broke" in str(error_of(model_server))
     assert len(model_server.requests) == 4
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    with socket.socket() as held:  # bound but not listening: nobody answers, and nobody else can take it
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
-
-
-def test_nobody_listening(closed_port: int) -> None:
-    error = error_of(f"http://127.0.0.1:{closed_port}/v1")
-    assert str(error).startswith(f"nothing answers at 127.0.0.1:{closed_port}; is the server running?")
-
-
-def test_nobody_listening_behind_a_proxy_names_it(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"http://me:secret@127.0.0.1:{closed_port}")
-    error = error_of("http://model.invalid/v1")
-    assert f"model.invalid through the proxy 127.0.0.1:{closed_port}" in str(error)
-    assert "secret" not in str(error)
-
-
-def test_a_name_that_does_not_exist() -> None:
-    assert "cannot find no-such-host.invalid by name" in str(error_of("http://no-such-host.invalid/v1"))
-
-
-def test_tls_where_there_is_none(model_server: ModelServer) -> None:
-    assert "TLS with 127.0.0.1" in str(error_of(model_server.url.replace("http:", "https:")))
-
-
-def test_a_server_on_this_machine_is_never_reached_through_a_proxy(
-    model_server: ModelServer, closed_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{closed_port}")
-    model_server.reply(text("fine"))
-    assert reply_of(model_server).message.text == "fine"
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("ALL_PROXY", "socks5://127.0.0.1:9"), ("ALL_PROXY", "gopher://x"), ("SSL_CERT_FILE", "/no/such/file")],
-)
-def test_network_settings_that_do_not_work(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=r"cannot call model\.invalid: .*_PROXY"):
-        deltas_of("https://model.invalid/v1")
-
-
-@pytest.mark.parametrize("key", ["naïve", "two words", "a\x00b"])
-def test_a_key_that_cannot_be_one(model_server: ModelServer, key: str) -> None:
-    async def ask() -> None:
-        backend = OpenAIBackend("test", model_server.url, key, key_env="TEST_KEY")
-        [delta async for delta in backend.stream(REQUEST)]
-
-    with pytest.raises(AuthenticationFailed, match="TEST_KEY holds characters"):
-        anyio.run(ask)
 
 
 def test_cancelling_and_leaving_early_close_the_connection(model_server: ModelServer) -> None:
