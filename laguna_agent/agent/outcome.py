@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from laguna_agent.agent.events import CheckRun, StopReason
+from laguna_agent.crash import describe_crash
 from laguna_agent.errors import (
     EXIT_COMPLETED,
     EXIT_INTERNAL,
@@ -75,10 +76,9 @@ def verdict_of(error: LagunaError) -> Verdict:
     return Verdict(error.outcome, stop, error.exit_code, str(error).strip(), type(error).__name__)
 
 
-def bug_verdict(error: BaseException, where: str) -> Verdict:
-    """The verdict for an exception that nobody meant to raise; `where` says what became of its traceback."""
-    text = " ".join(f"internal error: {type(error).__name__}: {error} ({where})".split())
-    return Verdict("internal_error", "error", EXIT_INTERNAL, text)
+def bug_verdict(error: BaseException) -> Verdict:
+    """The verdict for an exception that nobody meant to raise; its traceback goes to the crash log."""
+    return Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error))
 
 
 def last_answer(history: list[Message]) -> str:

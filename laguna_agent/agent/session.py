@@ -12,7 +12,6 @@ goes wrong in a run is its outcome, never an exception in the face.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from time import monotonic
@@ -49,7 +48,6 @@ from laguna_agent.agent.tape import LiveTape, Tape, spellable
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Backend
 from laguna_agent.config import Settings
-from laguna_agent.directories import state_directory
 from laguna_agent.errors import LagunaError, UsageError
 from laguna_agent.messages import ContentBlock, Message, TextBlock
 from laguna_agent.tools.base import ToolResult
@@ -299,13 +297,8 @@ class Session:
         )
 
     def _crashed(self, bug: Exception) -> Verdict:
-        log = state_directory() / "crash.log"
-        try:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(f"--- {now()} session {self.id}\n{''.join(traceback.format_exception(bug))}")
-        except OSError as error:
-            return outcome.bug_verdict(bug, f"the traceback could not be written to {log}: {error.strerror}")
-        return outcome.bug_verdict(bug, f"traceback in {log}")
+        bug.add_note(f"in session {self.id}")
+        return outcome.bug_verdict(bug)
 
     def live_backend(self) -> Backend:
         """The open backend."""

@@ -1,42 +1,84 @@
-"""The commands. Each module adds its own to the grammar and imports its face only when it runs."""
+"""The commands and what a wrong command line ends in. Each command imports its face only when it runs."""
 
 from __future__ import annotations
 
+import os
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from laguna_agent import __version__
 from laguna_agent.cli import chat, config, doctor, models, run, sessions
-from laguna_agent.cli.parsing import Commands, Parser
+from laguna_agent.cli.grammar import PromptCommand
 from laguna_agent.errors import UsageError
 
-HELP_OPTIONS = ("--help", "-h")
+PROGRAM = "laguna-agent"
+PROGRAM_OPTIONS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
+COMPLETION_VARIABLE = "_LAGUNA_AGENT_COMPLETE"
+
+# typer brings its own click since 0.26, used the real one before, and exports this base of its errors in neither case.
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    help="A coding agent for open mixture-of-experts models. Without a command it chats.",
+    epilog=f"{PROGRAM} COMMAND --help says more.",
+    # typer's rich help costs rich's import (50 ms) for frames around the same words.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
-def build_parser() -> Parser:
-    """The whole grammar."""
-    parser = Parser(
-        prog="laguna-agent",
-        description="A coding agent for open mixture-of-experts models. Without a command it chats.",
-        epilog="laguna-agent --version prints the version; laguna-agent COMMAND --help says more.",
-    )
-    commands = Commands(parser)
-    run.add_to(commands)
-    chat.add_to(commands)
-    models.add_to(commands)
-    sessions.add_to(commands)
-    config.add_to(commands)
-    doctor.add_to(commands)
-    return parser
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Take the options of the program itself; each does its work while the line is parsed."""
+
+
+app.command(epilog=run.EPILOG, cls=PromptCommand)(run.run)
+app.command()(chat.chat)
+app.command()(chat.acp)
+app.add_typer(models.app, name="models")
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(config.app, name="config")
+app.command()(doctor.doctor)
 
 
 def run_command(arguments: list[str]) -> int:
     """Run the command line; returns the exit code. Raises LagunaError."""
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in HELP_OPTIONS):
+    command = get_command(app)
+    if os.environ.get(COMPLETION_VARIABLE):
+        command.main(arguments, prog_name=PROGRAM)  # answers the shell and ends the process
+    if not arguments or (arguments[0].startswith("-") and arguments[0].partition("=")[0] not in PROGRAM_OPTIONS):
         arguments = ["chat", *arguments]
     try:
-        line = build_parser().parse_args(arguments)
-    except UsageError as error:
-        write_result(arguments, error.outcome, error.exit_code, str(error))
-        raise
-    code: int = line.command(line)
+        # Not `command.main`: that has its own ideas of interrupts, broken pipes and the end of a stream.
+        with command.make_context(PROGRAM, list(arguments)) as context:
+            code: int = command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except _CommandLineError as error:
+        problem = _usage_error(error)
+        write_result(arguments, problem.outcome, problem.exit_code, str(problem))
+        raise problem from error
     return code
+
+
+def _usage_error(error: Exception) -> UsageError:
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context else PROGRAM
+    message: str = error.format_message()  # type: ignore[attr-defined]  # the base class that cannot be named has it
+    return UsageError(f"{' '.join(message.split()).rstrip('.')}; see `{where} --help`")
 
 
 def write_result(arguments: list[str], outcome: str, exit_code: int, message: str) -> None:

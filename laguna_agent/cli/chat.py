@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-
-from laguna_agent.cli.parsing import Commands, add_cwd, add_session_choice, add_settings, settings_of
+from laguna_agent.cli.options import Approve, BaseUrl, ContinueLatest, Cwd, EditFormat, Model, Resume
 
 
-def add_to(commands: Commands) -> None:
-    """Add `chat` and `acp`."""
-    parser = commands.add("chat", "talk with the agent on the terminal (the default)", chat)
-    add_settings(parser, "model", "base_url", "approve", "edit_format")
-    add_cwd(parser)
-    add_session_choice(parser)
-    commands.add("acp", "serve an editor over the Agent Client Protocol on stdin and stdout", acp)
-
-
-def chat(line: Namespace) -> int:
-    """Carry out `chat`."""
+def chat(
+    model: Model = None,
+    base_url: BaseUrl = None,
+    approve: Approve = None,
+    edit_format: EditFormat = None,
+    cwd: Cwd = None,
+    continue_latest: ContinueLatest = False,
+    resume: Resume = None,
+) -> int:
+    """Talk with the agent on the terminal (the default)."""
     from laguna_agent.terminal.chat import chat as converse
 
-    return converse(cwd=line.cwd, flags=settings_of(line), resume=line.resume, continue_latest=line.continue_latest)
+    flags = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format}
+    return converse(cwd=cwd, flags=flags, resume=resume, continue_latest=continue_latest)
 
 
-def acp(_: Namespace) -> int:
-    """Carry out `acp`; the front door takes a shorter way when there are no options."""
+def acp(model: Model = None, base_url: BaseUrl = None, approve: Approve = None, edit_format: EditFormat = None) -> int:
+    """Serve an editor: the Agent Client Protocol on stdin and stdout."""
     from laguna_agent.acp import serve
 
-    return serve() or 0
+    return serve({"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format})

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-
-from laguna_agent.cli.parsing import Commands, add_cwd, add_json, add_settings, settings_of
+from laguna_agent.cli.options import BaseUrl, Cwd, Json, Model
 from laguna_agent.cli.printing import show, show_json, show_table
 
 EXIT_UNFIT = 2
 
 
-def add_to(commands: Commands) -> None:
-    """Add `doctor`."""
-    parser = commands.add("doctor", "check the installation, the configuration and the model server", doctor)
-    add_settings(parser, "model", "base_url")
-    add_cwd(parser)
-    add_json(parser)
-
-
-def doctor(line: Namespace) -> int:
-    """Carry it out; exit 0 only if a turn could run."""
+def doctor(model: Model = None, base_url: BaseUrl = None, cwd: Cwd = None, as_json: Json = False) -> int:
+    """Check the installation, the configuration and the server. Exits 0 only if a turn could run."""
     from laguna_agent.cli.findings import examine
     from laguna_agent.event_lines import printable
     from laguna_agent.session_choice import working_directory
 
-    findings = examine(working_directory(line.cwd), settings_of(line))
+    findings = examine(working_directory(cwd), {"model": model, "base_url": base_url})
     fit = all(finding.status != "fail" for finding in findings)
-    if line.json:
+    if as_json:
         show_json({"ok": fit, "findings": findings})
         return 0 if fit else EXIT_UNFIT
     show_table([(f"{each.status:4}", each.name, printable(" ".join(each.detail.split()))) for each in findings])

@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from laguna_agent.cli.parsing import Commands, add_json
+import typer
+
+from laguna_agent.cli.grammar import command_group
+from laguna_agent.cli.options import Json, path_option
 from laguna_agent.cli.printing import show, show_json, show_table
 
 if TYPE_CHECKING:
     from laguna_agent.backend.weights.catalogue import ModelFile
     from laguna_agent.backend.weights.store import StoredModel
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="a name that `models list` shows")]
+From = Annotated[Path | None, path_option("--from", help="a GGUF file on this machine instead of the network")]
 _LINES_PER_PULL = 10
 
 
-def add_to(commands: Commands) -> None:
-    """Add `models`."""
-    group = commands.group("models", "list, pull, show and remove models that run on this machine", list_all)
-    add_json(group.add("list", "list the models in the store, and those that `models pull` can get", list_all))
-    parser = group.add("pull", "get a model, verified by its SHA-256; a pull that was cut goes on where it was", pull)
-    parser.add_argument("name", metavar="NAME", help="a name that `models list` shows")
-    parser.add_argument(
-        "--from", dest="file", type=Path, metavar="FILE", help="a GGUF file on this machine instead of the network"
-    )
-    parser = group.add("show", "show what the store has under a name", show_model)
-    parser.add_argument("name", metavar="NAME", help="a name that `models list` shows")
-    add_json(parser)
-    parser = group.add("rm", "remove a model, and whatever a cut pull of it has left", remove)
-    parser.add_argument("name", metavar="NAME", help="a name that `models list` shows")
-
-
-def list_all(line: Namespace) -> int:
-    """Carry out `models list`."""
+def list_all(as_json: Json = False) -> int:
+    """List the models in the store, and those that can be pulled."""
     from laguna_agent.backend.weights.catalogue import CATALOGUE
     from laguna_agent.backend.weights.store import Store
 
@@ -46,7 +34,7 @@ def list_all(line: Namespace) -> int:
         {"name": entry.name, "size": entry.size, "licence": entry.licence, "stored": name in stored}
         for name, entry in sorted(known.items())
     ]
-    if getattr(line, "json", False):
+    if as_json:
         show_json(rows)
         return 0
     states = {True: "in the store", False: "models pull gets it"}
@@ -57,8 +45,8 @@ def list_all(line: Namespace) -> int:
     return 0
 
 
-def pull(line: Namespace) -> int:
-    """Carry out `models pull`."""
+def pull(name: Name, file: From = None) -> int:
+    """Get a model, verified by its SHA-256. A pull that was cut goes on where it was."""
     import anyio
 
     from laguna_agent.backend.weights.catalogue import CATALOGUE
@@ -66,10 +54,10 @@ def pull(line: Namespace) -> int:
     from laguna_agent.backend.weights.store import Store
     from laguna_agent.errors import UsageError
 
-    store, name = Store(), str(line.name)
+    store = Store()
     with _progress_on_stderr(name) as (progress, note):
-        if line.file is not None:
-            model = store.adopt(name, line.file, progress)
+        if file is not None:
+            model = store.adopt(name, file, progress)
         elif name in CATALOGUE:
             model = anyio.run(pull_weights, CATALOGUE[name], store, progress, note)
         else:
@@ -79,27 +67,27 @@ def pull(line: Namespace) -> int:
     return 0
 
 
-def show_model(line: Namespace) -> int:
-    """Carry out `models show`."""
+def show_model(name: Name, as_json: Json = False) -> int:
+    """Show what the store has under a name."""
     from laguna_agent.backend.weights.store import Store
 
     store = Store()
-    fields = _fields(store.get(line.name))
+    fields = _fields(store.get(name))
     fields["path"] = str(store.blob_path(fields["sha256"]))
-    if line.json:
+    if as_json:
         show_json(fields)
     else:
         show_table([(key.replace("_", " "), str(value)) for key, value in fields.items()])
     return 0
 
 
-def remove(line: Namespace) -> int:
-    """Carry out `models rm`."""
+def remove(name: Name) -> int:
+    """Remove a model, and whatever a cut pull of it has left."""
     from laguna_agent.backend.weights.store import Store
 
-    freed = Store().remove(line.name)
+    freed = Store().remove(name)
     what = f"{_gigabytes(freed)} freed" if freed else "its file stays, another name uses it"
-    show(f"{line.name} is removed, {what}")
+    show(f"{name} is removed, {what}")
     return 0
 
 
@@ -153,3 +141,10 @@ def _tenths(name: str) -> Callable[[int, int], None]:
 def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+app = command_group("List, pull, show and remove models that run on this machine.", list_all)
+app.command("list")(list_all)
+app.command("pull")(pull)
+app.command("show")(show_model)
+app.command("rm")(remove)

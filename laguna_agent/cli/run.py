@@ -2,56 +2,95 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
+from typing import Annotated
 
-from laguna_agent.cli.parsing import Commands, add_cwd, add_session_choice, add_settings, settings_of
+import typer
+
+from laguna_agent.cli.options import (
+    Approve,
+    BaseUrl,
+    ContinueLatest,
+    Cwd,
+    EditFormat,
+    Model,
+    Resume,
+    path_option,
+)
 
 EPILOG = (
     "Exit codes: 0 completed, 1 internal error, 2 usage or configuration, 3 model server, 4 the model could not "
     "finish, 5 a budget was spent, 6 stopped as a loop, 7 denied, 8 --check failed, 130 interrupted, 143 terminated."
 )
 
+Prompt = Annotated[
+    str | None,
+    typer.Argument(metavar="PROMPT", help="what to do; '-' reads it from standard input", show_default=False),
+]
+PromptFile = Annotated[Path | None, path_option("--file", "-f", help="read the prompt from FILE")]
+CheckCommand = Annotated[
+    str | None, typer.Option(metavar="CMD", help="command that must pass in the end, such as 'pytest -q'")
+]
+MaxTurns = Annotated[str | None, typer.Option(metavar="N", help="stop after N model requests")]
+MaxTokens = Annotated[str | None, typer.Option(metavar="N", help="stop after N tokens, input and output together")]
+MaxCost = Annotated[str | None, typer.Option(metavar="USD", help="stop after this many US dollars")]
+MaxTime = Annotated[str | None, typer.Option(metavar="S", help="stop after S seconds")]
+OutputMode = Annotated[
+    str,
+    typer.Option(
+        metavar="MODE", help="text (the answer) | json (the result) | stream-json (events)", show_default=False
+    ),
+]
+OutputSchema = Annotated[Path | None, path_option(help="the answer must be JSON valid against this JSON Schema")]
+PatchOut = Annotated[Path | None, path_option(help="write all changes as a patch for git apply")]
+Trajectory = Annotated[Path | None, path_option(help="write the run as ATIF 1.8 JSON")]
+Replay = Annotated[str | None, typer.Option(metavar="ID|FILE", help="run a recorded session again, offline")]
+Temperature = Annotated[str | None, typer.Option(metavar="T", help="sampling temperature")]
+Seed = Annotated[str | None, typer.Option(metavar="N", help="sampling seed, where the server takes one")]
 
-def add_to(commands: Commands) -> None:
-    """Add `run`."""
-    parser = commands.add("run", "do one task without a person: a prompt in, a result out", run, epilog=EPILOG)
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what to do; '-' reads it from standard input")
-    parser.add_argument("-f", "--file", type=Path, metavar="FILE", help="read the prompt from FILE")
-    add_settings(parser, "model", "base_url", "approve")
-    add_cwd(parser)
-    parser.add_argument("--check", metavar="CMD", help="command that must pass in the end, such as 'pytest -q'")
-    add_settings(parser, "max_turns", "max_tokens", "max_cost", "max_time")
-    parser.add_argument(
-        "--output", default="text", metavar="MODE", help="text (the answer) | json (the result) | stream-json (events)"
-    )
-    parser.add_argument(
-        "--output-schema", type=Path, metavar="FILE", help="the answer must be JSON valid against this JSON Schema"
-    )
-    parser.add_argument("--patch-out", type=Path, metavar="FILE", help="write all changes as a patch for git apply")
-    parser.add_argument("--trajectory", type=Path, metavar="FILE", help="write the run as ATIF 1.8 JSON")
-    add_session_choice(parser)
-    parser.add_argument("--replay", metavar="ID|FILE", help="run a recorded session again, offline")
-    add_settings(parser, "edit_format", "temperature", "seed")
 
-
-def run(line: Namespace) -> int:
-    """Carry it out."""
+def run(
+    prompt: Prompt = None,
+    file: PromptFile = None,
+    model: Model = None,
+    base_url: BaseUrl = None,
+    approve: Approve = None,
+    cwd: Cwd = None,
+    check: CheckCommand = None,
+    max_turns: MaxTurns = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
+    max_time: MaxTime = None,
+    output: OutputMode = "text",
+    output_schema: OutputSchema = None,
+    patch_out: PatchOut = None,
+    trajectory: Trajectory = None,
+    continue_latest: ContinueLatest = False,
+    resume: Resume = None,
+    replay: Replay = None,
+    edit_format: EditFormat = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
+) -> int:
+    """Do one task without a person: a prompt in, a result out."""
     from laguna_agent import headless
 
+    driving = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format}
+    sampling = {"temperature": temperature, "seed": seed}
+    budget = {"max_turns": max_turns, "max_tokens": max_tokens, "max_cost": max_cost, "max_time": max_time}
     return headless.run(
         headless.Invocation(
-            prompt=line.prompt,
-            file=line.file,
-            output=line.output,
-            output_schema=line.output_schema,
-            check=line.check,
-            patch_out=line.patch_out,
-            trajectory=line.trajectory,
-            resume=line.resume,
-            continue_latest=line.continue_latest,
-            replay=line.replay,
-            cwd=line.cwd,
-            flags=settings_of(line),
+            prompt=prompt,
+            file=file,
+            output=output,
+            output_schema=output_schema,
+            check=check,
+            patch_out=patch_out,
+            trajectory=trajectory,
+            resume=resume,
+            continue_latest=continue_latest,
+            replay=replay,
+            cwd=cwd,
+            flags={**driving, **sampling, **budget},
         )
     )

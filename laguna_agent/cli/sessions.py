@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from laguna_agent.cli.parsing import Commands, add_json
+import typer
+
+from laguna_agent.cli.grammar import command_group
+from laguna_agent.cli.options import Json, path_option
 from laguna_agent.cli.printing import show, show_json, show_table
 from laguna_agent.errors import UsageError
 
@@ -15,32 +17,20 @@ if TYPE_CHECKING:
     from laguna_agent.agent.store import AnyRecord
 
 
-def add_to(commands: Commands) -> None:
-    """Add `sessions`."""
-    group = commands.group("sessions", "list, show, export and delete recorded sessions", list_all)
-    parser = group.add("list", "list sessions, newest first", list_all)
-    parser.add_argument("--here", action="store_true", help="only those of this directory")
-    add_json(parser)
-    parser = group.add("show", "print a session as text, or its log as JSON lines", show_one)
-    parser.add_argument("session", metavar="ID", help="the session, or the beginning of its id")
-    add_json(parser)
-    parser = group.add(
-        "export", "export a session as an ATIF 1.8 trajectory, or as the log that --replay takes", export
-    )
-    parser.add_argument("session", metavar="ID", help="the session, or the beginning of its id")
-    parser.add_argument("--format", default="atif", metavar="FORMAT", help="atif | log")
-    parser.add_argument("-o", "--to", type=Path, metavar="FILE", help="write to FILE instead of stdout")
-    parser = group.add("delete", "delete sessions and everything kept with them", delete)
-    parser.add_argument("sessions", nargs="+", metavar="ID", help="a session, or the beginning of its id")
+Here = Annotated[bool, typer.Option("--here", help="only those of this directory")]
+SessionId = Annotated[str, typer.Argument(metavar="ID", help="the session, or the beginning of its id")]
+SessionIds = Annotated[list[str], typer.Argument(metavar="ID...", help="sessions, or the beginnings of their ids")]
+Format = Annotated[str, typer.Option("--format", metavar="FORMAT", help="atif | log")]
+To = Annotated[Path | None, path_option("--to", "-o", help="write to FILE instead of stdout")]
 
 
-def list_all(line: Namespace) -> int:
-    """Carry out `sessions list`."""
+def list_all(here: Here = False, as_json: Json = False) -> int:
+    """List sessions, newest first."""
     from laguna_agent.agent.store import list_sessions
     from laguna_agent.event_lines import one_line
 
-    found = list_sessions(Path.cwd() if getattr(line, "here", False) else None)
-    if getattr(line, "json", False):
+    found = list_sessions(Path.cwd() if here else None)
+    if as_json:
         show_json(found)
     elif not found:
         show("no sessions yet; `laguna-agent run PROMPT` makes one")
@@ -50,13 +40,13 @@ def list_all(line: Namespace) -> int:
     return 0
 
 
-def show_one(line: Namespace) -> int:
-    """Carry out `sessions show`."""
+def show_one(session: SessionId, as_json: Json = False) -> int:
+    """Print a session as text, or its log as JSON lines."""
     from laguna_agent.agent.store import find_session, iterate_log
 
-    log = find_session(line.session)
+    log = find_session(session)
     for record in iterate_log(log):
-        if line.json:
+        if as_json:
             import msgspec
 
             show(msgspec.json.encode(record).decode())
@@ -66,34 +56,34 @@ def show_one(line: Namespace) -> int:
     return 0
 
 
-def export(line: Namespace) -> int:
-    """Carry out `sessions export`."""
+def export(session: SessionId, form: Format = "atif", to: To = None) -> int:
+    """Export a session as ATIF 1.8 JSON, or as the log for --replay."""
     import msgspec
 
     from laguna_agent.agent.store import find_session
     from laguna_agent.headless.artifacts import write_whole
 
-    log = find_session(line.session)
-    if line.format == "log":
+    log = find_session(session)
+    if form == "log":
         data = log.read_bytes()
-    elif line.format == "atif":
+    elif form == "atif":
         from laguna_agent.agent.trajectory import atif
 
         data = msgspec.json.format(msgspec.json.encode(atif(log))) + b"\n"
     else:
-        raise UsageError(f"--format {line.format!r} is not valid; expected atif or log")
-    if line.to is None:
+        raise UsageError(f"--format {form!r} is not valid; expected atif or log")
+    if to is None:
         show(data.decode().rstrip("\n"))
     else:
-        write_whole(line.to, data)
+        write_whole(to, data)
     return 0
 
 
-def delete(line: Namespace) -> int:
-    """Carry out `sessions delete`; an unknown id among several deletes nothing."""
+def delete(sessions: SessionIds) -> int:
+    """Delete sessions and everything kept with them. An unknown id among several deletes nothing."""
     from laguna_agent.agent.store import delete_session, find_session
 
-    for found in [find_session(session).parent.name for session in line.sessions]:
+    for found in [find_session(session).parent.name for session in sessions]:
         delete_session(found)
         show(f"deleted {found}")
     return 0
@@ -125,3 +115,10 @@ def _lines(record: AnyRecord) -> Iterator[str]:
             yield f"check {record.run.when}: exit {record.run.exit_code}: {one_line(record.run.command)}"
         case store.Ended():
             yield f"\n{summary_line(record.result)}"
+
+
+app = command_group("List, show, export and delete recorded sessions.", list_all)
+app.command("list")(list_all)
+app.command("show")(show_one)
+app.command("export")(export)
+app.command("delete")(delete)

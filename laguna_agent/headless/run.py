@@ -11,9 +11,9 @@ import anyio
 from msgspec.structs import replace
 
 from laguna_agent.agent.events import StopReason
-from laguna_agent.agent.outcome import RunRecord, Verdict, verdict_of
+from laguna_agent.agent.outcome import RunRecord, Verdict, bug_verdict, verdict_of
 from laguna_agent.config import Settings, load
-from laguna_agent.errors import EXIT_INTERNAL, EXIT_SIGINT, EXIT_SIGTERM, LagunaError
+from laguna_agent.errors import EXIT_SIGINT, EXIT_SIGTERM, LagunaError
 from laguna_agent.headless.approval import choose_approver
 from laguna_agent.headless.artifacts import write_artifacts
 from laguna_agent.headless.invocation import Invocation, read_schema, refuse_beside_replay, require_writable
@@ -45,7 +45,7 @@ def run(invocation: Invocation) -> int:
         except Unreadable:
             raise
         except Exception as error:  # noqa: BLE001 - a bug must still end in the final record
-            record = _without_session(_bug(error), invocation)
+            record = _without_session(bug_verdict(error), invocation)
         output.finish(record, hurried=stop.outcome is not None)
         return record.exit_code
     except Unreadable as error:
@@ -176,12 +176,6 @@ async def _open(job: Job) -> Session:
     return await Session.resume(
         job.resumed, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
     )
-
-
-def _bug(error: Exception) -> Verdict:
-    from laguna_agent.crash import describe_crash
-
-    return Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error))
 
 
 def _without_session(verdict: Verdict, invocation: Invocation) -> RunRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from laguna_agent import __version__
 from tests.conftest import RunCli
+from tests.model_server import ModelServer, text
 
 HEAVY = ("httpx", "torch", "msgspec", "tree_sitter", "pydantic", "rich", "git", "anyio", "prompt_toolkit")
 SHOW_IMPORTS = """
@@ -64,10 +66,22 @@ def test_acp_alone_does_not_import_typer(run_cli: RunCli) -> None:
 def test_help_names_every_command(run_cli: RunCli) -> None:
     shown = run_cli("--help").stdout
     for command in ("run", "chat", "acp", "models", "sessions", "config", "doctor"):
-        assert f"\n    {command} " in shown
+        assert f"\n  {command} " in shown
 
 
-@pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--no-such-option"], ["sessions", "nothing"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frobnicate"],
+        ["run", "--no-such-option"],
+        ["run", "--no-such-option=two words"],
+        ["run", "a prompt", "another"],
+        ["run", "--seed"],
+        ["sessions", "nothing"],
+        ["sessions", "show"],
+        ["--no-such-option"],
+    ],
+)
 def test_wrong_command_line_is_one_line_and_exit_2(run_cli: RunCli, arguments: list[str]) -> None:
     done = run_cli(*arguments)
     assert done.returncode == 2
@@ -75,6 +89,56 @@ def test_wrong_command_line_is_one_line_and_exit_2(run_cli: RunCli, arguments: l
     assert done.stderr.startswith("laguna-agent: ")
     assert done.stderr.count("\n") == 1
     assert "--help" in done.stderr
+
+
+def test_wrong_command_line_of_run_has_a_final_record_where_a_script_waits_for_one(run_cli: RunCli) -> None:
+    done = run_cli("run", "--output", "json", "--no-such-option")
+    record = json.loads(done.stdout)
+    assert (done.returncode, record["exit_code"], record["outcome"]) == (2, 2, "usage")
+    assert "--no-such-option" in record["message"]
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompt"),
+    [
+        (["- a list\n- in Markdown"], "- a list\n- in Markdown"),
+        (["--check=exit 0", "- a list"], "- a list"),
+        (["--check", "true", "-1"], "-1"),
+        (["-5 degrees", "--seed", "1"], "-5 degrees"),
+        (["--verbose says nothing"], "--verbose says nothing"),
+        (["--", "--no-such-option"], "--no-such-option"),
+        (["--temperature", "1", "--", "-x"], "-x"),
+    ],
+)
+def test_prompt_may_begin_with_a_dash(
+    run_cli: RunCli, model_server: ModelServer, arguments: list[str], prompt: str
+) -> None:
+    model_server.always(text("All done."))
+    assert run_cli("run", *arguments, env=model_server.env).returncode == 0
+    assert prompt in model_server.chats[0]["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "x", "--temperature", "-1"], ["run", "x", "--seed", "-1", "--max-turns", "-1"]]
+)
+def test_values_stay_text_until_the_configuration(run_cli: RunCli, arguments: list[str]) -> None:
+    done = run_cli(*arguments)
+    assert done.returncode == 2
+    assert f"{arguments[-2]} = '-1' is not valid; expected" in done.stderr
+
+
+def test_acp_takes_settings(run_cli: RunCli) -> None:
+    request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": 1}}
+    done = run_cli("acp", "--model", "x/y", "--approve", "all", stdin=json.dumps(request) + "\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["result"]["protocolVersion"] == 1
+
+
+def test_shell_completion(run_cli: RunCli) -> None:
+    env = {"_LAGUNA_AGENT_COMPLETE": "complete_bash", "COMP_WORDS": "laguna-agent se", "COMP_CWORD": "1"}
+    done = run_cli(env=env)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["sessions"], "")
 
 
 def test_a_bug_is_one_line_and_a_traceback_in_the_crash_log(run_cli: RunCli, tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Options that more than one command takes. Values stay text: the configuration knows what each setting may be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def path_option(*names: str, help: str, metavar: str = "FILE") -> Any:
+    """An option that is a path; whether it can be read or written is for the command to find out and explain."""
+    return typer.Option(*names, help=help, metavar=metavar, readable=False)
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="PROVIDER/NAME, such as ollama/qwen2.5-coder:7b or openrouter/poolside/laguna-xs-2.1:free",
+    ),
+]
+BaseUrl = Annotated[str | None, typer.Option(metavar="URL", help="base URL of an OpenAI-compatible server")]
+Approve = Annotated[
+    str | None, typer.Option(metavar="MODE", help="what runs unasked: ask (reading only) | edits | all")
+]
+EditFormat = Annotated[
+    str | None, typer.Option(metavar="FORMAT", help="how the model edits: auto | replace | symbol | whole")
+]
+Cwd = Annotated[Path | None, path_option("--cwd", "-C", metavar="DIR", help="the directory to work in")]
+ContinueLatest = Annotated[bool, typer.Option("--continue", help="go on with the newest session of this directory")]
+Resume = Annotated[
+    str | None, typer.Option(metavar="ID", help="go on with this session (the beginning of its id will do)")
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
