@@ -59,7 +59,7 @@ class CodeBlock(msgspec.Struct, frozen=True):
     def by_file(self, known: Collection[str]) -> list[CodeBlock]:
         """The block cut at lines that name a known file in a comment: models put several files into one block."""
         paths = set(known)
-        lines = self.code.splitlines(keepends=True)
+        lines = re.findall(r"[^\n]*\n", self.code)
         heads = [
             index
             for index, line in enumerate(lines)
@@ -82,7 +82,7 @@ def code_blocks(text: str, *, complete: bool) -> list[CodeBlock]:
     before: list[str] = []
     code: list[str] | None = None
     opening: re.Match[str] | None = None
-    for line in text.splitlines():
+    for line in text.replace("\r\n", "\n").split("\n"):
         fence = _FENCE.match(line)
         if code is None or opening is None:
             if fence:

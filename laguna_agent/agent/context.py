@@ -1,8 +1,9 @@
 """What of the history goes into the next request: everything, until it no longer fits.
 
 Two things shorten it, both without a model: an exchange that was repeated word for word is shown once (its last
-occurrence), and when the window fills, the oldest tool results become one line each, in large steps, so that the
-prefix that servers cache stays the same for many turns. The system message and the person's words are never touched.
+occurrence), and when the window fills, the oldest tool results become one line each and then go, in large steps, so
+that the prefix that servers cache stays the same for many turns. The system message and the person's words are never
+touched.
 """
 
 from __future__ import annotations
@@ -89,24 +90,52 @@ def _exchange(history: Sequence[Message], index: int) -> str | None:
 
 
 def shorten(history: list[Message], room: int, estimate: TokenEstimate, fixed: int) -> int:
-    """Replace the oldest tool results in place until the history takes TARGET of `room` tokens (beside `fixed` bytes
-    of tool descriptions). Of the newest messages only as many go as it takes to fit at all. Returns how many results
-    were replaced."""
-    dropped = 0
-    size = size_of(history) + fixed
-    for index, message in enumerate(history):
-        goal = TARGET if index < len(history) - NEWEST else FULL
-        if estimate.tokens(size) <= room * goal:
-            if goal == FULL:
-                break
-            continue
+    """Make the history, in place, take TARGET of `room` tokens (beside `fixed` bytes of tool descriptions).
+
+    The oldest tool results become one line each; where that is not enough the oldest calls go with their results; and
+    where the rest does not fit at all, the newest results are replaced too. Returns how many results were given up.
+    """
+    target, full = (_bytes_for(room * part, estimate) - fixed for part in (TARGET, FULL))
+    given_up = _elide(history, range(len(history) - NEWEST), target)
+    if size_of(history) > full:
+        given_up += _drop_exchanges(history, target)
+    return given_up + _elide(history, range(max(0, len(history) - NEWEST), len(history)), full)
+
+
+def _bytes_for(tokens: float, estimate: TokenEstimate) -> float:
+    return tokens / (estimate.tokens(1_000_000) / 1_000_000)
+
+
+def _elide(history: list[Message], indices: range, goal: float) -> int:
+    size, count = size_of(history), 0
+    for index in indices:
+        if size <= goal:
+            break
+        message = history[index]
         # Told to call again for the newest, the model would.
         words = ELIDED if index < len(history) - 1 else TOO_BIG
         if message.tool_call_id and (len(message.text) > len(words) or _has_image(message)):
             history[index] = msgspec.structs.replace(message, content=(TextBlock(words),))
             size += size_of((history[index],)) - size_of((message,))
-            dropped += 1
-    return dropped
+            count += 1
+    return count
+
+
+def _drop_exchanges(history: list[Message], goal: float) -> int:
+    """Drop the oldest answers that called, each with all its results; answers that did not call stay."""
+    size, count, start = size_of(history), 0, 0
+    while size > goal:
+        start = next((at for at in range(start, len(history)) if history[at].role == "assistant"), len(history))
+        end = next((at for at in range(start + 1, len(history)) if not history[at].tool_call_id), len(history))
+        if end > len(history) - NEWEST:
+            break
+        if end > start + 1:
+            size -= size_of(history[start:end])
+            count += end - start - 1
+            del history[start:end]
+        else:
+            start = end
+    return count
 
 
 def _has_image(message: Message) -> bool:

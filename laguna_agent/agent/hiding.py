@@ -25,7 +25,7 @@ def hide_bodies(text: str, names: Collection[str]) -> str | None:
     tree = _parse(text)
     if tree is None:
         return None
-    lines = text.splitlines()
+    lines = text.rstrip("\n").split("\n")
     hidden = False
     for name, node in reversed(_definitions(tree)):
         if not {name, name.rpartition(".")[2]} & set(names):
@@ -42,7 +42,7 @@ def hide_bodies(text: str, names: Collection[str]) -> str | None:
 def lift_docstrings(text: str) -> tuple[str, dict[str, str]]:
     """The text without the docstrings of functions, and these by qualified name. One-line docstrings stay."""
     tree = _parse(text)
-    lines = text.splitlines()
+    lines = text.rstrip("\n").split("\n")
     lifted: dict[str, str] = {}
     for name, node in reversed(_definitions(tree) if tree else []):
         docstring = ast.get_docstring(node)

@@ -127,9 +127,10 @@ class Turn:
     async def _compact(self, *, force: bool) -> bool:
         if self.room is None and not force:
             return False
-        size = context.size_of(self.history) + self._fixed
-        room = self.room or self.estimate.tokens(size)
-        if not force and self.estimate.tokens(size) <= room * context.FULL:
+        tokens = self.estimate.tokens(context.size_of(self.history) + self._fixed)
+        # A server that refused what we took to fit has less room than we think.
+        room = min(self.room or tokens, tokens) if force else self.room or tokens
+        if not force and tokens <= room * context.FULL:
             return False
         dropped = context.shorten(self.history, room, self.estimate, self._fixed)
         if dropped:

@@ -76,7 +76,6 @@ def test_the_file_that_a_block_is(text: str, path: str | None) -> None:
     assert block.path(["src/app.py"]) == path
 
 
-@pytest.mark.xfail(reason="code_blocks splits with str.splitlines, which breaks lines at these characters too")
 @pytest.mark.parametrize("odd", ["\x0c", "\u2028", "\x0b", "\x85", "\x1c"])
 def test_line_ends_that_only_unicode_knows_stay(odd: str) -> None:
     """A form feed between Python functions is no line break, nor is a U+2028 in a string."""
