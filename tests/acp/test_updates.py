@@ -77,7 +77,6 @@ any_event = st.one_of(
     ),
     st.builds(events.Notice, st.sampled_from(["info", "warning", "error"]), words),
     st.builds(events.Compaction, st.sampled_from(["started", "completed", "failed"]), words | st.just("")),
-    st.builds(events.CheckpointMade, words),
     st.builds(
         events.TurnEnded, st.sampled_from(get_args(events.StopReason)), words, st.integers(0, 8), words | st.just("")
     ),
