@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Literal
 
 from laguna_agent.agent.events import CheckRun, Notice
@@ -42,31 +41,3 @@ class Check:
     def failed(self, run: CheckRun) -> CheckFailed:
         """The error for a turn that ends with the check failing."""
         return CheckFailed(f"the check still fails (exit {run.exit_code}): {self.command}")
-
-
-_ERROR = re.compile(r"^E  +\S.*|^\s*[\w.]*(Error|Exception|Failure|panicked)\b.*|.*\berror(\[\w+\])?: .*")
-_NOISE = re.compile(
-    r"^[=\-_.^~\s*|]*$|^[=_-]{3,} .* [=_-]{3,}$|^Ran \d+ tests?\b|^[.FEsx]+( +\[ *\d+%\])?$"
-    r"|^Traceback |^\s*File \"|^(FAIL|ERROR|FAILED|OK)\b|^\d+ (failed|passed)\b"
-)
-FAILURES, LINE = 3, 200
-
-
-def clip(line: str) -> str:
-    """The line, or its beginning where it is long: two lists that differ need not be shown whole."""
-    return line if len(line) <= LINE else f"{line[:LINE]}…"
-
-
-def distill(output: str, limit: int) -> str:
-    """A check's output for a model, at most about `limit` characters: each of the first few failures as the source
-    line that failed with its error below, else the output's tail without rulers, paths and progress dots."""
-    lines = [line.rstrip() for line in output.splitlines() if not _NOISE.match(line)]
-    failures: dict[str, None] = {}
-    for before, line in zip(["", *lines], lines, strict=False):
-        if _ERROR.match(line) and not _ERROR.match(before):
-            failures["\n    ".join(clip(part.strip()) for part in (before, line) if part.strip())] = None
-    told = "\n".join([*failures][:FAILURES])
-    if told and len(told) <= limit:
-        return told
-    tail = "\n".join(lines)
-    return tail if len(tail) <= limit else "…" + tail[-limit:]

@@ -16,12 +16,12 @@ from typing import Any
 
 import msgspec
 
-from laguna_agent.agent.checks import distill
 from laguna_agent.agent.choosing import CANDIDATES, CHOOSE, Choice, evident_action
 from laguna_agent.agent.choosing import question as ask_choice
 from laguna_agent.agent.code_blocks import CodeBlock, code_blocks
 from laguna_agent.agent.dialect import Shown
 from laguna_agent.agent.events import CheckRun
+from laguna_agent.agent.failures import distill
 from laguna_agent.agent.hiding import lift_docstrings
 from laguna_agent.agent.mentions import Mentioned, every_source, mentioned
 from laguna_agent.agent.profiles import Profile

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from laguna_agent.agent.checks import distill
 from laguna_agent.agent.choosing import Choice
 from laguna_agent.agent.events import CheckRun
 from laguna_agent.agent.prompt import environment
@@ -108,7 +107,7 @@ class ToolDialect:
         # State goes to the end of the newest message: the prefix before it stays the same from turn to turn.
         notes = [await environment(self._workspace)]
         if check is not None:
-            state = "passes" if check.exit_code == 0 else f"fails:\n{distill(check.output, 2_500)}"
+            state = "passes" if check.exit_code == 0 else f"fails:\n{check.output[-2_500:]}"
             notes.append(f"When you are done this command must pass: `{check.command}`. At the moment it {state}")
         return Said(Message("user", (*content, TextBlock("\n\n" + "\n\n".join(filter(None, notes))))))
 
@@ -153,5 +152,5 @@ class ToolDialect:
 
     async def correction(self, run: CheckRun, attempt: int) -> Said | None:
         return Said(
-            text_message("user", f"`{run.command}` fails (exit {run.exit_code}). Fix it.\n{distill(run.output, 4_000)}")
+            text_message("user", f"`{run.command}` fails (exit {run.exit_code}). Fix it.\n{run.output[-4_000:]}")
         )

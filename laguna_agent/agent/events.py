@@ -144,12 +144,6 @@ class Compaction(Event, frozen=True, tag="compaction"):
     summary: str = ""
 
 
-class CheckpointMade(Event, frozen=True, tag="checkpoint"):
-    """The workspace's state before this turn was kept under `id`."""
-
-    id: str
-
-
 class TurnEnded(Event, frozen=True, tag="turn_ended"):
     """The turn is over; `outcome` and `exit_code` are those of `laguna_agent.errors`, `message` says why in a line.
 
