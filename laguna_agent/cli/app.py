@@ -68,15 +68,16 @@ def run_command(arguments: list[str]) -> int:
     except typer.Exit as end:
         return end.exit_code
     except _CommandLineError as error:
-        problem = _usage_error(error)
+        problem = _usage_error(error, arguments[0])
         write_result(arguments, problem.outcome, problem.exit_code, str(problem))
         raise problem from error
     return code
 
 
-def _usage_error(error: Exception) -> UsageError:
+def _usage_error(error: Exception, first: str) -> UsageError:
+    # The parser of options raises some errors without their context.
     context = getattr(error, "ctx", None)
-    where = context.command_path if context else PROGRAM
+    where = context.command_path if context else PROGRAM if first.startswith("-") else f"{PROGRAM} {first}"
     message: str = error.format_message()  # type: ignore[attr-defined]  # the base class that cannot be named has it
     return UsageError(f"{' '.join(message.split()).rstrip('.')}; see `{where} --help`")
 

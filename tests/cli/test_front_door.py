@@ -96,6 +96,7 @@ def test_wrong_command_line_of_run_has_a_final_record_where_a_script_waits_for_o
     record = json.loads(done.stdout)
     assert (done.returncode, record["exit_code"], record["outcome"]) == (2, 2, "usage")
     assert "--no-such-option" in record["message"]
+    assert "`laguna-agent run --help`" in record["message"]
     assert done.stderr.count("\n") == 1
 
 
@@ -126,6 +127,10 @@ def test_values_stay_text_until_the_configuration(run_cli: RunCli, arguments: li
     done = run_cli(*arguments)
     assert done.returncode == 2
     assert f"{arguments[-2]} = '-1' is not valid; expected" in done.stderr
+
+
+def test_missing_value_names_the_command_whose_help_says_more(run_cli: RunCli) -> None:
+    assert "`laguna-agent run --help`" in run_cli("run", "x", "--seed").stderr
 
 
 def test_acp_takes_settings(run_cli: RunCli) -> None:
