@@ -59,6 +59,30 @@ class Verdict(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+def record_without_turn(verdict: Verdict, *, session_id: str = "", model: str = "") -> RunRecord:
+    """The final record of a run that came to no turn, or whose turn left none."""
+    return RunRecord(
+        outcome=verdict.outcome,
+        stop_reason=verdict.stop_reason,
+        exit_code=verdict.exit_code,
+        message=verdict.message,
+        text="",
+        turns=0,
+        input_tokens=0,
+        output_tokens=0,
+        cached_tokens=0,
+        reasoning_tokens=0,
+        cost=None,
+        seconds=0.0,
+        files_changed=(),
+        checks=(),
+        denied=(),
+        sandbox="none",
+        session_id=session_id,
+        model=model,
+    )
+
+
 COMPLETED = Verdict("completed", "end_turn", EXIT_COMPLETED)
 INTERRUPTED = Verdict("interrupted", "cancelled", EXIT_SIGINT, "interrupted; resume with --continue")
 TERMINATED = Verdict("terminated", "cancelled", EXIT_SIGTERM, "terminated; resume with --continue")

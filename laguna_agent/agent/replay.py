@@ -19,7 +19,7 @@ import msgspec
 from laguna_agent import __version__
 from laguna_agent.agent.conversation import rebuild
 from laguna_agent.agent.events import Event, TurnEnded
-from laguna_agent.agent.outcome import INTERRUPTED, RunRecord, Verdict
+from laguna_agent.agent.outcome import INTERRUPTED, RunRecord, Verdict, record_without_turn
 from laguna_agent.agent.permissions import deny_all
 from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import AnyRecord, Ended, Opened, Prompted, find_session, read_log
@@ -75,26 +75,8 @@ def recorded_result(path: Path) -> RunRecord:
     if ended is not None:
         return ended.result
     opened = next(record for record in reversed(records[:last]) if isinstance(record, Opened))
-    return RunRecord(
-        outcome=INTERRUPTED.outcome,
-        stop_reason=INTERRUPTED.stop_reason,
-        exit_code=INTERRUPTED.exit_code,
-        message="the recorded run was killed; the recording ends here",
-        text="",
-        turns=0,
-        input_tokens=0,
-        output_tokens=0,
-        cached_tokens=0,
-        reasoning_tokens=0,
-        cost=None,
-        seconds=0.0,
-        files_changed=(),
-        checks=(),
-        denied=(),
-        sandbox="none",
-        session_id=opened.id,
-        model=opened.model,
-    )
+    killed = msgspec.structs.replace(INTERRUPTED, message="the recorded run was killed; the recording ends here")
+    return record_without_turn(killed, session_id=opened.id, model=opened.model)
 
 
 def _records(path: Path) -> list[AnyRecord]:

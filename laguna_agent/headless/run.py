@@ -11,7 +11,7 @@ import anyio
 from msgspec.structs import replace
 
 from laguna_agent.agent.events import StopReason
-from laguna_agent.agent.outcome import RunRecord, Verdict, bug_verdict, verdict_of
+from laguna_agent.agent.outcome import RunRecord, Verdict, bug_verdict, record_without_turn, verdict_of
 from laguna_agent.config import Settings, load
 from laguna_agent.errors import EXIT_SIGINT, EXIT_SIGTERM, LagunaError
 from laguna_agent.headless.approval import choose_approver
@@ -181,23 +181,4 @@ async def _open(job: Job) -> Session:
 def _without_session(verdict: Verdict, invocation: Invocation) -> RunRecord:
     """The final record of a run that has no session, or whose session could not give its own."""
     model = invocation.flags.get("model")
-    return RunRecord(
-        outcome=verdict.outcome,
-        stop_reason=verdict.stop_reason,
-        exit_code=verdict.exit_code,
-        message=verdict.message,
-        text="",
-        turns=0,
-        input_tokens=0,
-        output_tokens=0,
-        cached_tokens=0,
-        reasoning_tokens=0,
-        cost=None,
-        seconds=0.0,
-        files_changed=(),
-        checks=(),
-        denied=(),
-        sandbox="none",
-        session_id="",
-        model=model if isinstance(model, str) else "",
-    )
+    return record_without_turn(verdict, model=model if isinstance(model, str) else "")
