@@ -69,15 +69,11 @@ def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Ite
                 yield events.Notice("warning", result.message)
 
 
-def _call_events(ran: ToolRan, registry: Registry) -> Iterator[events.Event]:
-    call, result = ran.call, ran.result
-    try:
-        tool, args = registry.get(call.name), registry.decode(call)
-        yield events.ToolCallStarted(call.id, call.name, tool.kind, tool.title(args), call.arguments)
-    except ToolError:
-        yield events.ToolCallStarted(call.id, call.name, "other", call.name, call.arguments)
-    yield events.ToolCallUpdate(
-        call.id,
+def ended_update(ran: ToolRan) -> events.ToolCallUpdate:
+    """The end of a call as an event, live and looked back at."""
+    result = ran.result
+    return events.ToolCallUpdate(
+        ran.call.id,
         "failed" if result.is_error else "completed",
         content=result.content,
         diffs=result.diffs,
@@ -85,6 +81,16 @@ def _call_events(ran: ToolRan, registry: Registry) -> Iterator[events.Event]:
         exit_code=result.exit_code,
         seconds=ran.seconds,
     )
+
+
+def _call_events(ran: ToolRan, registry: Registry) -> Iterator[events.Event]:
+    call, result = ran.call, ran.result
+    try:
+        tool, args = registry.get(call.name), registry.decode(call)
+        yield events.ToolCallStarted(call.id, call.name, tool.kind, tool.title(args), call.arguments)
+    except ToolError:
+        yield events.ToolCallStarted(call.id, call.name, "other", call.name, call.arguments)
+    yield ended_update(ran)
     if result.plan is not None:
         yield events.PlanUpdated(result.plan)
 

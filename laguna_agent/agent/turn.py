@@ -18,6 +18,7 @@ from laguna_agent.agent import context
 from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.checks import Check
+from laguna_agent.agent.conversation import ended_update
 from laguna_agent.agent.dialect import Dialect
 from laguna_agent.agent.events import (
     Compaction,
@@ -314,17 +315,7 @@ class Turn:
         if note:
             self.tape.note(ran)
         result = self.unanswered[call.id] = ran.result
-        await self.emit(
-            ToolCallUpdate(
-                call.id,
-                "failed" if result.is_error else "completed",
-                content=result.content,
-                diffs=result.diffs,
-                locations=result.locations,
-                exit_code=result.exit_code,
-                seconds=ran.seconds,
-            )
-        )
+        await self.emit(ended_update(ran))
         self.changed.update(dict.fromkeys(diff.path for diff in result.diffs))
         if result.plan is not None:
             await self.emit(PlanUpdated(result.plan))
