@@ -16,7 +16,9 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -36,25 +38,52 @@ ROOTS = (
     "PromptRequest",
     "PromptResponse",
     "CancelNotification",
+    "LogoutRequest",
+    "LogoutResponse",
+    "ResumeSessionRequest",
+    "ResumeSessionResponse",
+    "ListSessionsRequest",
+    "ListSessionsResponse",
+    "CloseSessionRequest",
+    "CloseSessionResponse",
+    "DeleteSessionRequest",
+    "DeleteSessionResponse",
+    "SetSessionModeRequest",
+    "SetSessionModeResponse",
+    "SetSessionConfigOptionRequest",
+    "SetSessionConfigOptionResponse",
     "SessionNotification",
     "RequestPermissionRequest",
     "RequestPermissionResponse",
+    "SessionConfigSelectOption",
+    "ReadTextFileRequest",
+    "ReadTextFileResponse",
+    "WriteTextFileRequest",
+    "WriteTextFileResponse",
+    "CreateTerminalRequest",
+    "CreateTerminalResponse",
+    "TerminalOutputRequest",
+    "TerminalOutputResponse",
+    "WaitForTerminalExitRequest",
+    "WaitForTerminalExitResponse",
+    "KillTerminalRequest",
+    "KillTerminalResponse",
+    "ReleaseTerminalRequest",
+    "ReleaseTerminalResponse",
+    "CreateElicitationRequest",
+    "CreateElicitationResponse",
+    "CompleteElicitationNotification",
     "CancelRequestNotification",
 )
-# Not spoken yet, and large: the field, or the variant of a union, is left out. Decoding ignores unknown fields.
-OMITTED = {
-    "NewSessionResponse.modes",
-    "NewSessionResponse.configOptions",
-    "LoadSessionResponse.modes",
-    "LoadSessionResponse.configOptions",
-    "ClientCapabilities.elicitation",
-    "SessionUpdate.available_commands_update",
-    "SessionUpdate.current_mode_update",
-    "SessionUpdate.config_option_update",
-    "SessionUpdate.session_info_update",
+# Unions that a Struct cannot spell. Old clients send a date as the version; the answer is the same, so it must not be
+# a decoding error. Groups of options are not used here.
+TYPES = {
+    "InitializeRequest.protocolVersion": "int | str",
+    "RequestId": "int | str | None",
+    "SetSessionConfigOptionRequest.value": "bool | str",
+    "SessionConfigSelect.options": "list[SessionConfigSelectOption]",
+    "ElicitationContentValue": "str | int | float | bool | list[str]",
 }
-# Old clients send a date as the version; the answer is the same, so it must not be a decoding error.
-TYPES = {"InitializeRequest.protocolVersion": "int | str", "RequestId": "int | str | None"}
 
 HEADER = '''"""The ACP v1 messages that this program speaks, as msgspec Structs.
 
@@ -155,11 +184,7 @@ class Generator:
         self.seen.add(name)
         node = self.definitions[name]
         tag_field = node["discriminator"]["propertyName"]
-        members = [
-            self.variant(name, node, variant, tag_field)
-            for variant in node["oneOf"]
-            if f"{name}.{variant['properties'][tag_field]['const']}" not in OMITTED
-        ]
+        members = [self.variant(name, node, variant, tag_field) for variant in node["oneOf"]]
         line = f"{name} = {' | '.join(members)}"
         if len(line) > 120:
             line = f"{name} = (\n    " + "\n    | ".join(members) + "\n)"
@@ -171,7 +196,7 @@ class Generator:
         config = f'tag_field="{tag_field}", tag="{tag}"'
         base = next(iter(refs_in(variant.get("allOf", []))), None)
         if base and self.uses.count(base) == 1:
-            self.struct(base, config=config)
+            self.struct(base, config=config, common=node.get("properties", {}), needed=node.get("required", []))
             return base
         if base:
             self.struct(base)
@@ -184,7 +209,11 @@ class Generator:
         """The object schemas that `node` is made of: itself, and whatever it combines."""
         parts = [node] if "properties" in node else []
         for part in node.get("allOf", []):
-            parts += self.objects(self.definitions[refs_in(part)[0]])
+            base = self.definitions[refs_in(part)[0]]
+            parts += self.objects(base)
+            # What only one alternative of a base demands is optional in the Struct that stands for all of them.
+            for alternative in base.get("anyOf", []):
+                parts += [found | {"required": []} for found in self.objects(alternative)]
         return parts
 
     def fields(self, node: Schema) -> tuple[dict[str, Schema], set[str]]:
@@ -199,18 +228,33 @@ class Generator:
         )
         return properties, required | {name for part in own for name in part.get("required", [])}
 
-    def struct(self, name: str, *, config: str = "") -> None:
+    def struct(
+        self,
+        name: str,
+        *,
+        config: str = "",
+        common: Mapping[str, Schema] = MappingProxyType({}),
+        needed: Iterable[str] = (),
+    ) -> None:
+        """Writes a Struct; `common` are the properties, `needed` the required ones, of the union that it belongs to."""
         if name in self.seen:
             return
         self.seen.add(name)
         properties, required = self.fields(self.definitions[name])
-        properties = {p: prop for p, prop in properties.items() if p != "_meta" and f"{name}.{p}" not in OMITTED}
+        properties, required = {**common, **properties}, required | set(needed)
+        properties = {p: prop for p, prop in properties.items() if p != "_meta"}
         ordered = sorted(properties, key=lambda p: p not in required)
         body = [self.member(name, p, properties[p], p in required) for p in ordered]
         lenient = "x-deserialize-default-on-error"
         strict = [f'"{p}"' for p in ordered if p not in required and lenient not in properties[p]]
         if strict:
-            body.append(f"    __strict__: ClassVar[frozenset[str]] = frozenset({{{', '.join(strict)}}})")
+            line = f"    __strict__: ClassVar[frozenset[str]] = frozenset({{{', '.join(strict)}}})"
+            if len(line) > 120:
+                inner = f"        {{{', '.join(strict)}}}"
+                if len(inner) > 120:
+                    inner = "        {\n" + "".join(f"            {p},\n" for p in strict) + "        }"
+                line = f"    __strict__: ClassVar[frozenset[str]] = frozenset(\n{inner}\n    )"
+            body.append(line)
         head = f"class {name}(Wire, frozen=True{', ' + config if config else ''}):"
         doc = first_sentence(self.definitions[name].get("description", name))
         lines = [head, f'    """{doc}"""', *([""] if body else []), *body]
@@ -230,7 +274,7 @@ class Generator:
         if isinstance(default, bool):
             return f"    {name}: {kind} = {default}"
         if isinstance(default, dict):
-            return f"    {name}: {kind} = {kind}()"
+            return f"    {name}: {kind} = " + ("{}" if kind.startswith("dict") else f"{kind}()")
         if isinstance(default, list):
             return f"    {name}: {kind} = []"
         return f"    {name}: {kind}" + ("" if kind == "Any" or kind.endswith("None") else " | None") + " = None"

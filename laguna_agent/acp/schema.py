@@ -60,6 +60,21 @@ class AuthCapabilities(Wire, frozen=True):
     terminal: bool = False
 
 
+class ElicitationFormCapabilities(Wire, frozen=True):
+    """Form-based elicitation capabilities."""
+
+
+class ElicitationUrlCapabilities(Wire, frozen=True):
+    """URL-based elicitation capabilities."""
+
+
+class ElicitationCapabilities(Wire, frozen=True):
+    """Elicitation capabilities supported by the client."""
+
+    form: ElicitationFormCapabilities | None = None
+    url: ElicitationUrlCapabilities | None = None
+
+
 class ClientCapabilities(Wire, frozen=True):
     """Capabilities supported by the client."""
 
@@ -67,6 +82,7 @@ class ClientCapabilities(Wire, frozen=True):
     terminal: bool = False
     session: ClientSessionCapabilities | None = None
     auth: AuthCapabilities = AuthCapabilities()
+    elicitation: ElicitationCapabilities | None = None
 
 
 class Implementation(Wire, frozen=True):
@@ -217,10 +233,48 @@ class NewSessionRequest(Wire, frozen=True):
     __strict__: ClassVar[frozenset[str]] = frozenset({"additionalDirectories"})
 
 
+class SessionMode(Wire, frozen=True):
+    """A mode the agent can operate in."""
+
+    id: str
+    name: str
+    description: str | None = None
+
+
+class SessionModeState(Wire, frozen=True):
+    """The set of modes and the one currently active."""
+
+    current_mode_id: str
+    available_modes: list[SessionMode]
+
+
+class SessionConfigSelect(Wire, frozen=True, tag_field="type", tag="select"):
+    """A single-value selector (dropdown) session configuration option payload."""
+
+    id: str
+    name: str
+    current_value: str
+    options: list[SessionConfigSelectOption]
+    description: str | None = None
+    category: str | None = None
+
+
+class SessionConfigBoolean(Wire, frozen=True, tag_field="type", tag="boolean"):
+    """A boolean on/off toggle session configuration option payload."""
+
+    id: str
+    name: str
+    current_value: bool
+    description: str | None = None
+    category: str | None = None
+
+
 class NewSessionResponse(Wire, frozen=True):
     """Response from creating a new session."""
 
     session_id: str
+    modes: SessionModeState | None = None
+    config_options: list[SessionConfigOption] | None = None
 
 
 class LoadSessionRequest(Wire, frozen=True):
@@ -235,6 +289,9 @@ class LoadSessionRequest(Wire, frozen=True):
 
 class LoadSessionResponse(Wire, frozen=True):
     """Response from loading an existing session."""
+
+    modes: SessionModeState | None = None
+    config_options: list[SessionConfigOption] | None = None
 
 
 class Annotations(Wire, frozen=True):
@@ -315,6 +372,103 @@ class CancelNotification(Wire, frozen=True):
     """Notification to cancel ongoing operations for a session."""
 
     session_id: str
+
+
+class LogoutRequest(Wire, frozen=True):
+    """Request parameters for the logout method."""
+
+
+class LogoutResponse(Wire, frozen=True):
+    """Response to the logout method."""
+
+
+class ResumeSessionRequest(Wire, frozen=True):
+    """Request parameters for resuming an existing session."""
+
+    session_id: str
+    cwd: str
+    additional_directories: list[str] | None = None
+    mcp_servers: list[McpServer] | None = None
+    __strict__: ClassVar[frozenset[str]] = frozenset({"additionalDirectories", "mcpServers"})
+
+
+class ResumeSessionResponse(Wire, frozen=True):
+    """Response from resuming an existing session."""
+
+    modes: SessionModeState | None = None
+    config_options: list[SessionConfigOption] | None = None
+
+
+class ListSessionsRequest(Wire, frozen=True):
+    """Request parameters for listing existing sessions."""
+
+    cwd: str | None = None
+    cursor: str | None = None
+    __strict__: ClassVar[frozenset[str]] = frozenset({"cwd", "cursor"})
+
+
+class SessionInfo(Wire, frozen=True):
+    """Information about a session returned by session/list."""
+
+    session_id: str
+    cwd: str
+    additional_directories: list[str] | None = None
+    title: str | None = None
+    updated_at: str | None = None
+
+
+class ListSessionsResponse(Wire, frozen=True):
+    """Response from listing sessions."""
+
+    sessions: list[SessionInfo]
+    next_cursor: str | None = None
+
+
+class CloseSessionRequest(Wire, frozen=True):
+    """Request parameters for closing an active session."""
+
+    session_id: str
+
+
+class CloseSessionResponse(Wire, frozen=True):
+    """Response from closing a session."""
+
+
+class DeleteSessionRequest(Wire, frozen=True):
+    """Request parameters for deleting an existing session from session/list."""
+
+    session_id: str
+
+
+class DeleteSessionResponse(Wire, frozen=True):
+    """Response from deleting a session."""
+
+
+class SetSessionModeRequest(Wire, frozen=True):
+    """Request parameters for setting a session mode."""
+
+    session_id: str
+    mode_id: str
+
+
+class SetSessionModeResponse(Wire, frozen=True):
+    """Response to session/set_mode method."""
+
+
+class SetSessionConfigOptionRequest(Wire, frozen=True):
+    """Request parameters for setting a session configuration option."""
+
+    session_id: str
+    config_id: str
+    value: bool | str
+    type: str | None = None
+    __strict__: ClassVar[frozenset[str]] = frozenset({"type"})
+
+
+class SetSessionConfigOptionResponse(Wire, frozen=True):
+    """Response to session/set_config_option method."""
+
+    config_options: list[SessionConfigOption]
 
 
 class ContentChunk(Wire, frozen=True):
@@ -409,6 +563,45 @@ class Plan(Wire, frozen=True, tag_field="sessionUpdate", tag="plan"):
     entries: list[PlanEntry]
 
 
+class AvailableCommandInput(Wire, frozen=True):
+    """The input specification for a command."""
+
+    hint: str
+
+
+class AvailableCommand(Wire, frozen=True):
+    """Information about a command."""
+
+    name: str
+    description: str
+    input: AvailableCommandInput | None = None
+
+
+class AvailableCommandsUpdate(Wire, frozen=True, tag_field="sessionUpdate", tag="available_commands_update"):
+    """Available commands are ready or have changed."""
+
+    available_commands: list[AvailableCommand]
+
+
+class CurrentModeUpdate(Wire, frozen=True, tag_field="sessionUpdate", tag="current_mode_update"):
+    """The current mode of the session has changed."""
+
+    current_mode_id: str
+
+
+class ConfigOptionUpdate(Wire, frozen=True, tag_field="sessionUpdate", tag="config_option_update"):
+    """Session configuration options have been updated."""
+
+    config_options: list[SessionConfigOption]
+
+
+class SessionInfoUpdate(Wire, frozen=True, tag_field="sessionUpdate", tag="session_info_update"):
+    """Update to session metadata."""
+
+    title: str | None = None
+    updated_at: str | None = None
+
+
 class Cost(Wire, frozen=True):
     """Cost information for a session."""
 
@@ -487,12 +680,218 @@ class RequestPermissionResponse(Wire, frozen=True):
     outcome: RequestPermissionOutcome
 
 
+class SessionConfigSelectOption(Wire, frozen=True):
+    """A possible value for a session configuration option."""
+
+    value: str
+    name: str
+    description: str | None = None
+
+
+class ReadTextFileRequest(Wire, frozen=True):
+    """Request to read content from a text file."""
+
+    session_id: str
+    path: str
+    line: int | None = None
+    limit: int | None = None
+    __strict__: ClassVar[frozenset[str]] = frozenset({"line", "limit"})
+
+
+class ReadTextFileResponse(Wire, frozen=True):
+    """Response containing the contents of a text file."""
+
+    content: str
+
+
+class WriteTextFileRequest(Wire, frozen=True):
+    """Request to write content to a text file."""
+
+    session_id: str
+    path: str
+    content: str
+
+
+class WriteTextFileResponse(Wire, frozen=True):
+    """Response to fs/write_text_file."""
+
+
+class CreateTerminalRequest(Wire, frozen=True):
+    """Request to create a new terminal and execute a command."""
+
+    session_id: str
+    command: str
+    args: list[str] | None = None
+    env: list[EnvVariable] | None = None
+    cwd: str | None = None
+    output_byte_limit: int | None = None
+    __strict__: ClassVar[frozenset[str]] = frozenset({"args", "env", "cwd", "outputByteLimit"})
+
+
+class CreateTerminalResponse(Wire, frozen=True):
+    """Response containing the ID of the created terminal."""
+
+    terminal_id: str
+
+
+class TerminalOutputRequest(Wire, frozen=True):
+    """Request to get the current output and status of a terminal."""
+
+    session_id: str
+    terminal_id: str
+
+
+class TerminalExitStatus(Wire, frozen=True):
+    """Exit status of a terminal command."""
+
+    exit_code: int | None = None
+    signal: str | None = None
+
+
+class TerminalOutputResponse(Wire, frozen=True):
+    """Response containing the terminal output and exit status."""
+
+    output: str
+    truncated: bool
+    exit_status: TerminalExitStatus | None = None
+
+
+class WaitForTerminalExitRequest(Wire, frozen=True):
+    """Request to wait for a terminal command to exit."""
+
+    session_id: str
+    terminal_id: str
+
+
+class WaitForTerminalExitResponse(Wire, frozen=True):
+    """Response containing the exit status of a terminal command."""
+
+    exit_code: int | None = None
+    signal: str | None = None
+
+
+class KillTerminalRequest(Wire, frozen=True):
+    """Request to kill a terminal without releasing it."""
+
+    session_id: str
+    terminal_id: str
+
+
+class KillTerminalResponse(Wire, frozen=True):
+    """Response to terminal/kill method."""
+
+
+class ReleaseTerminalRequest(Wire, frozen=True):
+    """Request to release a terminal and free its resources."""
+
+    session_id: str
+    terminal_id: str
+
+
+class ReleaseTerminalResponse(Wire, frozen=True):
+    """Response to terminal/release method."""
+
+
+class EnumOption(Wire, frozen=True):
+    """A titled enum option with a const value, human-readable title, and optional description."""
+
+    const: str
+    title: str
+    description: str | None = None
+
+
+class MultiSelectItems(Wire, frozen=True):
+    """Items for a multi-select (array) property schema."""
+
+    type: str | None = None
+    enum: list[str] | None = None
+    any_of: list[EnumOption] | None = None
+    __strict__: ClassVar[frozenset[str]] = frozenset({"type", "enum", "anyOf"})
+
+
+class ElicitationPropertySchema(Wire, frozen=True):
+    """Property schema for elicitation form fields."""
+
+    type: str
+    title: str | None = None
+    description: str | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    pattern: str | None = None
+    format: StringFormat | None = None
+    default: str | None = None
+    enum: list[str] | None = None
+    one_of: list[EnumOption] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    min_items: int | None = None
+    max_items: int | None = None
+    items: MultiSelectItems | None = None
+    __strict__: ClassVar[frozenset[str]] = frozenset(
+        {
+            "minLength",
+            "maxLength",
+            "pattern",
+            "format",
+            "enum",
+            "oneOf",
+            "minimum",
+            "maximum",
+            "minItems",
+            "maxItems",
+            "items",
+        }
+    )
+
+
+class ElicitationSchema(Wire, frozen=True):
+    """Type-safe elicitation schema for requesting structured user input."""
+
+    type: ElicitationSchemaType | None = None
+    title: str | None = None
+    properties: dict[str, ElicitationPropertySchema] = {}
+    required: list[str] | None = None
+    description: str | None = None
+    __strict__: ClassVar[frozenset[str]] = frozenset({"properties", "required"})
+
+
+class CreateElicitationRequest(Wire, frozen=True):
+    """Request from the agent to elicit structured user input."""
+
+    message: str
+    mode: str
+    requested_schema: ElicitationSchema | None = None
+    session_id: str | None = None
+    tool_call_id: str | None = None
+    request_id: int | str | None = None
+    elicitation_id: str | None = None
+    url: str | None = None
+    __strict__: ClassVar[frozenset[str]] = frozenset(
+        {"requestedSchema", "sessionId", "requestId", "elicitationId", "url"}
+    )
+
+
+class CreateElicitationResponse(Wire, frozen=True):
+    """Response from the client to an elicitation request."""
+
+    action: str
+    content: dict[str, str | int | float | bool | list[str]] | None = None
+    __strict__: ClassVar[frozenset[str]] = frozenset({"content"})
+
+
+class CompleteElicitationNotification(Wire, frozen=True):
+    """Notification sent by the agent when a URL-based elicitation is complete."""
+
+    elicitation_id: str
+
+
 class CancelRequestNotification(Wire, frozen=True):
     """Notification to cancel an ongoing request."""
 
     request_id: int | str | None
 
 
+SessionConfigOption = SessionConfigSelect | SessionConfigBoolean
 Role = Literal["assistant", "user"]
 ContentBlock = TextContent | ImageContent | AudioContent | ResourceLink | EmbeddedResource
 StopReason = Literal["end_turn", "max_tokens", "max_turn_requests", "refusal", "cancelled"]
@@ -508,6 +907,10 @@ SessionUpdate = (
     | ToolCall
     | SessionUpdateToolCallUpdate
     | Plan
+    | AvailableCommandsUpdate
+    | CurrentModeUpdate
+    | ConfigOptionUpdate
+    | SessionInfoUpdate
     | UsageUpdate
     | Notice
     | CompactionUpdate
@@ -515,3 +918,5 @@ SessionUpdate = (
 )
 PermissionOptionKind = Literal["allow_once", "allow_always", "reject_once", "reject_always"]
 RequestPermissionOutcome = RequestPermissionOutcomeCancelled | SelectedPermissionOutcome
+ElicitationSchemaType = Literal["object"]
+StringFormat = Literal["email", "uri", "date", "date-time"]
