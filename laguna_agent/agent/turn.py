@@ -299,7 +299,7 @@ class Turn:
             output.append(piece)
             await self.emit(ToolCallUpdate(call.id, "in_progress", output=piece))
 
-        self.tools.emit = emit
+        self.tools.emit, self.tools.call_id = emit, call.id
         try:
             result = await tool.run(args, self.tools)
         except ToolError as problem:
