@@ -5,14 +5,17 @@ from __future__ import annotations
 from contextlib import aclosing
 
 import anyio
+import anyio.abc
 
 from laguna_agent.acp import schema
 from laguna_agent.acp.peer import AUTH_REQUIRED, INTERNAL_ERROR, INVALID_REQUEST, Peer, RpcError
+from laguna_agent.acp.servers import elicitor, servers_of
 from laguna_agent.acp.updates import Renderer
-from laguna_agent.agent.events import Event, PermissionRequested, TurnEnded
+from laguna_agent.agent.events import Event, PermissionRequested, ToolCallUpdate, TurnEnded
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.agent.session import Session
 from laguna_agent.errors import AuthenticationFailed, LagunaError
+from laguna_agent.mcp.servers import McpServers
 from laguna_agent.messages import ContentBlock
 
 
@@ -26,6 +29,23 @@ class Conversation:
         self._peer = peer
         self._cancelled = False
         self._shown: dict[str, anyio.Event] = {}
+
+    def connect(
+        self, servers: list[schema.McpServer], client: schema.ClientCapabilities, group: anyio.abc.TaskGroup
+    ) -> None:
+        """Start the MCP servers that the client hands over, in the background."""
+
+        async def call_shown(call_id: str) -> None:
+            await self._shown_event(f"{call_id}, running").wait()
+
+        workspace = self.session.workspace
+        self.session.servers = McpServers(servers_of(servers))
+        self.session.servers.start(
+            group,
+            self.session.cwd,
+            (workspace.root, *workspace.roots),
+            elicitor(self._peer, client, self.session.id, call_shown),
+        )
 
     def begin(self) -> None:
         """Claim the session for a turn."""
@@ -60,6 +80,8 @@ class Conversation:
                 await self.show(event)
                 if isinstance(event, PermissionRequested):
                     self._shown_event(event.call_id).set()
+                elif isinstance(event, ToolCallUpdate):
+                    self._shown_event(f"{event.id}, running").set()
                 elif isinstance(event, TurnEnded):
                     end = event
         return end

@@ -65,12 +65,14 @@ class Face:
 
     async def serve(self) -> None:
         """Serve the connection to its end; no process of a session outlives it."""
-        try:
-            await self.peer.run(on_close=self._cancel_all)
-        finally:
-            with anyio.CancelScope(shield=True):
-                for conversation in self._conversations.values():
-                    await self._close(conversation)
+        async with anyio.create_task_group() as self._background:
+            try:
+                await self.peer.run(on_close=self._cancel_all)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    for conversation in self._conversations.values():
+                        await self._close(conversation)
+            self._background.cancel_scope.cancel()
 
     def _cancel_all(self) -> None:
         for conversation in self._conversations.values():
@@ -83,6 +85,7 @@ class Face:
             agent_capabilities=schema.AgentCapabilities(
                 load_session=True,
                 prompt_capabilities=schema.PromptCapabilities(image=True, embedded_context=True),
+                mcp_capabilities=schema.McpCapabilities(http=True, sse=True),
             ),
             auth_methods=[AUTH_METHOD],
             agent_info=schema.Implementation(name="laguna-agent", title="Laguna Agent", version=__version__),
@@ -102,8 +105,7 @@ class Face:
             session = await Session.start(Path(params.cwd), settings, approver=deny_all)
         except UsageError as error:
             raise RpcError(INVALID_PARAMS, str(error)) from error
-        conversation = self._open(session)
-        call.after_response(lambda: self._mention_servers(conversation, params.mcp_servers))
+        self._open(session, params.mcp_servers)
         return schema.NewSessionResponse(session_id=session.id)
 
     async def _load(self, params: schema.LoadSessionRequest, call: Call) -> schema.LoadSessionResponse:
@@ -116,10 +118,9 @@ class Face:
             session = await Session.resume(params.session_id, settings, approver=deny_all)
         except UsageError as error:
             raise RpcError(RESOURCE_NOT_FOUND, str(error)) from error
-        conversation = self._open(session)
+        conversation = self._open(session, params.mcp_servers)
         for event in session.replay_events():
             await conversation.show(event)
-        call.after_response(lambda: self._mention_servers(conversation, params.mcp_servers))
         return schema.LoadSessionResponse()
 
     def _prompt(self, params: schema.PromptRequest, call: Call) -> Awaitable[schema.PromptResponse]:
@@ -149,13 +150,15 @@ class Face:
         except UsageError as error:
             raise RpcError(INVALID_PARAMS, str(error)) from error
 
-    def _open(self, session: Session) -> Conversation:
+    def _open(self, session: Session, servers: list[schema.McpServer] | None) -> Conversation:
         from laguna_agent.acp.conversation import Conversation
         from laguna_agent.acp.updates import Renderer
 
         conversation = Conversation(session, Renderer(session.cwd, self._client), self.peer)
         session.approver = conversation.approve
         self._conversations[session.id] = conversation
+        if servers:
+            conversation.connect(servers, self._client, self._background)
         return conversation
 
     def _conversation(self, session_id: str) -> Conversation:
@@ -178,11 +181,3 @@ class Face:
             await conversation.session.aclose()
         except Exception:
             log.exception("session %s could not be closed; this is a bug", conversation.session.id)
-
-    async def _mention_servers(self, conversation: Conversation, servers: list[schema.McpServer] | None) -> None:
-        """Say that MCP servers are not used, rather than ignore them in silence."""
-        if servers:
-            from laguna_agent.agent.events import Notice
-
-            names = ", ".join(server.name for server in servers)
-            await conversation.show(Notice("warning", f"This version does not use MCP servers yet: {names}"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from laguna_agent.agent import events
-from laguna_agent.agent.store import AnyRecord, Ended, Offered, Prompted, Said, ToolRan
+from laguna_agent.agent.store import AnyRecord, Ended, Offered, Prompted, Remarked, Said, ToolRan
 from laguna_agent.errors import ToolError
 from laguna_agent.mcp.tool import ServerTool, not_connected
-from laguna_agent.messages import Message, TextBlock
+from laguna_agent.messages import ImageBlock, Message, TextBlock
 from laguna_agent.tools.base import ToolResult, text_result
 from laguna_agent.tools.registry import Registry
 
@@ -61,7 +61,10 @@ def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Ite
             case Offered(tools=tools):
                 known = registry.joined([ServerTool(tool, not_connected) for tool in tools])
             case Prompted():
-                yield events.UserMessage(_text(record))
+                images = tuple(block for block in record.content if isinstance(block, ImageBlock))
+                yield events.UserMessage(_text(record), images)
+            case Remarked(text=text):
+                yield events.TextDelta(text)
             case Said(message=Message(role="assistant") as message):
                 if message.reasoning:
                     yield events.ThoughtDelta(message.reasoning)

@@ -145,7 +145,7 @@ class Connection:
 
         from laguna_agent.mcp.transports import reach
 
-        async def roots(_: Any) -> mcp_types.ListRootsResult:
+        async def roots(context: Any) -> mcp_types.ListRootsResult:
             listed = [mcp_types.Root(uri=root.as_uri(), name=root.name) for root in self._roots]  # type: ignore[arg-type]
             return mcp_types.ListRootsResult(roots=listed)
 
@@ -230,7 +230,7 @@ class Connection:
         self._client = None
         self._stop.set()
 
-    async def _asked(self, _: Any, params: Any) -> Any:
+    async def _asked(self, context: Any, params: Any) -> Any:
         """A question of the server to the person; only in the course of a call, where somebody waits for it."""
         import mcp_types
 
@@ -258,8 +258,9 @@ class Connection:
 
 
 def _load() -> None:
-    import laguna_agent.mcp.transports
     import mcp.client.client  # noqa: F401
+
+    import laguna_agent.mcp.transports  # noqa: F401
 
 
 async def _list_tools(client: Client) -> tuple[ToolInfo, ...]:
@@ -284,8 +285,10 @@ def _first(error: Exception) -> Exception:
 
 
 def _explained(error: Exception | None, evidence: Evidence) -> str:
+    from mcp.shared.exceptions import MCPError
+
     match error:
-        case None:
+        case None | MCPError(code=-32000):
             reason = "it ended"
         case TimeoutError():
             reason = f"it did not answer within {CONNECT_TIMEOUT:g} s"

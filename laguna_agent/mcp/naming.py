@@ -10,7 +10,7 @@ _HASH = 8
 
 
 class Names:
-    """Names of a session's tools. A name once given stays the tool's, so the prefix stays the same from turn to turn."""
+    """Names of a session's tools. A name once given stays the tool's, so that the prefix stays the same."""
 
     def __init__(self) -> None:
         self._given: dict[tuple[int, str], str] = {}

@@ -1,11 +1,11 @@
 """A stdio server: its processes and its three pipes. It leaves nothing behind, however it or the session ends.
 
 A server runs in a session of its own with a filtered environment. At the end its stdin is closed, which a well-behaved
-server takes for the end; then everything that it started (see `sandbox.processes`) gets TERM, then KILL. Its stderr, and
-what it prints to stdout that is no message, is kept as a short tail for the notice that tells of a failure.
+server takes for the end; then everything that it started (see `sandbox.processes`) gets TERM, then KILL. Its stderr,
+and what it prints to stdout that is no message, is kept as a short tail for the notice that tells of a failure.
 
-Knows bytes, lines and processes; must not know MCP. (`mcp.client.stdio` is not used: a grandchild outlives a server that
-ends by itself there.) https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#stdio
+Knows bytes, lines and processes; must not know MCP. (`mcp.client.stdio` is not used: with it, a grandchild outlives a
+server that ends by itself.) https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#stdio
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from laguna_agent.mcp.description import McpServer
 from laguna_agent.sandbox import processes
 from laguna_agent.sandbox.environment import command_environment
 
-TAIL = 2_000
-"""Bytes of stderr that are kept."""
+TAIL = 400
+"""Bytes of stderr that are kept; more belongs into the server's own log."""
 LONGEST_LINE = 64 * 1024 * 1024
 """Bytes of one message; a server that sends more is broken."""
 EOF_GRACE, TERM_GRACE, GIVE_UP = 1.0, 2.0, 2.0
 """Seconds from the end of stdin to TERM, from TERM to KILL, and from KILL to leaving it."""
+POLL = 0.2
 _BROKEN = (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError)
 
 
@@ -75,6 +76,21 @@ class ServerProcess:
     def exit_code(self) -> int | None:
         """None while it runs; negative for a signal."""
         return self._process.returncode
+
+    async def exited(self) -> None:
+        """Wait for its end; not `wait`, which waits for its pipes too, and those a grandchild may hold."""
+        try:
+            watch = os.pidfd_open(self._process.pid)
+        except (AttributeError, OSError):
+            # No such thing on this system, or it has been reaped.
+            while self.exit_code is None:
+                await anyio.sleep(POLL)
+            return
+        try:
+            await anyio.wait_readable(watch)
+        finally:
+            anyio.notify_closing(watch)
+            os.close(watch)
 
     async def lines(self) -> AsyncIterator[bytes]:
         """The lines of its stdout, to the end; raises ValueError for one without end."""
@@ -129,7 +145,7 @@ class ServerProcess:
 
     async def _gone(self, patience: float, *, leader_only: bool = False) -> None:
         """Wait until it is gone, with everything that it started or without."""
-        # Not `wait`, which waits for the pipes too, and those a grandchild may hold. A look at /proc is costlier.
+        # A look at /proc costs more than one at the exit code.
         step, deadline = (0.01 if leader_only else 0.05), anyio.current_time() + patience
         while anyio.current_time() < deadline:
             if self.exit_code is not None and (

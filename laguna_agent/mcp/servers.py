@@ -96,11 +96,11 @@ class McpServers:
                 self._notices.append(f"{server} is still starting; its tools come with a later prompt")
             self._waited.add(connection)
         elif connection.problem and not connection.told:
-            before = f" ended ({ended}) and" if ended else ""
-            self._notices.append(f"{server}{before} cannot be used: {connection.problem}")
+            before = f"{ended}, and the next start failed: " if ended else ""
+            self._notices.append(f"{server} cannot be used: {before}{connection.problem}")
             connection.told = True
         elif ended is not None:
-            self._notices.append(f"{server} had ended ({ended}) and was started again")
+            self._notices.append(f"{server} was started again: {ended}")
 
     def _named(self) -> tuple[ServedTool, ...]:
         self._routes.clear()

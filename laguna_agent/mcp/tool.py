@@ -1,7 +1,7 @@
 """A server's tool as a tool of the registry.
 
-What of it enters the conversation is `ServedTool`, which goes into the log: a replay, and a session looked back at, make
-the same tool of it with no server there.
+What of it enters the conversation is `ServedTool`, which goes into the log: a replay, and a session looked back at,
+make the same tool of it with no server there.
 """
 
 from __future__ import annotations

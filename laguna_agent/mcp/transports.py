@@ -29,6 +29,8 @@ HTTP_SILENCE = 600.0
 """Seconds that a stream may stay silent. A call has a shorter time limit, but not while the person is asked."""
 BUFFER = 64
 """Messages on their way to a process: a server that does not read must not hold up who cancels."""
+LAST_WORDS = 0.5
+"""Seconds that are left to read what a process wrote before its end."""
 
 Item = SessionMessage | Exception
 Streams = tuple["WatchedStream", Any]
@@ -138,12 +140,20 @@ async def _process(server: McpServer, cwd: Path, evidence: Evidence) -> AsyncGen
     arrived, incoming = anyio.create_memory_object_stream[Item](0)
     outgoing, leaving = anyio.create_memory_object_stream[SessionMessage](BUFFER)
 
+    reading = anyio.CancelScope()
+
     async def read() -> None:
         async with arrived:
-            async for line in process.lines():
-                message = _message(line, process.said)
-                if message is not None:
-                    await arrived.send(message)
+            with reading:
+                async for line in process.lines():
+                    message = _message(line, process.said)
+                    if message is not None:
+                        await arrived.send(message)
+
+    async def watch() -> None:
+        await process.exited()
+        # Its last words may still be in the pipe, which a child that it left behind may hold open for ever.
+        reading.deadline = anyio.current_time() + LAST_WORDS
 
     async def write() -> None:
         async with leaving:
@@ -155,7 +165,7 @@ async def _process(server: McpServer, cwd: Path, evidence: Evidence) -> AsyncGen
 
     try:
         async with anyio.create_task_group() as group:
-            for task in (read, write, process.listen):
+            for task in (read, write, watch, process.listen):
                 group.start_soon(_quietly, task)
             try:
                 yield incoming, outgoing

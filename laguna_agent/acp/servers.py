@@ -1,0 +1,82 @@
+"""MCP servers that the editor hands over, and what they ask the person through it.
+
+https://agentclientprotocol.com/protocol/v1/session-setup#mcp-servers and /elicitation. Knows how both sides spell these
+things; how a server is reached and used is the business of `laguna_agent.mcp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+import msgspec
+
+from laguna_agent.acp import schema
+from laguna_agent.acp.decoding import decode
+from laguna_agent.acp.peer import Peer
+from laguna_agent.errors import LagunaError
+from laguna_agent.mcp.description import McpServer
+from laguna_agent.mcp.elicitation import Elicit, Elicitation, ElicitationAnswer
+
+
+def servers_of(servers: Iterable[schema.McpServer] | None) -> list[McpServer]:
+    """The servers of a session/new, load or resume, described for the core. One without a type is a stdio server."""
+    return [
+        McpServer(
+            server.name,
+            server.type or "stdio",
+            server.command or "",
+            tuple(server.args or ()),
+            {variable.name: variable.value for variable in server.env or ()},
+            server.url or "",
+            {header.name: header.value for header in server.headers or ()},
+        )
+        for server in servers or ()
+    ]
+
+
+def elicitor(
+    peer: Peer, client: schema.ClientCapabilities, session_id: str, call_shown: Callable[[str], Awaitable[None]]
+) -> Elicit | None:
+    """Asks the person in the editor, once `call_shown` says that it has seen the call; None where it cannot ask."""
+    offered = client.elicitation
+    if offered is None or (offered.form is None and offered.url is None):
+        return None
+
+    async def elicit(question: Elicitation) -> ElicitationAnswer:
+        mode = offered.form if question.schema is not None else offered.url
+        if mode is None:
+            return ElicitationAnswer("decline")
+        try:
+            request = request_of(question, session_id)
+        except msgspec.ValidationError:
+            # Not the flat object of plain fields that both protocols allow.
+            return ElicitationAnswer("decline")
+        await call_shown(question.call_id)
+        try:
+            response = await peer.request("elicitation/create", request, schema.CreateElicitationResponse)
+        except LagunaError:
+            return ElicitationAnswer("cancel")
+        return answer_of(response)
+
+    return elicit
+
+
+def request_of(question: Elicitation, session_id: str) -> schema.CreateElicitationRequest:
+    """The question as the editor gets it; raises msgspec.ValidationError for a form that it could not draw."""
+    form = question.schema
+    return schema.CreateElicitationRequest(
+        message=f"{question.server}: {question.message}",
+        mode="url" if form is None else "form",
+        requested_schema=None if form is None else decode(form, schema.ElicitationSchema),
+        session_id=session_id,
+        tool_call_id=question.call_id,
+        elicitation_id=question.id or None,
+        url=question.url or None,
+    )
+
+
+def answer_of(response: schema.CreateElicitationResponse) -> ElicitationAnswer:
+    """What the person did; anything that the protocol does not know counts as having turned away."""
+    if response.action == "accept":
+        return ElicitationAnswer("accept", response.content)
+    return ElicitationAnswer("decline" if response.action == "decline" else "cancel")
