@@ -83,7 +83,7 @@ class ServerProcess:
             watch = os.pidfd_open(self._process.pid)
         except (AttributeError, OSError):
             # No such thing on this system, or it has been reaped.
-            while self.exit_code is None:
+            while self.exit_code is None:  # noqa: ASYNC110 - nothing tells of it here
                 await anyio.sleep(POLL)
             return
         try:
