@@ -6,19 +6,37 @@ things; how a server is reached and used is the business of `laguna_agent.mcp`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+import anyio.abc
 import msgspec
 
 from laguna_agent.acp import schema
 from laguna_agent.acp.decoding import decode
-from laguna_agent.acp.peer import Peer
 from laguna_agent.errors import LagunaError
 from laguna_agent.mcp.description import McpServer
 from laguna_agent.mcp.elicitation import Elicit, Elicitation, ElicitationAnswer
+from laguna_agent.mcp.servers import McpServers
+
+if TYPE_CHECKING:
+    from laguna_agent.acp.conversation import Conversation
 
 
-def servers_of(servers: Iterable[schema.McpServer] | None) -> list[McpServer]:
+def connect(
+    conversation: Conversation,
+    servers: Iterable[schema.McpServer],
+    client: schema.ClientCapabilities,
+    group: anyio.abc.TaskGroup,
+) -> None:
+    """Start the servers of a session in tasks of `group`; what comes of them is seen by its next prompt."""
+    session = conversation.session
+    session.servers = McpServers(servers_of(servers))
+    roots = (session.workspace.root, *session.workspace.roots)
+    session.servers.start(group, session.cwd, roots, elicitor(conversation, client))
+
+
+def servers_of(servers: Iterable[schema.McpServer]) -> list[McpServer]:
     """The servers of a session/new, load or resume, described for the core. One without a type is a stdio server."""
     return [
         McpServer(
@@ -30,14 +48,12 @@ def servers_of(servers: Iterable[schema.McpServer] | None) -> list[McpServer]:
             server.url or "",
             {header.name: header.value for header in server.headers or ()},
         )
-        for server in servers or ()
+        for server in servers
     ]
 
 
-def elicitor(
-    peer: Peer, client: schema.ClientCapabilities, session_id: str, call_shown: Callable[[str], Awaitable[None]]
-) -> Elicit | None:
-    """Asks the person in the editor, once `call_shown` says that it has seen the call; None where it cannot ask."""
+def elicitor(conversation: Conversation, client: schema.ClientCapabilities) -> Elicit | None:
+    """Asks the person in the editor, once it has seen the call; None where it cannot ask."""
     offered = client.elicitation
     if offered is None or (offered.form is None and offered.url is None):
         return None
@@ -47,13 +63,13 @@ def elicitor(
         if mode is None:
             return ElicitationAnswer("decline")
         try:
-            request = request_of(question, session_id)
+            request = request_of(question, conversation.session.id)
         except msgspec.ValidationError:
             # Not the flat object of plain fields that both protocols allow.
             return ElicitationAnswer("decline")
-        await call_shown(question.call_id)
+        await conversation.call_shown(question.call_id)
         try:
-            response = await peer.request("elicitation/create", request, schema.CreateElicitationResponse)
+            response = await conversation.peer.request("elicitation/create", request, schema.CreateElicitationResponse)
         except LagunaError:
             return ElicitationAnswer("cancel")
         return answer_of(response)
