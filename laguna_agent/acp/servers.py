@@ -86,8 +86,8 @@ def request_of(question: Elicitation, session_id: str) -> schema.CreateElicitati
         requested_schema=None if form is None else decode(form, schema.ElicitationSchema),
         session_id=session_id,
         tool_call_id=question.call_id,
-        elicitation_id=question.id or None,
-        url=question.url or None,
+        elicitation_id=None if form is not None else question.id or question.call_id,
+        url=None if form is not None else question.url,
     )
 
 
