@@ -35,7 +35,7 @@ class Conversation:
         self._cancelled = False
         self._ended = anyio.Event()
         self._title: str | None = None
-        self._shown: dict[str, anyio.Event] = {}
+        self._running_calls: dict[str, anyio.Event] = {}
 
     # -- the turn ---------------------------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ class Conversation:
             end = None if self._cancelled else await self._run(content)
         finally:
             self.running = False
-            self._shown.clear()
+            self._running_calls.clear()
             self._ended.set()
         if end is None or self._cancelled:
             return schema.PromptResponse(stop_reason="cancelled")
@@ -72,10 +72,8 @@ class Conversation:
                     # Again, as the first time may have been before the session had begun.
                     self.session.cancel()
                 await self.show(event)
-                if isinstance(event, PermissionRequested):
-                    self._shown_event(event.call_id).set()
-                elif isinstance(event, ToolCallUpdate):
-                    self._shown_event(f"{event.id}, running").set()
+                if isinstance(event, ToolCallUpdate):
+                    self._started(event.id).set()
                 elif isinstance(event, TurnEnded):
                     end = event
         return end
@@ -141,8 +139,7 @@ class Conversation:
     # -- questions --------------------------------------------------------------------------------------------------
 
     async def approve(self, asked: PermissionRequested) -> PermissionAnswer:
-        """Ask the person through the client, once the client has seen the call that it is about."""
-        await self._shown_event(asked.call_id).wait()
+        """Ask the person through the client."""
         try:
             response = await self.peer.request(
                 "session/request_permission",
@@ -163,10 +160,10 @@ class Conversation:
 
     async def call_shown(self, call_id: str) -> None:
         """Wait until the client has seen that the call runs."""
-        await self._shown_event(f"{call_id}, running").wait()
+        await self._started(call_id).wait()
 
-    def _shown_event(self, call_id: str) -> anyio.Event:
-        return self._shown.setdefault(call_id, anyio.Event())
+    def _started(self, call_id: str) -> anyio.Event:
+        return self._running_calls.setdefault(call_id, anyio.Event())
 
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:

@@ -82,7 +82,6 @@ class Session:
         self.ledger = FileLedger()
         self.registry: Registry = default_registry()
         self.servers: McpServers | None = None
-        """Set, and started, by a face that was handed MCP servers; closed with the session."""
         self.workspace: Workspace = LocalWorkspace(
             self.cwd, spool=session_directory(self.id) / "output", roots=tuple(map(Path, opened.roots))
         )
@@ -97,6 +96,7 @@ class Session:
         self._cause: Cause | None = None
         self._busy = False
         self._emitted = 0
+        self._caught_up = anyio.Event()
         self._record: RunRecord | None = None
 
     @classmethod
@@ -114,7 +114,6 @@ class Session:
         """A new session in `cwd`; raises UsageError where that is no directory or the log cannot be written.
 
         `roots` are further directories, absolute, that belong to the workspace as `cwd` does.
-
         `snapshot` keeps the workspace's state outside it, so that `patch` can tell every change, whoever made it.
         """
         if not cwd.is_dir():
@@ -224,7 +223,7 @@ class Session:
             async with anyio.create_task_group() as group, receive:
                 group.start_soon(self._run, blocks, send)
                 try:
-                    while (event := await next_event(receive)) is not None:
+                    while (event := await self._next_event(receive)) is not None:
                         yield event
                 except GeneratorExit:
                     # The face left. A task group would wrap this; end the run in good order instead.
@@ -233,6 +232,18 @@ class Session:
                         pass
         finally:
             self._busy = False
+
+    async def _next_event(self, receive: MemoryObjectReceiveStream[events.Event]) -> events.Event | None:
+        """The next event, None after the last. Where one waits it is given without a step of the event loop: a burst
+        from a fast model reaches the face as one, which can then write it as one."""
+        try:
+            try:
+                return receive.receive_nowait()
+            except anyio.WouldBlock:
+                self._caught_up.set()
+                return await receive.receive()
+        except anyio.EndOfStream:
+            return None
 
     def cancel(self, cause: Cause = "interrupted") -> None:
         """End the running prompt as soon as its processes are gone; harmless when none runs."""
@@ -259,6 +270,10 @@ class Session:
             except anyio.WouldBlock:
                 await send.send(event)
             self._emitted += 1
+            if isinstance(event, events.PermissionRequested):
+                # The person is asked once the face has shown what it is about.
+                self._caught_up = anyio.Event()
+                await self._caught_up.wait()
 
         async with send:
             try:
@@ -376,24 +391,10 @@ class Session:
         return conversation_events(iterate_log(find_session(self.id)), self.registry)
 
     async def aclose(self) -> None:
-        """End background commands, close the backend and the log."""
+        """End background commands and MCP servers, close the backend and the log."""
         with anyio.CancelScope(shield=True):
-            await self.workspace.aclose()
-            if self.servers is not None:
-                await self.servers.close()
-            if self.backend is not None:
-                await self.backend.aclose()
+            for owned in (self.workspace, self.servers, self.backend):
+                if owned is not None:
+                    await owned.aclose()
         if self._journal is not None:
             self._journal.close()
-
-
-async def next_event(receive: MemoryObjectReceiveStream[events.Event]) -> events.Event | None:
-    """The next event, None after the last. Where one waits it is given without a step of the event loop: a burst from
-    a fast model reaches the face as one, which can then write it as one."""
-    try:
-        try:
-            return receive.receive_nowait()
-        except anyio.WouldBlock:
-            return await receive.receive()
-    except anyio.EndOfStream:
-        return None

@@ -29,7 +29,7 @@ MAX_TOOLS = 120
 
 
 class McpServers:
-    """See the module. `start` them, ask for the `offer` before each turn, `close` them with the session."""
+    """See the module. `start` them, ask for the `offer` before each turn, `aclose` them with the session."""
 
     def __init__(self, servers: Sequence[McpServer], *, patience: float = PATIENCE) -> None:
         self.servers = tuple(servers)
@@ -77,7 +77,7 @@ class McpServers:
         answer: dict[str, Any] = await connection.call(tool, args, context.call_id)
         return tool_result(answer, context.output_cap, context.spool)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """End all servers and wait until their processes are gone."""
         async with anyio.create_task_group() as group:
             for connection in self._connections:

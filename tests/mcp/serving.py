@@ -76,4 +76,4 @@ async def running(
             yield Running(theirs, folder)
         finally:
             with anyio.CancelScope(shield=True):
-                await theirs.close()
+                await theirs.aclose()
