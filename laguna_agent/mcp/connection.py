@@ -84,6 +84,11 @@ class Connection:
         self._scope = anyio.CancelScope()
         self._flights: list[Flight] = []
 
+    @property
+    def ending(self) -> bool:
+        """Whether it was ready and is not any more, with its processes still being ended."""
+        return self.state == "ready" and self._client is None
+
     def reset(self) -> None:
         """Make ready for another life."""
         self.state, self.problem, self.told, self.stale = "starting", "", False, False

@@ -54,15 +54,21 @@ class McpServers:
     async def offer(self) -> tuple[tuple[ServedTool, ...], tuple[str, ...]]:
         """The tools for the next turn, in the order of the servers and of their lists, and what the person should be
         told of the servers. Waits for those that are starting, at most `patience` seconds."""
-        again = [connection for connection in self._connections if connection.state == "ended"]
-        ended = {connection: connection.problem for connection in again}
-        for connection in again:
-            self._restart(connection)
+        ended: dict[Connection, str] = {}
+
+        async def ready(connection: Connection) -> None:
+            if connection.ending:
+                await connection.gone.wait()
+            if connection.state == "ended":
+                ended[connection] = connection.problem
+                self._restart(connection)
+            if connection.settled.is_set() or connection not in self._waited:
+                await connection.refresh()
+
         with anyio.move_on_after(self.patience):
             async with anyio.create_task_group() as group:
                 for connection in self._connections:
-                    if connection.settled.is_set() or connection not in self._waited:
-                        group.start_soon(connection.refresh)
+                    group.start_soon(ready, connection)
         for connection in self._connections:
             self._tell(connection, ended.get(connection))
         tools = self._named()

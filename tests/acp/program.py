@@ -32,6 +32,7 @@ UNSTABLE = {"session/fork", "session/set_title"}
 SENT = {
     "session/update": "SessionNotification",
     "session/request_permission": "RequestPermissionRequest",
+    "elicitation/create": "CreateElicitationRequest",
     "$/cancel_request": "CancelRequestNotification",
 }
 Message = dict[str, Any]
@@ -90,7 +91,7 @@ class Program:
         self.seen.append(message)
         if "method" in message:
             require_valid(message["params"], SENT[message["method"]])
-            if message["method"] == "session/request_permission":
+            if message["method"] in {"session/request_permission", "elicitation/create"}:
                 self.respond(message, self.answer(message))
         elif "error" in message:
             require_valid(message["error"], "Error")
