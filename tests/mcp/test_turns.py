@@ -21,6 +21,7 @@ from tests.agent.driving import lines, replayed, require_valid_conversation, set
 from tests.mcp.serving import bare
 from tests.model_server import ModelServer, text, tool_call
 
+OURS = ["read", "write", "edit", "list", "grep", "shell", "plan"]
 DEAD = McpServer("dead", command="/does/not/exist")
 
 
@@ -73,16 +74,7 @@ def test_the_model_calls_a_tool_of_a_server(model_server: ModelServer, workspace
     model_server.reply(tool_call("bare__echo", {"text": "hello"}), text("It said hello."), text("Yes."))
     session, turns = converse(model_server, workspace, "Say hello", "Really?", servers=(bare(), DEAD))
     tools = [tool["function"] for tool in model_server.chats[0]["tools"]]
-    assert [tool["name"] for tool in tools][:8] == [
-        "read",
-        "write",
-        "edit",
-        "list",
-        "grep",
-        "shell",
-        "plan",
-        "bare__echo",
-    ]
+    assert [tool["name"] for tool in tools][:8] == [*OURS, "bare__echo"]
     assert tools[7]["description"] == "Say it again."
     assert tools[7]["parameters"]["required"] == ["text"]
     (started,) = of(turns[0], ToolCallStarted)
@@ -170,7 +162,7 @@ def test_a_session_goes_on_with_other_servers_or_none(model_server: ModelServer,
     assert "bare__echo" not in offered(model_server, -1)
     model_server.reply(tool_call("other__echo", {"text": "b"}), text("three"))
     converse(model_server, workspace, "z", resume=session.id)
-    assert offered(model_server, -1) == ["read", "write", "edit", "list", "grep", "shell", "plan"]
+    assert offered(model_server, -1) == OURS
     assert "no tool named 'other__echo'" in model_server.chats[-1]["messages"][-1]["content"]
     records = [record for record in read_log(find_session(session.id)) if isinstance(record, Offered)]
     assert [record.tools[0].name for record in records] == ["bare__echo", "other__echo"]
