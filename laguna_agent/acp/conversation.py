@@ -9,7 +9,7 @@ import anyio
 from laguna_agent.acp import schema
 from laguna_agent.acp.peer import AUTH_REQUIRED, INTERNAL_ERROR, INVALID_REQUEST, Peer, RpcError
 from laguna_agent.acp.updates import Renderer
-from laguna_agent.agent.events import Event, PermissionRequested, TurnEnded
+from laguna_agent.agent.events import Event, PermissionRequested, ToolCallUpdate, TurnEnded
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.agent.session import Session
 from laguna_agent.errors import AuthenticationFailed, LagunaError
@@ -60,6 +60,8 @@ class Conversation:
                 await self.show(event)
                 if isinstance(event, PermissionRequested):
                     self._shown_event(event.call_id).set()
+                elif isinstance(event, ToolCallUpdate) and event.terminal:
+                    self._shown_event(f"terminal {event.terminal}").set()
                 elif isinstance(event, TurnEnded):
                     end = event
         return end
@@ -91,6 +93,10 @@ class Conversation:
                 False, reason=f"the editor gave an answer that was not offered: {outcome.option_id}"
             )
         return PermissionAnswer(kind.startswith("allow"), kind.endswith("always"))
+
+    async def terminal_shown(self, terminal_id: str) -> None:
+        """Wait until the client was told which call the terminal belongs to."""
+        await self._shown_event(f"terminal {terminal_id}").wait()
 
     def _shown_event(self, call_id: str) -> anyio.Event:
         return self._shown.setdefault(call_id, anyio.Event())

@@ -249,7 +249,8 @@ class Session:
             if isinstance(event, events.UsageUpdated):
                 self.usage = event
             await send.send(event)
-            self._emitted += 1
+            if not (isinstance(event, events.ToolCallUpdate) and event.terminal):
+                self._emitted += 1
 
         async with send:
             try:
