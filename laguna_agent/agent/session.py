@@ -140,19 +140,22 @@ class Session:
         output_schema: dict[str, Any] | None = None,
         snapshot: bool = False,
         roots: tuple[str, ...] | None = None,
+        cwd: Path | None = None,
     ) -> Session:
         """A recorded session, ready for its next prompt; raises UsageError where it is unknown, damaged or in use.
 
-        `roots` of None are those that it began with.
+        `roots` of None are those that it began with, and so is `cwd`.
         """
         path = find_session(session_id)
         first = next(iterate_log(path), None)
         if not isinstance(first, Opened):
             raise UsageError(f"session {path.parent.name} was cut off before it began")
-        if not Path(first.cwd).is_dir():
-            raise UsageError(f"the session's working directory is gone: {first.cwd}")
+        directory = str(cwd.resolve()) if cwd else first.cwd
+        if not Path(directory).is_dir():
+            raise UsageError(f"the session's working directory is gone: {directory}")
         opened = msgspec.structs.replace(
             first,
+            cwd=directory,
             model=settings.model or first.model,
             created=now(),
             settings=msgspec.to_builtins(settings),
