@@ -16,6 +16,7 @@ import anyio
 
 from laguna_agent import __version__
 from laguna_agent.acp import schema
+from laguna_agent.acp.authentication import Authentication, auth_methods
 from laguna_agent.acp.peer import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -36,21 +37,17 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION = 1
 log = logging.getLogger(__name__)
-AUTH_METHOD = schema.AuthMethod(
-    id="environment",
-    name="Key from the environment or the configuration",
-    description="Put the key of your model's server into the environment variable that it is known by, such as "
-    "OPENROUTER_API_KEY or POOLSIDE_API_KEY. A local model needs none. `laguna-agent doctor` says what is missing.",
-)
 
 
 class Face:
     """All sessions of one connection. `flags` are settings from the command line."""
 
     def __init__(self, source: Source, sink: Sink, flags: Mapping[str, object]) -> None:
+        self._authentication = Authentication(flags)
         requests: dict[str, tuple[type, RequestHandler]] = {
             "initialize": (schema.InitializeRequest, self._initialize),
-            "authenticate": (schema.AuthenticateRequest, self._authenticate),
+            "authenticate": (schema.AuthenticateRequest, self._authentication.authenticate),
+            "logout": (schema.LogoutRequest, self._authentication.logout),
             "session/new": (schema.NewSessionRequest, self._new),
             "session/load": (schema.LoadSessionRequest, self._load),
             "session/prompt": (schema.PromptRequest, self._prompt),
@@ -83,15 +80,11 @@ class Face:
             agent_capabilities=schema.AgentCapabilities(
                 load_session=True,
                 prompt_capabilities=schema.PromptCapabilities(image=True, embedded_context=True),
+                auth=schema.AgentAuthCapabilities(logout=schema.LogoutCapabilities()),
             ),
-            auth_methods=[AUTH_METHOD],
+            auth_methods=auth_methods(params.client_capabilities, self._flags),
             agent_info=schema.Implementation(name="laguna-agent", title="Laguna Agent", version=__version__),
         )
-
-    async def _authenticate(self, params: schema.AuthenticateRequest, _: Call) -> schema.AuthenticateResponse:
-        if params.method_id != AUTH_METHOD.id:
-            raise RpcError(INVALID_PARAMS, f"Unknown method of authentication: {params.method_id}")
-        return schema.AuthenticateResponse()
 
     async def _new(self, params: schema.NewSessionRequest, call: Call) -> schema.NewSessionResponse:
         settings = self._settings(params.cwd)
@@ -145,9 +138,11 @@ class Face:
         if not Path(cwd).is_dir():
             raise RpcError(INVALID_PARAMS, f"cwd is no directory: {cwd}")
         try:
-            return load(Path(cwd), self._flags)
+            settings = load(Path(cwd), self._flags)
         except UsageError as error:
             raise RpcError(INVALID_PARAMS, str(error)) from error
+        self._authentication.require(settings)
+        return settings
 
     def _open(self, session: Session) -> Conversation:
         from laguna_agent.acp.conversation import Conversation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from laguna_agent.cli.options import Approve, BaseUrl, ContinueLatest, Cwd, EditFormat, Model, Resume
 
 
@@ -21,8 +23,16 @@ def chat(
     return converse(cwd=cwd, flags=flags, resume=resume, continue_latest=continue_latest)
 
 
-def acp(model: Model = None, base_url: BaseUrl = None, approve: Approve = None, edit_format: EditFormat = None) -> int:
-    """Serve an editor: the Agent Client Protocol on stdin and stdout."""
+def acp(
+    context: typer.Context,
+    model: Model = None,
+    base_url: BaseUrl = None,
+    approve: Approve = None,
+    edit_format: EditFormat = None,
+) -> int:
+    """Serve an editor: the Agent Client Protocol on stdin and stdout. `acp setup EDITOR` tells an editor of it."""
+    if context.invoked_subcommand is not None:
+        return 0
     from laguna_agent.acp import serve
 
     return serve({"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format})

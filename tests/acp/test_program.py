@@ -45,6 +45,7 @@ def test_initialize_negotiates_and_advertises_only_what_works(program: Program) 
     assert answer["agentCapabilities"] == {
         "loadSession": True,
         "promptCapabilities": {"image": True, "embeddedContext": True},
+        "auth": {"logout": {}},
     }
     assert answer["authMethods"]
     assert program.call("authenticate", {"methodId": answer["authMethods"][0]["id"]}) == {}
