@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import suppress
@@ -18,6 +19,8 @@ def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
     for. A symbolic link stays one: people keep their settings in repositories of dotfiles. Raises OSError.
     """
     target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(target))
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with suppress(FileNotFoundError):
         mode = mode if mode is not None else target.stat().st_mode & 0o7777
