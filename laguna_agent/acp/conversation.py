@@ -35,7 +35,7 @@ class Conversation:
         self._cancelled = False
         self._ended = anyio.Event()
         self._title: str | None = None
-        self._running_calls: dict[str, anyio.Event] = {}
+        self._shown: dict[str, anyio.Event] = {}
 
     # -- the turn ---------------------------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ class Conversation:
             end = None if self._cancelled else await self._run(content)
         finally:
             self.running = False
-            self._running_calls.clear()
+            self._shown.clear()
             self._ended.set()
         if end is None or self._cancelled:
             return schema.PromptResponse(stop_reason="cancelled")
@@ -73,7 +73,7 @@ class Conversation:
                     self.session.cancel()
                 await self.show(event)
                 if isinstance(event, ToolCallUpdate):
-                    self._started(event.id).set()
+                    self._shown_event(event.terminal or f"call {event.id}").set()
                 elif isinstance(event, TurnEnded):
                     end = event
         return end
@@ -158,12 +158,16 @@ class Conversation:
             )
         return PermissionAnswer(kind.startswith("allow"), kind.endswith("always"))
 
+    async def terminal_shown(self, terminal_id: str) -> None:
+        """Wait until the client was told which call the terminal belongs to."""
+        await self._shown_event(terminal_id).wait()
+
     async def call_shown(self, call_id: str) -> None:
         """Wait until the client has seen that the call runs."""
-        await self._started(call_id).wait()
+        await self._shown_event(f"call {call_id}").wait()
 
-    def _started(self, call_id: str) -> anyio.Event:
-        return self._running_calls.setdefault(call_id, anyio.Event())
+    def _shown_event(self, of: str) -> anyio.Event:
+        return self._shown.setdefault(of, anyio.Event())
 
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:

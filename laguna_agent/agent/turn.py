@@ -312,7 +312,11 @@ class Turn:
             output.append(piece)
             await self.emit(ToolCallUpdate(call.id, "in_progress", output=piece))
 
-        self.tools.emit, self.tools.call_id = emit, call.id
+        async def show_terminal(id: str) -> None:
+            await self.emit(ToolCallUpdate(call.id, "in_progress", terminal=id))
+
+        self.tools.emit, self.tools.show_terminal = emit, show_terminal
+        self.tools.call_id = call.id
         try:
             result = await tool.run(args, self.tools)
         except ToolError as problem:

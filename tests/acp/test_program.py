@@ -47,6 +47,7 @@ def test_initialize_negotiates_and_advertises_only_what_works(program: Program) 
         "promptCapabilities": {"image": True, "embeddedContext": True},
         "mcpCapabilities": {"http": True, "sse": True},
         "sessionCapabilities": {"list": {}, "delete": {}, "additionalDirectories": {}, "resume": {}, "close": {}},
+        "auth": {"logout": {}},
     }
     assert answer["authMethods"]
     assert program.call("authenticate", {"methodId": answer["authMethods"][0]["id"]}) == {}
