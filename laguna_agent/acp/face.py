@@ -188,10 +188,14 @@ class Face:
 
     def _open(self, session: Session, servers: list[schema.McpServer] | None, call: Call) -> Conversation:
         from laguna_agent.acp.conversation import Conversation
+        from laguna_agent.acp.editor import through_editor
         from laguna_agent.acp.updates import Renderer
 
         conversation = Conversation(session, Renderer(session.cwd, self._client), self.peer)
         session.approver = conversation.approve
+        session.workspace = through_editor(
+            session.workspace, self.peer, session.id, self._client, conversation.terminal_shown
+        )
         self._conversations[session.id] = conversation
         call.after_response(conversation.introduce)
         call.after_response(lambda: mention_servers(conversation, servers))
