@@ -296,7 +296,7 @@ BROKEN: dict[str, list[Recording | list[Recording]]] = {
         turn(*CREATED, *RELEASED, call(), moved("completed", **SHOWN)),
     ],
     "terminal/replay": [
-        [*turn(*CREATED), *reopened("session/load", call(), moved("completed", **SHOWN))[2:], *RELEASED]
+        [*opened(), *CREATED, *reopened("session/load", call(), moved("completed", **SHOWN))[2:], *RELEASED]
     ],
     "options/value": [
         opened(configOptions=[select(current="c")]),
