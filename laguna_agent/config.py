@@ -18,7 +18,8 @@ import msgspec
 from laguna_agent.directories import config_directory
 from laguna_agent.errors import ConfigError
 
-Approve = Literal["ask", "edits", "all"]
+Approve = Literal["plan", "ask", "edits", "all"]
+MODES: tuple[Approve, ...] = get_args(Approve)
 EditFormat = Literal["auto", "replace", "symbol", "whole"]
 Reasoning = Literal["off", "low", "medium", "high"]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]

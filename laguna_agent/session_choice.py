@@ -27,7 +27,7 @@ def choose_session(*, resume: str | None, continue_latest: bool, cwd: Path | Non
     directory = working_directory(cwd)
     if not continue_latest:
         return None, directory
-    from laguna_agent.agent.store import latest_session
+    from laguna_agent.agent.archive import latest_session
 
     latest = latest_session(directory)
     if latest is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from laguna_agent.agent import events
-from laguna_agent.agent.store import AnyRecord, Ended, Prompted, Said, ToolRan
+from laguna_agent.agent.store import AnyRecord, Ended, Prompted, Remarked, Said, ToolRan
 from laguna_agent.errors import ToolError
-from laguna_agent.messages import Message, TextBlock
+from laguna_agent.messages import ImageBlock, Message, TextBlock
 from laguna_agent.tools.base import ToolResult, text_result
 from laguna_agent.tools.registry import Registry
 
@@ -57,7 +57,10 @@ def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Ite
     for record in records:
         match record:
             case Prompted():
-                yield events.UserMessage(_text(record))
+                images = tuple(block for block in record.content if isinstance(block, ImageBlock))
+                yield events.UserMessage(_text(record), images)
+            case Remarked(text=text):
+                yield events.TextDelta(text)
             case Said(message=Message(role="assistant") as message):
                 if message.reasoning:
                     yield events.ThoughtDelta(message.reasoning)

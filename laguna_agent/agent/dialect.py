@@ -25,6 +25,10 @@ from laguna_agent.tools.workspace import Workspace
 
 TEXT_CALL = "text_"
 Shown = dict[str, tuple[str, ...]]
+PLANNING = (
+    "Plan mode: only reading is allowed now. Find out what must be done and answer with a plan: "
+    "which files change and how, in order, and how to check it. Do not try to change anything."
+)
 
 
 class Dialect(Protocol):
@@ -86,12 +90,16 @@ class ToolDialect:
 
     corrections = 4
 
-    def __init__(self, tools: tuple[ToolSpec, ...], system: str, workspace: Workspace, prompt: int) -> None:
-        """`prompt` is the prompt's number in the session; call ids must be unique there."""
+    def __init__(
+        self, tools: tuple[ToolSpec, ...], system: str, workspace: Workspace, prompt: int, *, planning: bool = False
+    ) -> None:
+        """`prompt` is the prompt's number in the session; call ids must be unique there. `planning`: nothing may be
+        changed."""
         self.tools = tools
         self._system = system
         self._workspace = workspace
         self._prefix = f"{TEXT_CALL}{prompt}_"
+        self._planning = planning
         self._recovered = 0
 
     def system(self) -> str:
@@ -106,6 +114,8 @@ class ToolDialect:
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
         # State goes to the end of the newest message: the prefix before it stays the same from turn to turn.
         notes = [await environment(self._workspace)]
+        if self._planning:
+            notes.append(PLANNING)
         if check is not None:
             state = "passes" if check.exit_code == 0 else f"fails:\n{check.output[-2_500:]}"
             notes.append(f"When you are done this command must pass: `{check.command}`. At the moment it {state}")

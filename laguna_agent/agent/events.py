@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from laguna_agent.messages import ContentBlock, FileDiff, Location, PlanEntry, ToolKind
+from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, PlanEntry, ToolKind
 
 ToolStatus = Literal["pending", "in_progress", "completed", "failed"]
 StopReason = Literal["end_turn", "max_tokens", "max_turn_requests", "refusal", "cancelled", "error"]
@@ -33,6 +33,7 @@ class UserMessage(Event, frozen=True, tag="user_message"):
     """A prompt of the person; only in a conversation that is shown again."""
 
     text: str
+    images: tuple[ImageBlock, ...] = ()
 
 
 class TextDelta(Event, frozen=True, tag="text_delta"):

@@ -1,6 +1,7 @@
 """Who may do what: decided once, before a tool runs, from what the call needs.
 
     approve   read inside   write inside   execute, or anything outside the workspace
+    plan      yes           no             commands no, reading outside: ask
     ask       yes           ask            ask
     edits     yes           yes            ask
     all       yes           yes            yes
@@ -49,12 +50,20 @@ class Permissions:
         """Whether the call may run without asking."""
         if need is None or self.approve == "all":
             return True
+        if self.forbids(need):
+            return False
         if not need.outside:
             if need.access == "read":
                 return True
             if need.access == "write" and self.approve == "edits":
                 return True
         return self._grant(need) in self.grants
+
+    def forbids(self, need: Need) -> str | None:
+        """Why the call may not even be asked for; None where it may. Grants do not outlast a change to plan mode."""
+        if self.approve == "plan" and need.access != "read":
+            return "plan mode only reads: say what you would change and how to check it"
+        return None
 
     def remember(self, need: Need) -> None:
         """Keep the grant that `options` described as "always"."""

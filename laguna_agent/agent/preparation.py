@@ -112,7 +112,13 @@ def _with_overrides(info: ModelInfo, settings: Settings) -> ModelInfo:
 
 def _dialect(session: Session, profile: Profile) -> Dialect:
     if profile.edit_format == "replace":
-        return ToolDialect(session.registry.specs(), system_text("system"), session.workspace, len(session.prompts))
+        return ToolDialect(
+            session.registry.specs(),
+            system_text("system"),
+            session.workspace,
+            len(session.prompts),
+            planning=session.permissions.approve == "plan",
+        )
     from laguna_agent.agent.code_dialect import CodeDialect
 
     return CodeDialect(session.workspace, session.ledger, session.prompts, profile)

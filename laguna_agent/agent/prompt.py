@@ -30,6 +30,8 @@ async def environment(workspace: Workspace) -> str:
     names = [entry.name + ("/" if entry.kind == "directory" else "") for entry in entries if entry.name != ".git"]
     listing = " ".join(names[:40]) + (f" … ({len(names)} in all)" if len(names) > 40 else "")
     text = f"Working directory: {workspace.root}\nIt holds: {listing or '(nothing)'}"
+    if workspace.roots:
+        text += "\nThese directories belong to the task too (absolute paths): " + ", ".join(map(str, workspace.roots))
     for name in INSTRUCTIONS:
         if name not in names:
             continue

@@ -22,7 +22,7 @@ from laguna_agent.agent.events import Event, TurnEnded
 from laguna_agent.agent.outcome import INTERRUPTED, RunRecord, Verdict, record_without_turn
 from laguna_agent.agent.permissions import deny_all
 from laguna_agent.agent.session import Session
-from laguna_agent.agent.store import AnyRecord, Ended, Opened, Prompted, find_session, read_log
+from laguna_agent.agent.store import AnyRecord, Configured, Ended, Opened, Prompted, find_session, read_log
 from laguna_agent.agent.tape import Diverged, RecordedEnd, RecordedTape
 from laguna_agent.agent.turn import Turn
 from laguna_agent.config import Settings
@@ -53,6 +53,9 @@ async def replay(path: Path) -> AsyncGenerator[Event]:
     for at, record in enumerate(records):
         if isinstance(record, Opened):
             session = _Replayed(record, records[:at])
+        elif isinstance(record, Configured):
+            assert session is not None, "_records looks for it"
+            session.configure(_settings(record.settings, session.id))
         elif isinstance(record, Prompted):
             assert session is not None, "_records looks for it"
             session.rewind(_segment(records, at + 1))
@@ -93,8 +96,19 @@ def _records(path: Path) -> list[AnyRecord]:
 
 def _segment(records: Sequence[AnyRecord], start: int) -> Sequence[AnyRecord]:
     """The records from `start` that belong to one prompt."""
-    end = next((at for at in range(start, len(records)) if isinstance(records[at], Opened | Prompted)), len(records))
-    return records[start:end]
+    for end in range(start, len(records)):
+        if isinstance(records[end], Opened | Configured | Prompted):
+            return records[start:end]
+    return records[start:]
+
+
+def _settings(recorded: dict[str, object], session_id: str) -> Settings:
+    try:
+        settings = msgspec.convert(recorded, Settings)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the recording of session {session_id} holds unreadable settings: {error}") from error
+    # The clock that ended a run is in the log; this machine's may be slower.
+    return msgspec.structs.replace(settings, max_time=None)
 
 
 def _explained(problem: Exception, program: str) -> Exception:
@@ -110,12 +124,7 @@ class _Replayed(Session):
     cannot go on."""
 
     def __init__(self, opened: Opened, before: Sequence[AnyRecord]) -> None:
-        try:
-            settings = msgspec.convert(opened.settings, Settings)
-        except msgspec.ValidationError as error:
-            raise UsageError(f"the recording of session {opened.id} holds unreadable settings: {error}") from error
-        # The clock that ended a run is in the log; this machine's may be slower.
-        settings = msgspec.structs.replace(settings, max_time=None)
+        settings = _settings(opened.settings, opened.id)
         self.program = opened.program
         self.ended: Ended | None = None
         self.problem: Exception | None = None

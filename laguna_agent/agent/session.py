@@ -26,6 +26,7 @@ from laguna_agent.agent import events, outcome
 from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.changes import Snapshot
 from laguna_agent.agent.checks import Check
+from laguna_agent.agent.commands import command_in, expanded, obey
 from laguna_agent.agent.context import TokenEstimate
 from laguna_agent.agent.conversation import conversation_events, orphan_results, rebuild
 from laguna_agent.agent.loop import run_turn
@@ -33,6 +34,7 @@ from laguna_agent.agent.outcome import RunRecord, Verdict
 from laguna_agent.agent.permissions import Approver, Permissions
 from laguna_agent.agent.preparation import prepare
 from laguna_agent.agent.store import (
+    Configured,
     Ended,
     Journal,
     Opened,
@@ -56,6 +58,8 @@ from laguna_agent.tools.registry import Registry, default_registry
 from laguna_agent.tools.workspace import LocalWorkspace, Workspace
 
 Cause = Literal["interrupted", "terminated"]
+# Settings that say which server is asked for which model.
+WHERE = ("model", "base_url", "api_key_env")
 
 
 class Session:
@@ -65,7 +69,7 @@ class Session:
         self.id = opened.id
         self.cwd = Path(opened.cwd)
         self.model = opened.model
-        self.settings = settings
+        self.settings = self.wanted = settings
         self.approver = approver
         self.tape = tape
         self.history: list[Message] = []
@@ -76,12 +80,15 @@ class Session:
         self.estimate = TokenEstimate()
         self.ledger = FileLedger()
         self.registry: Registry = default_registry()
-        self.workspace: Workspace = LocalWorkspace(self.cwd, spool=session_directory(self.id) / "output")
+        self.workspace: Workspace = LocalWorkspace(
+            self.cwd, spool=session_directory(self.id) / "output", roots=tuple(map(Path, opened.roots))
+        )
         self.check = Check(opened.check) if opened.check else None
         self.output_schema = opened.output_schema
         self.backend: Backend | None = None
         self.wire_model = ""
         self.snapshot: Snapshot | None = None
+        self.usage: events.UsageUpdated | None = None
         self._journal: Journal | None = None
         self._scope: anyio.CancelScope | None = None
         self._cause: Cause | None = None
@@ -99,8 +106,11 @@ class Session:
         check: str | None = None,
         output_schema: dict[str, Any] | None = None,
         snapshot: bool = False,
+        roots: tuple[str, ...] = (),
     ) -> Session:
         """A new session in `cwd`; raises UsageError where that is no directory or the log cannot be written.
+
+        `roots` are further directories, absolute, that belong to the workspace as `cwd` does.
 
         `snapshot` keeps the workspace's state outside it, so that `patch` can tell every change, whoever made it.
         """
@@ -115,6 +125,7 @@ class Session:
             msgspec.to_builtins(settings),
             check,
             output_schema,
+            roots=roots,
         )
         return await cls._open(opened, settings, approver, snapshot)
 
@@ -128,8 +139,12 @@ class Session:
         check: str | None = None,
         output_schema: dict[str, Any] | None = None,
         snapshot: bool = False,
+        roots: tuple[str, ...] | None = None,
     ) -> Session:
-        """A recorded session, ready for its next prompt; raises UsageError where it is unknown, damaged or in use."""
+        """A recorded session, ready for its next prompt; raises UsageError where it is unknown, damaged or in use.
+
+        `roots` of None are those that it began with.
+        """
         path = find_session(session_id)
         first = next(iterate_log(path), None)
         if not isinstance(first, Opened):
@@ -143,6 +158,7 @@ class Session:
             settings=msgspec.to_builtins(settings),
             check=check,
             output_schema=output_schema,
+            roots=first.roots if roots is None else roots,
         )
         session = await cls._open(opened, settings, approver, snapshot)
         try:
@@ -164,6 +180,27 @@ class Session:
                 Snapshot, session.cwd, session_directory(opened.id) / "start.git"
             )
         return session
+
+    # -- settings ---------------------------------------------------------------------------------------------------
+
+    def configure(self, settings: Settings) -> None:
+        """Change settings: the approval mode at once, also for a turn that runs, all others for the next prompt."""
+        self.wanted = settings
+        self.permissions.approve = settings.approve
+
+    async def _take_settings(self) -> None:
+        """Put what `configure` was told in force, and into the log."""
+        if self.wanted == self.settings:
+            return
+        if not self.tape.recorded:
+            self.tape.note(Configured(msgspec.to_builtins(self.wanted)))
+        moved = any(getattr(self.wanted, key) != getattr(self.settings, key) for key in WHERE)
+        self.settings = self.wanted
+        if moved:
+            self.model = self.settings.model or ""
+            backend, self.backend = self.backend, None
+            if backend is not None:
+                await backend.aclose()
 
     # -- prompting --------------------------------------------------------------------------------------------------
 
@@ -209,6 +246,8 @@ class Session:
 
         async def emit(event: events.Event) -> None:
             self._admit()
+            if isinstance(event, events.UsageUpdated):
+                self.usage = event
             await send.send(event)
             self._emitted += 1
 
@@ -217,10 +256,15 @@ class Session:
                 with anyio.CancelScope() as self._scope:
                     if self._cause is not None:
                         self._scope.cancel()
+                    await self._take_settings()
                     with anyio.move_on_after(self.settings.max_time) as clock:
                         self._begin(content)
-                        turn = await prepare(self, content, emit)
-                        await run_turn(turn)
+                        command = command_in(content)
+                        if command in (None, "init"):
+                            turn = await prepare(self, expanded(content), emit)
+                            await run_turn(turn)
+                        else:
+                            await obey(command, self, emit)
                     if clock.cancelled_caught:
                         raise self.budget.out_of_time()
             except LagunaError as error:

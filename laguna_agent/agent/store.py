@@ -14,7 +14,6 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +35,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record"
 
 
 class Opened(Record, frozen=True, tag="opened"):
-    """The session's first record, or a later run of it: who, where, with what. `created` is ISO 8601, UTC."""
+    """The session's first record, or a later run of it: who, where, with what. `created` is ISO 8601, UTC; `roots` are
+    further directories of the workspace."""
 
     id: str
     cwd: str
@@ -47,6 +47,13 @@ class Opened(Record, frozen=True, tag="opened"):
     check: str | None = None
     output_schema: dict[str, object] | None = None
     version: int = LOG_VERSION
+    roots: tuple[str, ...] = ()
+
+
+class Configured(Record, frozen=True, tag="configured"):
+    """The person changed settings between two prompts; they hold for what follows."""
+
+    settings: dict[str, object]
 
 
 class Prompted(Record, frozen=True, tag="prompted"):
@@ -129,20 +136,26 @@ class Ended(Record, frozen=True, tag="ended"):
     events: int = 0
 
 
-AnyRecord = Opened | Prompted | Described | Said | Replied | Asked | Permitted | ToolRan | Checked | Ended
+class Remarked(Record, frozen=True, tag="remarked"):
+    """Words of the program to the person that the model does not hear: the answer to a slash command."""
+
+    text: str
 
 
-class SessionSummary(msgspec.Struct, frozen=True):
-    """A session in a list; `title` is the first line of its first prompt."""
-
-    id: str
-    cwd: str
-    model: str
-    title: str
-    created: str
-    updated: str
-    turns: int
-    outcome: str
+AnyRecord = (
+    Opened
+    | Configured
+    | Prompted
+    | Described
+    | Said
+    | Replied
+    | Asked
+    | Permitted
+    | ToolRan
+    | Checked
+    | Remarked
+    | Ended
+)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -194,18 +207,23 @@ class Journal:
         if window != b"\n":
             os.ftruncate(self._fd, self.path.read_bytes().rfind(b"\n") + 1)
 
-    def append(self, record: AnyRecord) -> None:
-        """Write one record durably; a failed write leaves no partial line behind."""
+    def append(self, record: AnyRecord, *, durable: bool = True) -> None:
+        """Write one record durably, or leave that to a later `sync`; a failed write leaves no partial line behind."""
         line = _encode(record) + b"\n"
         start = os.fstat(self._fd).st_size
         try:
             view = memoryview(line)
             while view:
                 view = view[os.write(self._fd, view) :]
-            os.fsync(self._fd)
+            if durable:
+                os.fsync(self._fd)
         except OSError as error:
             os.ftruncate(self._fd, start)
             raise UsageError(f"cannot write the session log {self.path}: {error.strerror}") from error
+
+    def sync(self) -> None:
+        """Make what was appended durable."""
+        os.fsync(self._fd)
 
     def close(self) -> None:
         """Release the log."""
@@ -241,46 +259,3 @@ def find_session(id_or_prefix: str) -> Path:
         what = "no session" if not found else f"{len(found)} sessions"
         raise UsageError(f"{what} with id {id_or_prefix!r}; `laguna-agent sessions list` shows them")
     return (exact or found)[0]
-
-
-def summarize(path: Path) -> SessionSummary | None:
-    """The summary of one log, None where not even its first record is whole. Holds one record at a time."""
-    opened: Opened | None = None
-    title, turns, outcome = "", 0, "interrupted"
-    try:
-        for record in iterate_log(path):
-            match record:
-                case Opened():
-                    opened = opened or record
-                case Prompted(content=content):
-                    outcome = "interrupted"
-                    title = title or next((b.text for b in content if hasattr(b, "text")), "").strip().split("\n")[0]
-                case Replied():
-                    turns += 1
-                case Ended(result=result):
-                    outcome = result.outcome
-    except UsageError:
-        outcome = "damaged"
-    if opened is None:
-        return None
-    updated = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return SessionSummary(opened.id, opened.cwd, opened.model, title[:80], opened.created, updated, turns, outcome)
-
-
-def list_sessions(cwd: Path | None = None) -> list[SessionSummary]:
-    """All sessions (of one working directory), newest first."""
-    summaries = (summarize(path) for path in sessions_directory().glob("*/log.jsonl"))
-    wanted = [s for s in summaries if s is not None and (cwd is None or s.cwd == str(cwd))]
-    return sorted(wanted, key=lambda s: (s.updated, s.id), reverse=True)
-
-
-def latest_session(cwd: Path) -> str | None:
-    """The id of the newest session of a working directory."""
-    return next((summary.id for summary in list_sessions(cwd)), None)
-
-
-def delete_session(session_id: str) -> None:
-    """Remove a session and everything kept with it; raises UsageError while another process has it open."""
-    path = find_session(session_id)
-    Journal(path).close()
-    shutil.rmtree(path.parent)

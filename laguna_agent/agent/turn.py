@@ -244,8 +244,11 @@ class Turn:
         recorded = self.tape.peek()
         # On the machine of a replay the same path may lead elsewhere; the log knows whether leave was asked for.
         allowed = isinstance(recorded, ToolRan) or self.permissions.allows(need)
-        if need is None or (allowed and not isinstance(recorded, Asked)):
+        if need is None or (allowed and not isinstance(recorded, Asked | Permitted)):
             return None
+        forbidden = self.permissions.forbids(need)
+        if isinstance(recorded, Permitted) or (forbidden and not self.tape.recorded):
+            return await self._forbidden(call, tool.title(args), forbidden or "")
 
         async def ask() -> Asked:
             return Asked(call.id, need, await self._preview(tool, args))
@@ -273,6 +276,17 @@ class Turn:
             self.unanswered[call.id] = text_result(refusal, is_error=True)
             raise Denied(f"denied: {tool.title(args)}")
         return refusal
+
+    async def _forbidden(self, call: ToolCall, title: str, reason: str) -> str:
+        """The refusal of the mode itself. Nobody is asked, and the turn is not blocked: the mode is what was wanted."""
+
+        async def produce() -> Permitted:
+            return Permitted(call.id, False, reason=reason)
+
+        answer = await self.tape.take(Permitted, produce)
+        await self.emit(PermissionResolved(call.id, False, answer.reason))
+        self.denied.append(title)
+        return f"Denied: {answer.reason}."
 
     async def _preview(self, tool: Tool, args: Any) -> tuple[FileDiff, ...]:
         if not isinstance(tool, Previewing):

@@ -24,7 +24,8 @@ Model = Annotated[
 ]
 BaseUrl = Annotated[str | None, typer.Option(metavar="URL", help="base URL of an OpenAI-compatible server")]
 Approve = Annotated[
-    str | None, typer.Option(metavar="MODE", help="what runs unasked: ask (reading only) | edits | all")
+    str | None,
+    typer.Option(metavar="MODE", help="what may be done unasked: plan (only read, ever) | ask (read) | edits | all"),
 ]
 EditFormat = Annotated[
     str | None, typer.Option(metavar="FORMAT", help="how the model edits: auto | replace | symbol | whole")

@@ -26,7 +26,7 @@ To = Annotated[Path | None, path_option("--to", "-o", help="write to FILE instea
 
 def list_all(here: Here = False, as_json: Json = False) -> int:
     """List sessions, newest first."""
-    from laguna_agent.agent.store import list_sessions
+    from laguna_agent.agent.archive import list_sessions
     from laguna_agent.event_lines import one_line
 
     found = list_sessions(Path.cwd() if here else None)
@@ -81,7 +81,8 @@ def export(session: SessionId, form: Format = "atif", to: To = None) -> int:
 
 def delete(sessions: SessionIds) -> int:
     """Delete sessions and everything kept with them. An unknown id among several deletes nothing."""
-    from laguna_agent.agent.store import delete_session, find_session
+    from laguna_agent.agent.archive import delete_session
+    from laguna_agent.agent.store import find_session
 
     for found in [find_session(session).parent.name for session in sessions]:
         delete_session(found)

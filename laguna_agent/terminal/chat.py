@@ -17,11 +17,13 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from msgspec.structs import replace
 
+from laguna_agent.agent.commands import COMMANDS, command_in
 from laguna_agent.agent.events import Event, PermissionRequested
 from laguna_agent.agent.permissions import PermissionAnswer
-from laguna_agent.config import Settings, load
+from laguna_agent.config import MODES, Settings, load
 from laguna_agent.directories import state_directory
-from laguna_agent.errors import LagunaError, UsageError
+from laguna_agent.errors import UsageError
+from laguna_agent.messages import TextBlock
 from laguna_agent.session_choice import choose_session
 from laguna_agent.terminal.screen import Screen
 
@@ -29,11 +31,15 @@ if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
 
 HISTORY_LINES = 2_000
-HELP = """/help          this
+HELP = (
+    """/help          this
 /model [NAME]  show the model, or go on with another one
-/usage         tokens and cost so far
-/quit          leave (Ctrl-D does too)
+/mode [MODE]   show what needs your leave, or change it: plan, ask, edits, all
+"""
+    + "".join(f"{'/' + command.name:<15}{command.description}\n" for command in COMMANDS)
+    + """/quit          leave (Ctrl-D does too)
 Ctrl-C cancels the turn. A line that ends in a backslash goes on in the next one."""
+)
 
 
 def chat(*, cwd: Path | None, flags: Mapping[str, object], resume: str | None, continue_latest: bool) -> int:
@@ -86,7 +92,7 @@ class Conversation:
             for event in self._session.replay_events():
                 self._screen.draw(event)
             while (line := self._read()) is not None:
-                if line.startswith("/"):
+                if line.startswith("/") and command_in((TextBlock(line),)) is None:
                     if self._command(line) == "quit":
                         break
                 elif line.strip():
@@ -155,29 +161,23 @@ class Conversation:
             case "help":
                 self._screen.say(HELP)
             case "model" if argument:
-                self._change_model(argument.strip())
+                self._change(model=argument.strip())
             case "model":
-                self._screen.say(self._session.model or "no model; /model NAME chooses one")
-            case "usage":
-                self._screen.say(self._screen.usage_line())
+                self._screen.say(self._session.wanted.model or "no model; /model NAME chooses one")
+            case "mode" if argument.strip() in MODES:
+                self._change(approve=argument.strip())
+            case "mode":
+                self._screen.say(f"{self._session.wanted.approve}; there are {', '.join(MODES)}")
             case "quit" | "exit":
                 return "quit"
             case _:
                 self._screen.say(f"unknown command /{name}; /help lists them")
         return name
 
-    def _change_model(self, name: str) -> None:
-        """Go on in the same log with another model; where that fails the old one stays."""
-        old = self._session
-        settings = replace(old.settings, model=name)
-        resumed = old.id if old.history else None
-        self._portal.call(old.aclose)
-        try:
-            self._session = self._portal.call(self._open, old.cwd, settings, resumed)
-        except LagunaError as error:
-            self._screen.say(str(error))
-            self._session = self._portal.call(self._open, old.cwd, old.settings, resumed)
-        self._screen.say(self._session.model)
+    def _change(self, **settings: str) -> None:
+        """Go on in the same session with other settings."""
+        self._portal.call(self._session.configure, replace(self._session.wanted, **settings))
+        self._screen.say(", ".join(settings.values()))
 
 
 class LineHistory:

@@ -20,7 +20,6 @@ from laguna_agent.agent.events import (
     ToolCallStarted,
     ToolCallUpdate,
     TurnEnded,
-    UsageUpdated,
 )
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.event_lines import (
@@ -44,7 +43,6 @@ class Screen:
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
         self._titles: dict[str, str] = {}
-        self._usage: UsageUpdated | None = None
         self._mid_line = False
 
     def say(self, text: str, style: str = "") -> None:
@@ -74,8 +72,6 @@ class Screen:
                 self.say(printable(event.text), NOTICE_STYLES[event.severity])
             case Compaction():
                 self.say(one_line(f"history {event.status}: {event.summary}"), "dim")
-            case UsageUpdated():
-                self._usage = event
             case TurnEnded():
                 self._draw_turn_end(event)
 
@@ -92,16 +88,6 @@ class Screen:
                 return PermissionAnswer(False, reason="the person left the question open")
             if answer is not None:
                 return answer
-
-    def usage_line(self) -> str:
-        """Tokens and cost of the session so far."""
-        usage = self._usage
-        if usage is None:
-            return "nothing used yet"
-        line = f"{usage.input_tokens:,} tokens in ({usage.cached_tokens:,} cached), {usage.output_tokens:,} out"
-        if usage.context_used is not None and usage.context_window:
-            line += f", window {usage.context_used:,} of {usage.context_window:,}"
-        return line + ("" if usage.cost is None else f", ${usage.cost:.4f}")
 
     def _stream(self, text: str, style: str) -> None:
         shown = printable(text.replace("\r", ""))

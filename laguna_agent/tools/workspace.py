@@ -71,9 +71,13 @@ class Job(Protocol):
 
 
 class Workspace(Protocol):
-    """A root directory with its files and commands; `sandbox` names what confines the commands ("none")."""
+    """A root directory with its files and commands; `sandbox` names what confines the commands ("none").
+
+    `roots` are further directories that belong to it.
+    """
 
     root: Path
+    roots: tuple[Path, ...]
     sandbox: str
 
     def resolve(self, path: str) -> Place:
@@ -122,8 +126,9 @@ class LocalWorkspace:
     `spool` is where long command output is kept (a fresh temporary directory, removed by `aclose`, when not given).
     """
 
-    def __init__(self, root: Path | str, *, spool: Path | None = None) -> None:
+    def __init__(self, root: Path | str, *, spool: Path | None = None, roots: tuple[Path, ...] = ()) -> None:
         self.root = Path(os.path.realpath(root))
+        self.roots = tuple(Path(os.path.realpath(each)) for each in roots)
         self.sandbox: str = TIER
         self._launcher = Launcher(spool)
 
@@ -137,6 +142,8 @@ class LocalWorkspace:
         real = Path(os.path.realpath(wanted))
         if real.is_relative_to(self.root):
             return Place(real, real.relative_to(self.root).as_posix(), "workspace")
+        if any(real.is_relative_to(root) for root in self.roots):
+            return Place(real, str(real), "workspace")
         spooled = self._launcher.spool is not None and real.is_relative_to(self._launcher.spool)
         return Place(real, str(real), "spool" if spooled else "outside")
 

@@ -1,0 +1,182 @@
+"""The sessions on disk as a collection: listed, titled, copied, deleted.
+
+Knows the layout of `store` and reads logs; opens none for writing, so that a session in use elsewhere can be listed.
+A title that a person gave lies beside the log, in `title`: it is no part of what happened.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from laguna_agent.agent.store import (
+    Configured,
+    Ended,
+    Journal,
+    Opened,
+    Prompted,
+    Replied,
+    find_session,
+    iterate_log,
+    new_session_id,
+    session_directory,
+    sessions_directory,
+)
+from laguna_agent.errors import UsageError
+from laguna_agent.messages import ContentBlock, TextBlock
+
+TITLE_FILE = "title"
+TITLE_CAP = 80
+"""Characters of a title."""
+
+
+class SessionSummary(msgspec.Struct, frozen=True):
+    """A session in a list; `title` is the person's own, else the first line of its first prompt."""
+
+    id: str
+    cwd: str
+    model: str
+    title: str
+    created: str
+    updated: str
+    turns: int
+    outcome: str
+    roots: tuple[str, ...] = ()
+
+
+def title_of(content: tuple[ContentBlock, ...]) -> str:
+    """What a prompt would be called in a list: its first line that says something."""
+    text = "".join(block.text for block in content if isinstance(block, TextBlock))
+    return next((line.strip() for line in text.split("\n") if line.strip()), "")[:TITLE_CAP]
+
+
+def given_title(session_id: str) -> str | None:
+    """The title that a person gave the session."""
+    try:
+        return (session_directory(session_id) / TITLE_FILE).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def set_title(session_id: str, title: str) -> str:
+    """Give a session a title, which is returned as it was stored: on one line, not too long. Raises UsageError."""
+    path = find_session(session_id)
+    stored = " ".join(title.split())[:TITLE_CAP]
+    temporary = path.with_name(f"{TITLE_FILE}.tmp")
+    try:
+        temporary.write_text(stored, encoding="utf-8")
+        temporary.replace(path.with_name(TITLE_FILE))
+    except OSError as error:
+        raise UsageError(f"cannot store the title of session {session_id}: {error.strerror}") from error
+    return stored
+
+
+def summarize(path: Path) -> SessionSummary | None:
+    """The summary of one log, None where not even its first record is whole. Holds one record at a time."""
+    opened: Opened | None = None
+    title, turns, outcome, model = "", 0, "interrupted", ""
+    roots: tuple[str, ...] = ()
+    try:
+        for record in iterate_log(path):
+            match record:
+                case Opened():
+                    opened = opened or record
+                    roots, model = record.roots, record.model
+                case Configured(settings={"model": str(chosen)}):
+                    model = chosen
+                case Prompted(content=content):
+                    outcome = "interrupted"
+                    title = title or title_of(content)
+                case Replied():
+                    turns += 1
+                case Ended(result=result):
+                    outcome = result.outcome
+    except UsageError:
+        outcome = "damaged"
+    except OSError:
+        return None
+    if opened is None:
+        return None
+    title = given_title(path.parent.name) or title
+    return SessionSummary(opened.id, opened.cwd, model, title, opened.created, _updated(path), turns, outcome, roots)
+
+
+def _updated(path: Path) -> str:
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def newest_first(cwd: Path | None = None, after: str | None = None) -> Iterator[SessionSummary]:
+    """The sessions (of one working directory) from the newest, each log read only when it is its turn.
+
+    `after` is a mark, as `mark_of` gives it, of the session after which to begin; raises UsageError for any other text.
+    """
+    begin = None if after is None else _read_mark(after)
+    logs = [(path.stat().st_mtime_ns, path.parent.name, path) for path in sessions_directory().glob("*/log.jsonl")]
+    for modified, name, path in sorted(logs, reverse=True):
+        if begin is not None and (modified, name) >= begin:
+            continue
+        summary = summarize(path) if cwd is None or _began_in(path, cwd) else None
+        if summary is not None:
+            yield summary
+
+
+def mark_of(summary: SessionSummary) -> str:
+    """Where a list that stopped at this session goes on. It holds for as long as that session is not written to."""
+    return f"{find_session(summary.id).stat().st_mtime_ns}.{summary.id}"
+
+
+def _read_mark(mark: str) -> tuple[int, str]:
+    modified, dot, name = mark.partition(".")
+    if not (dot and name and modified.isascii() and modified.isdigit()):
+        raise UsageError(f"not a place in the list of sessions: {mark!r}")
+    return int(modified), name
+
+
+def _began_in(path: Path, cwd: Path) -> bool:
+    try:
+        first = next(iterate_log(path), None)
+    except (UsageError, OSError):
+        return False
+    return isinstance(first, Opened) and first.cwd == str(cwd)
+
+
+def list_sessions(cwd: Path | None = None) -> list[SessionSummary]:
+    """All sessions (of one working directory), newest first."""
+    return list(newest_first(cwd))
+
+
+def latest_session(cwd: Path) -> str | None:
+    """The id of the newest session of a working directory."""
+    return next((summary.id for summary in newest_first(cwd)), None)
+
+
+def fork_session(session_id: str) -> str:
+    """Copy a session as it is on disk, kept outputs too; returns the copy's id. Raises UsageError."""
+    path = find_session(session_id)
+    copy = new_session_id()
+    journal = Journal(session_directory(copy) / "log.jsonl")
+    try:
+        for number, record in enumerate(iterate_log(path)):
+            first = number == 0 and isinstance(record, Opened)
+            journal.append(msgspec.structs.replace(record, id=copy) if first else record, durable=False)
+        journal.sync()
+        kept = path.parent / "output"
+        if kept.is_dir():
+            shutil.copytree(kept, session_directory(copy) / "output", dirs_exist_ok=True)
+    except BaseException:
+        shutil.rmtree(session_directory(copy), ignore_errors=True)
+        raise
+    finally:
+        journal.close()
+    return copy
+
+
+def delete_session(session_id: str) -> None:
+    """Remove a session and everything kept with it; raises UsageError while another process has it open."""
+    path = find_session(session_id)
+    Journal(path).close()
+    shutil.rmtree(path.parent)
