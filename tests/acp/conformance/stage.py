@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,7 +55,9 @@ class Stage:
     def typescript(self, script: str, **environment: str) -> str:
         """Run a script of tests/acp/ts that drives the agent with the TypeScript SDK; what it printed."""
         install()
-        return self._run([str(NODE), str(FOLDER / "conformance.mjs"), script, str(self.workspace), *self.agent], environment)
+        return self._run(
+            [str(NODE), str(FOLDER / "conformance.mjs"), script, str(self.workspace), *self.agent], environment
+        )
 
     def acpx(self, *args: str) -> str:
         """Run acpx with the agent; what it printed."""
@@ -86,7 +89,8 @@ def play(scenario: Scenario, shared: Path) -> list[list[Entry]]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
-            for name in ("workspace", "home"):
+            for name in ("workspace", "home", "recordings"):
+                shutil.rmtree(folder / name, ignore_errors=True)
                 (folder / name).mkdir()
             model = ModelServer()
             try:
