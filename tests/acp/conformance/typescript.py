@@ -29,4 +29,12 @@ def cancel(stage: Stage) -> None:
     stage.typescript("cancel")
 
 
-SCENARIOS = (turn, cancel)
+def sessions(stage: Stage) -> None:
+    further = stage.folder / "further"
+    further.mkdir()
+    stage.model.reply(tool_call("list", {"path": "."}), text("Nothing."))
+    stage.model.always(text("Nothing."))
+    stage.typescript("sessions", FURTHER_DIRECTORY=str(further))
+
+
+SCENARIOS = (turn, cancel, sessions)
