@@ -35,7 +35,6 @@ class Conversation:
         self._cancelled = False
         self._ended = anyio.Event()
         self._title: str | None = None
-        self._shown: dict[str, anyio.Event] = {}
 
     # -- the turn ---------------------------------------------------------------------------------------------------
 
@@ -57,7 +56,6 @@ class Conversation:
             end = None if self._cancelled else await self._run(content)
         finally:
             self.running = False
-            self._shown.clear()
             self._ended.set()
         if end is None or self._cancelled:
             return schema.PromptResponse(stop_reason="cancelled")
@@ -72,9 +70,7 @@ class Conversation:
                     # Again, as the first time may have been before the session had begun.
                     self.session.cancel()
                 await self.show(event)
-                if isinstance(event, PermissionRequested):
-                    self._shown_event(event.call_id).set()
-                elif isinstance(event, TurnEnded):
+                if isinstance(event, TurnEnded):
                     end = event
         return end
 
@@ -139,8 +135,7 @@ class Conversation:
     # -- questions --------------------------------------------------------------------------------------------------
 
     async def approve(self, asked: PermissionRequested) -> PermissionAnswer:
-        """Ask the person through the client, once the client has seen the call that it is about."""
-        await self._shown_event(asked.call_id).wait()
+        """Ask the person through the client."""
         try:
             response = await self._peer.request(
                 "session/request_permission",
@@ -158,9 +153,6 @@ class Conversation:
                 False, reason=f"the editor gave an answer that was not offered: {outcome.option_id}"
             )
         return PermissionAnswer(kind.startswith("allow"), kind.endswith("always"))
-
-    def _shown_event(self, call_id: str) -> anyio.Event:
-        return self._shown.setdefault(call_id, anyio.Event())
 
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:

@@ -94,6 +94,7 @@ class Session:
         self._cause: Cause | None = None
         self._busy = False
         self._emitted = 0
+        self._caught_up = anyio.Event()
         self._record: RunRecord | None = None
 
     @classmethod
@@ -221,7 +222,7 @@ class Session:
             async with anyio.create_task_group() as group, receive:
                 group.start_soon(self._run, blocks, send)
                 try:
-                    while (event := await next_event(receive)) is not None:
+                    while (event := await self._next_event(receive)) is not None:
                         yield event
                 except GeneratorExit:
                     # The face left. A task group would wrap this; end the run in good order instead.
@@ -230,6 +231,18 @@ class Session:
                         pass
         finally:
             self._busy = False
+
+    async def _next_event(self, receive: MemoryObjectReceiveStream[events.Event]) -> events.Event | None:
+        """The next event, None after the last. Where one waits it is given without a step of the event loop: a burst
+        from a fast model reaches the face as one, which can then write it as one."""
+        try:
+            try:
+                return receive.receive_nowait()
+            except anyio.WouldBlock:
+                self._caught_up.set()
+                return await receive.receive()
+        except anyio.EndOfStream:
+            return None
 
     def cancel(self, cause: Cause = "interrupted") -> None:
         """End the running prompt as soon as its processes are gone; harmless when none runs."""
@@ -256,6 +269,10 @@ class Session:
             except anyio.WouldBlock:
                 await send.send(event)
             self._emitted += 1
+            if isinstance(event, events.PermissionRequested):
+                # The person is asked once the face has shown what it is about.
+                self._caught_up = anyio.Event()
+                await self._caught_up.wait()
 
         async with send:
             try:
@@ -380,15 +397,3 @@ class Session:
                 await self.backend.aclose()
         if self._journal is not None:
             self._journal.close()
-
-
-async def next_event(receive: MemoryObjectReceiveStream[events.Event]) -> events.Event | None:
-    """The next event, None after the last. Where one waits it is given without a step of the event loop: a burst from
-    a fast model reaches the face as one, which can then write it as one."""
-    try:
-        try:
-            return receive.receive_nowait()
-        except anyio.WouldBlock:
-            return await receive.receive()
-    except anyio.EndOfStream:
-        return None
