@@ -68,7 +68,7 @@ def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Ite
                     yield events.TextDelta(message.text)
             case ToolRan():
                 yield from _call_events(record, registry)
-            case Ended(result=result) if result.exit_code and result.message:
+            case Ended(result=result) if result.exit_code and result.message and result.stop_reason != "cancelled":
                 yield events.Notice("warning", result.message)
 
 

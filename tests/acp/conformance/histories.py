@@ -16,10 +16,11 @@ Item = tuple[str, str]
 
 @dataclass
 class Memory:
-    """Over all connections: the history of each session as (kind, text), ids of messages, deleted sessions."""
+    """Over all connections: the history of each session as (kind, text), what ids were used for, deleted sessions."""
 
     histories: dict[str, list[Item]] = field(default_factory=dict)
     message_ids: dict[str, set[str]] = field(default_factory=dict)
+    compactions: dict[tuple[str, str], str] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
 
 
@@ -48,9 +49,11 @@ class Histories(Keeper):
         elif message.method == "session/prompt" and message.request is not None:
             turn = self._turns.pop(id_key(message.id), [])
             if message.kind == "result" or message.get("code") not in REFUSED:
-                # Half an answer may be forgotten; what was asked, and what was done, may not.
+                # Half an answer may be forgotten, and a prompt withdrawn before anything came of it. What was asked and
+                # done else may not.
                 whole = message.kind == "result" and message.get("stopReason") == "end_turn"
-                kept = [item for item in turn if whole or item[0] != "agent"]
+                withdrawn = message.get("stopReason") == "cancelled" and all(item[0] == "user" for item in turn)
+                kept = [item for item in turn if whole or (item[0] != "agent" and not withdrawn)]
                 self._memory.histories.setdefault(session, []).extend(kept)
         elif message.is_("result", "session/load"):
             self._compare(message, session)

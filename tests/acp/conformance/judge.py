@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tests.acp.conformance import recording
 from tests.acp.conformance.calls import Calls, Messages, Plans
 from tests.acp.conformance.capabilities import Capabilities
+from tests.acp.conformance.compactions import Compactions
 from tests.acp.conformance.connection import Connection, Keeper
 from tests.acp.conformance.histories import Histories, Lists, Memory
 from tests.acp.conformance.options import Options
@@ -18,6 +19,7 @@ KEEPERS: tuple[type[Keeper], ...] = (
     Order,
     Calls,
     Plans,
+    Compactions,
     Messages,
     Capabilities,
     Terminals,
@@ -46,6 +48,7 @@ def judge_one(entries: Sequence[Entry], memory: Memory, faults: list[Fault]) -> 
         Order(connection, faults),
         Calls(connection, faults),
         Plans(connection, faults),
+        Compactions(connection, faults, statuses=memory.compactions),
         Messages(connection, faults, seen=memory.message_ids),
         Capabilities(connection, faults),
         Terminals(connection, faults),

@@ -28,6 +28,7 @@ class Order(Keeper):
         "order/initialize": "initialize comes first, and nothing of the agent comes before its answer",
         "order/session": "whatever names a session names one that was opened on this connection and is open",
         "order/resume": "session/resume replays nothing: no update comes between the request and its answer",
+        "order/notice": "a replay holds no notice: notices are no part of the history",
         "order/turn": "what belongs to a turn comes between its prompt and the answer, or in a replay before its end",
         "order/cancel": "a prompt that was cancelled is answered with the stop reason cancelled, and no other is",
         "order/closed": "a session that was closed or deleted answers no prompt until it is opened again",
@@ -61,6 +62,8 @@ class Order(Keeper):
             return
         if session.opening is not None and not session.loading:
             self.fault("order/resume", message, f"{update[0]} before the answer to session/resume")
+        if update[0] == "notice" and session.loading:
+            self.fault("order/notice", message, "a notice in a replay")
         if update[0] in OF_A_TURN and not session.prompts and session.opening is None and left_over(update[0], session):
             self.fault("order/turn", message, f"{update[0]} while no prompt is answered")
 

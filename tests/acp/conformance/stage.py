@@ -11,8 +11,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.acp.conformance import recorder
@@ -29,6 +30,11 @@ class Stage:
 
     folder: Path
     model: ModelServer
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def having(self, **variables: str) -> Stage:
+        """The same stage with more in the environment."""
+        return replace(self, extra={**self.extra, **variables})
 
     @property
     def workspace(self) -> Path:
@@ -44,7 +50,7 @@ class Stage:
         home = self.folder / "home"
         moved = {f"XDG_{name.upper()}_HOME": str(home / name) for name in ("config", "cache", "data", "state")}
         path = f"{NODE_FOLDER}{os.pathsep}{os.environ['PATH']}"
-        return os.environ | moved | {"HOME": str(home), "PATH": path} | self.model.env
+        return os.environ | moved | {"HOME": str(home), "PATH": path} | self.model.env | dict(self.extra)
 
     @property
     def agent(self) -> list[str]:
@@ -52,24 +58,22 @@ class Stage:
         command = [sys.executable, recorder.__file__, str(self.recordings)]
         return [*command, sys.executable, "-m", "laguna_agent", "acp"]
 
-    def typescript(self, script: str, **environment: str) -> str:
-        """Run a script of tests/acp/ts that drives the agent with the TypeScript SDK; what it printed."""
+    def typescript(self, script: str) -> None:
+        """Play a scenario of tests/acp/ts/conformance.mjs, where the TypeScript SDK drives the agent."""
         install()
-        return self._run(
-            [str(NODE), str(FOLDER / "conformance.mjs"), script, str(self.workspace), *self.agent], environment
-        )
+        self.run([NODE, FOLDER / "conformance.mjs", script, self.workspace, *self.agent])
 
-    def acpx(self, *args: str) -> str:
-        """Run acpx with the agent; what it printed."""
+    def acpx_command(self, *args: str) -> list[str | Path]:
+        """acpx with the agent."""
         install()
-        command = [str(NODE), str(ACPX), "--agent", shlex.join(self.agent), "--cwd", str(self.workspace), *args]
-        return self._run(command, {})
+        return [NODE, ACPX, "--agent", shlex.join(self.agent), "--cwd", self.workspace, *args]
 
-    def _run(self, command: list[str], environment: dict[str, str]) -> str:
+    def run(self, command: Sequence[str | Path]) -> str:
+        """Run a client to its end, which must be good; what it printed."""
         done = subprocess.run(
             command,
             cwd=self.workspace,
-            env=self.environment | environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -95,7 +99,16 @@ def play(scenario: Scenario, shared: Path) -> list[list[Entry]]:
             model = ModelServer()
             try:
                 scenario(Stage(folder, model))
+                wait_for_agents(folder / "recordings")
             finally:
                 model.close()
             (folder / "done").touch()
     return [load(path) for path in sorted((folder / "recordings").iterdir())]
+
+
+def wait_for_agents(recordings: Path) -> None:
+    """Wait until each agent has ended: a client may leave before its agent does."""
+    deadline = time.monotonic() + PATIENCE
+    while not all("exit" in path.read_text().splitlines()[-1] for path in recordings.iterdir()):
+        assert time.monotonic() < deadline, f"an agent outlives its client: {list(recordings.iterdir())}"
+        time.sleep(0.05)

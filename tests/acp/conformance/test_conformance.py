@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acp.conformance import typescript
+from tests.acp.conformance import acpx, python_sdk, typescript
 from tests.acp.conformance.judge import judge
 from tests.acp.conformance.stage import Scenario, play
 
-SCENARIOS: tuple[Scenario, ...] = typescript.SCENARIOS
+SCENARIOS: tuple[Scenario, ...] = typescript.SCENARIOS + python_sdk.SCENARIOS + acpx.SCENARIOS
 
 
 @pytest.fixture

@@ -129,6 +129,13 @@ def listed(id: Any, *names: str, cursor: str = "", following: str = "", folder: 
     return [ask(id, "session/list", **asked), result(id, page | ({"nextCursor": following} if following else {}))]
 
 
+def compaction(status: str) -> Entry:
+    return update("compaction_update", compactionId="c", status=status)
+
+
+SUMMARY = update("compaction_summary_chunk", compactionId="c", content={"type": "text", "text": "x"})
+
+
 def plan(*entries: str) -> Entry:
     return update("plan", entries=[{"content": each, "priority": "high", "status": "pending"} for each in entries])
 
@@ -189,6 +196,7 @@ BROKEN: dict[str, list[Recording | list[Recording]]] = {
         [*reopened("session/load"), chunk("late", "u", USER)],
         [*opened(), call(), question(), chosen("y"), moved("completed")],
     ],
+    "order/notice": [reopened("session/load", update("notice", severity="info", title="x"))],
     "order/cancel": [
         [*opened(), ask_prompt(), tell("session/cancel", sessionId=S), stop()],
         [*opened(), ask_prompt(), tell("session/cancel", sessionId=S), error("p", -32603)],
@@ -237,6 +245,13 @@ BROKEN: dict[str, list[Recording | list[Recording]]] = {
         [*turn(chunk("a")), ask_prompt("q"), chunk("b"), stop("q")],
         [turn(chunk("a")), [*reopened("session/resume"), ask_prompt(), chunk("b"), stop()]],
     ],
+    "compaction/once": [
+        turn(compaction("completed"), compaction("completed")),
+        turn(compaction("in_progress"), compaction("failed"), compaction("in_progress"), compaction("completed")),
+        [turn(compaction("completed")), [*reopened("session/resume"), ask_prompt(), compaction("completed"), stop()]],
+    ],
+    "compaction/chunk": [turn(SUMMARY), turn(compaction("in_progress"), compaction("completed"), SUMMARY)],
+    "compaction/ended": [turn(compaction("in_progress"))],
     "capability/client": [
         turn(ask(1, "fs/read_text_file", "agent", sessionId=S, path="/a"), error(1, -32601, "client"), client={}),
         turn(terminal(1, "create", command="ls"), error(1, -32601, "client"), client={"terminal": False}),
@@ -384,7 +399,9 @@ def test_a_proper_conversation_breaks_no_rule() -> None:
         tell("$/cancel_request", "agent", requestId=2),
         result(2, {"outcome": {"outcome": "cancelled"}}, "client"),
         moved("failed", "d"),
-        update("compaction_update", compactionId="c", status="completed"),
+        compaction("in_progress"),
+        SUMMARY,
+        compaction("completed"),
         stop(reason="cancelled"),
         update("usage_update", used=1, size=2),
         update("notice", severity="info", title="Hi"),

@@ -34,7 +34,7 @@ def sessions(stage: Stage) -> None:
     further.mkdir()
     stage.model.reply(tool_call("list", {"path": "."}), text("Nothing."))
     stage.model.always(text("Nothing."))
-    stage.typescript("sessions", FURTHER_DIRECTORY=str(further))
+    stage.having(FURTHER_DIRECTORY=str(further)).typescript("sessions")
 
 
 SCENARIOS = (turn, cancel, sessions)

@@ -110,8 +110,9 @@ async function listedAndReopened(ctx, editor, sessionId) {
   await ctx.request(agent.session.resume, { ...opening, sessionId });
   assert.equal(editor.updates.length, before);
   assert.equal((await prompt(ctx, sessionId, "Where were we?")).stopReason, "end_turn");
+  assert.equal((await prompt(ctx, sessionId, "/compact")).stopReason, "end_turn");
   await ctx.request(agent.session.load, { ...opening, sessionId });
-  assert.equal(editor.updates.findLast((update) => update.sessionUpdate === "user_message_chunk").content.text, "Where were we?");
+  assert.equal(editor.updates.findLast((update) => update.sessionUpdate === "user_message_chunk").content.text, "/compact");
   await ctx.request(agent.session.delete, { sessionId });
   await ctx.request(agent.session.delete, { sessionId });
   assert.deepEqual((await ctx.request(agent.session.list, {})).sessions.map((each) => each.sessionId), [second]);
