@@ -312,7 +312,10 @@ class Turn:
             output.append(piece)
             await self.emit(ToolCallUpdate(call.id, "in_progress", output=piece))
 
-        self.tools.emit = emit
+        async def show_terminal(id: str) -> None:
+            await self.emit(ToolCallUpdate(call.id, "in_progress", terminal=id))
+
+        self.tools.emit, self.tools.show_terminal = emit, show_terminal
         try:
             result = await tool.run(args, self.tools)
         except ToolError as problem:
