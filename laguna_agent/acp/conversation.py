@@ -96,6 +96,11 @@ class Conversation:
         for update in self.renderer.render(event):
             await self.tell(update)
 
+    async def show_again(self, event: Event) -> None:
+        """Tell the client of an event of the past."""
+        for update in self.renderer.look_back(event):
+            await self.tell(update)
+
     async def tell(self, update: schema.SessionUpdate) -> None:
         """Send one update."""
         await self.peer.notify("session/update", schema.SessionNotification(session_id=self.session.id, update=update))
