@@ -1,19 +1,26 @@
-"""One open session of a client: its turn, its updates, its questions to the person."""
+"""One open session of a client: its turn, its updates, its questions to the person, its choices."""
 
 from __future__ import annotations
 
+import logging
 from contextlib import aclosing
 
 import anyio
 
 from laguna_agent.acp import schema
+from laguna_agent.acp.options import config_options, mode_state
 from laguna_agent.acp.peer import AUTH_REQUIRED, INTERNAL_ERROR, INVALID_REQUEST, Peer, RpcError
 from laguna_agent.acp.updates import Renderer
+from laguna_agent.agent.archive import given_title, title_of
+from laguna_agent.agent.commands import COMMANDS
 from laguna_agent.agent.events import Event, PermissionRequested, TurnEnded
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.agent.session import Session
+from laguna_agent.agent.store import now
 from laguna_agent.errors import AuthenticationFailed, LagunaError
 from laguna_agent.messages import ContentBlock
+
+log = logging.getLogger(__name__)
 
 
 class Conversation:
@@ -23,15 +30,20 @@ class Conversation:
         self.session = session
         self.renderer = renderer
         self.running = False
+        self.models: list[str] = []
         self._peer = peer
         self._cancelled = False
+        self._ended = anyio.Event()
+        self._title: str | None = None
         self._shown: dict[str, anyio.Event] = {}
+
+    # -- the turn ---------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Claim the session for a turn."""
         if self.running:
             raise RpcError(INVALID_REQUEST, "A prompt of this session is still being answered; cancel it first")
-        self.running, self._cancelled = True, False
+        self.running, self._cancelled, self._ended = True, False, anyio.Event()
 
     def cancel(self) -> None:
         """End the running turn; harmless when none runs."""
@@ -46,12 +58,14 @@ class Conversation:
         finally:
             self.running = False
             self._shown.clear()
+            self._ended.set()
         if end is None or self._cancelled:
             return schema.PromptResponse(stop_reason="cancelled")
         return answer_of(end)
 
     async def _run(self, content: tuple[ContentBlock, ...]) -> TurnEnded | None:
         end = None
+        await self._tell_info(content)
         async with aclosing(self.session.prompt(content)) as events:
             async for event in events:
                 if self._cancelled:
@@ -64,12 +78,65 @@ class Conversation:
                     end = event
         return end
 
+    async def aclose(self) -> None:
+        """Cancel the turn, wait for its end, free everything. Never raises: nobody could do anything about it."""
+        self.cancel()
+        if self.running:
+            await self._ended.wait()
+        try:
+            await self.session.aclose()
+        except Exception:
+            log.exception("session %s could not be closed; this is a bug", self.session.id)
+
+    # -- updates ----------------------------------------------------------------------------------------------------
+
     async def show(self, event: Event) -> None:
         """Tell the client of an event."""
         for update in self.renderer.render(event):
-            await self._peer.notify(
-                "session/update", schema.SessionNotification(session_id=self.session.id, update=update)
+            await self.tell(update)
+
+    async def tell(self, update: schema.SessionUpdate) -> None:
+        """Send one update."""
+        await self._peer.notify("session/update", schema.SessionNotification(session_id=self.session.id, update=update))
+
+    async def introduce(self) -> None:
+        """What a client should know of a session that it has just opened."""
+        commands = [
+            schema.AvailableCommand(
+                name=command.name,
+                description=command.description,
+                input=schema.AvailableCommandInput(hint=command.hint) if command.hint else None,
             )
+            for command in COMMANDS
+        ]
+        await self.tell(schema.AvailableCommandsUpdate(available_commands=commands))
+
+    async def _tell_info(self, content: tuple[ContentBlock, ...]) -> None:
+        """The session's title, which its first prompt gives it, and that something happens in it."""
+        if self._title is None:
+            first = title_of(content) if not self.session.prompts else " ".join(self.session.prompts[0].split())
+            self._title = given_title(self.session.id) or first
+        await self.tell(schema.SessionInfoUpdate(title=self._title or None, updated_at=now()))
+
+    # -- choices ----------------------------------------------------------------------------------------------------
+
+    def modes(self) -> schema.SessionModeState:
+        """The modes, and the one that the session is in."""
+        return mode_state(self.session.wanted)
+
+    def options(self) -> list[schema.SessionConfigOption]:
+        """All config options."""
+        return config_options(self.session.wanted, self.models)
+
+    async def tell_options(self) -> None:
+        """The options have changed."""
+        await self.tell(schema.ConfigOptionUpdate(config_options=self.options()))
+
+    async def tell_mode(self) -> None:
+        """The mode has changed."""
+        await self.tell(schema.CurrentModeUpdate(current_mode_id=self.session.wanted.approve))
+
+    # -- questions --------------------------------------------------------------------------------------------------
 
     async def approve(self, asked: PermissionRequested) -> PermissionAnswer:
         """Ask the person through the client, once the client has seen the call that it is about."""

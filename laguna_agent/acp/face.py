@@ -7,12 +7,12 @@ The core is imported by the first session: an editor waits for `initialize`, and
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 
 from laguna_agent import __version__
 from laguna_agent.acp import schema
@@ -30,12 +30,21 @@ from laguna_agent.acp.streams import Sink, Source
 from laguna_agent.errors import UsageError
 
 if TYPE_CHECKING:
+    from laguna_agent.acp import unstable
     from laguna_agent.acp.conversation import Conversation
     from laguna_agent.agent.session import Session
     from laguna_agent.config import Settings
 
 PROTOCOL_VERSION = 1
-log = logging.getLogger(__name__)
+PAGE = 50
+"""Sessions in one answer to session/list."""
+SESSION_CAPABILITIES = schema.SessionCapabilities(
+    list=schema.SessionListCapabilities(),
+    delete=schema.SessionDeleteCapabilities(),
+    additional_directories=schema.SessionAdditionalDirectoriesCapabilities(),
+    resume=schema.SessionResumeCapabilities(),
+    close=schema.SessionCloseCapabilities(),
+)
 AUTH_METHOD = schema.AuthMethod(
     id="environment",
     name="Key from the environment or the configuration",
@@ -45,21 +54,34 @@ AUTH_METHOD = schema.AuthMethod(
 
 
 class Face:
-    """All sessions of one connection. `flags` are settings from the command line."""
+    """All sessions of one connection. `flags` are settings from the command line; `unstable` adds the methods of
+    `acp.unstable`."""
 
-    def __init__(self, source: Source, sink: Sink, flags: Mapping[str, object]) -> None:
+    def __init__(self, source: Source, sink: Sink, flags: Mapping[str, object], *, unstable: bool = False) -> None:
         requests: dict[str, tuple[type, RequestHandler]] = {
             "initialize": (schema.InitializeRequest, self._initialize),
             "authenticate": (schema.AuthenticateRequest, self._authenticate),
             "session/new": (schema.NewSessionRequest, self._new),
             "session/load": (schema.LoadSessionRequest, self._load),
+            "session/resume": (schema.ResumeSessionRequest, self._resume),
+            "session/list": (schema.ListSessionsRequest, self._list),
+            "session/close": (schema.CloseSessionRequest, self._close),
+            "session/delete": (schema.DeleteSessionRequest, self._delete),
+            "session/set_mode": (schema.SetSessionModeRequest, self._set_mode),
+            "session/set_config_option": (schema.SetSessionConfigOptionRequest, self._set_config_option),
             "session/prompt": (schema.PromptRequest, self._prompt),
         }
         notifications: dict[str, tuple[type, NotificationHandler]] = {
             "session/cancel": (schema.CancelNotification, self._cancel),
         }
+        if unstable:
+            from laguna_agent.acp.unstable import ForkSessionRequest, SetSessionTitleRequest
+
+            requests["session/fork"] = (ForkSessionRequest, self._fork)
+            requests["session/set_title"] = (SetSessionTitleRequest, self._set_title)
         self.peer = Peer(source, sink, requests, notifications)
         self._flags = flags
+        self._unstable = unstable
         self._client = schema.ClientCapabilities()
         self._conversations: dict[str, Conversation] = {}
 
@@ -70,19 +92,27 @@ class Face:
         finally:
             with anyio.CancelScope(shield=True):
                 for conversation in self._conversations.values():
-                    await self._close(conversation)
+                    await conversation.aclose()
 
     def _cancel_all(self) -> None:
         for conversation in self._conversations.values():
             conversation.cancel()
 
+    # -- the connection ---------------------------------------------------------------------------------------------
+
     async def _initialize(self, params: schema.InitializeRequest, _: Call) -> schema.InitializeResponse:
         self._client = params.client_capabilities
+        capabilities = SESSION_CAPABILITIES
+        if self._unstable:
+            from laguna_agent.acp.unstable import with_unstable
+
+            capabilities = with_unstable(capabilities)
         return schema.InitializeResponse(
             protocol_version=PROTOCOL_VERSION,
             agent_capabilities=schema.AgentCapabilities(
                 load_session=True,
                 prompt_capabilities=schema.PromptCapabilities(image=True, embedded_context=True),
+                session_capabilities=capabilities,
             ),
             auth_methods=[AUTH_METHOD],
             agent_info=schema.Implementation(name="laguna-agent", title="Laguna Agent", version=__version__),
@@ -93,34 +123,86 @@ class Face:
             raise RpcError(INVALID_PARAMS, f"Unknown method of authentication: {params.method_id}")
         return schema.AuthenticateResponse()
 
+    # -- opening sessions -------------------------------------------------------------------------------------------
+
     async def _new(self, params: schema.NewSessionRequest, call: Call) -> schema.NewSessionResponse:
-        settings = self._settings(params.cwd)
+        settings, roots = self._settings(params.cwd), directories(params.additional_directories)
         from laguna_agent.agent.permissions import deny_all
         from laguna_agent.agent.session import Session
 
         try:
-            session = await Session.start(Path(params.cwd), settings, approver=deny_all)
+            session = await Session.start(Path(params.cwd), settings, approver=deny_all, roots=roots)
         except UsageError as error:
             raise RpcError(INVALID_PARAMS, str(error)) from error
-        conversation = self._open(session)
-        call.after_response(lambda: self._mention_servers(conversation, params.mcp_servers))
-        return schema.NewSessionResponse(session_id=session.id)
+        conversation = self._open(session, params.mcp_servers, call)
+        return schema.NewSessionResponse(
+            session_id=session.id, modes=conversation.modes(), config_options=conversation.options()
+        )
 
     async def _load(self, params: schema.LoadSessionRequest, call: Call) -> schema.LoadSessionResponse:
-        settings = self._settings(params.cwd)
+        conversation = await self._reopen(params, call)
+        for event in conversation.session.replay_events():
+            await conversation.show(event)
+        return schema.LoadSessionResponse(modes=conversation.modes(), config_options=conversation.options())
+
+    async def _resume(self, params: schema.ResumeSessionRequest, call: Call) -> schema.ResumeSessionResponse:
+        conversation = await self._reopen(params, call)
+        return schema.ResumeSessionResponse(modes=conversation.modes(), config_options=conversation.options())
+
+    async def _fork(self, params: unstable.ForkSessionRequest, call: Call) -> unstable.ForkSessionResponse:
+        from laguna_agent.acp.unstable import ForkSessionResponse
+        from laguna_agent.agent.archive import fork_session
+
+        self._settings(params.cwd)
+        require_recorded(params.session_id)
+        try:
+            copy = await anyio.to_thread.run_sync(fork_session, params.session_id)
+        except UsageError as error:
+            raise RpcError(RESOURCE_NOT_FOUND, str(error)) from error
+        conversation = await self._reopen(params, call, copy)
+        return ForkSessionResponse(session_id=copy, modes=conversation.modes(), config_options=conversation.options())
+
+    async def _reopen(
+        self,
+        params: schema.LoadSessionRequest | schema.ResumeSessionRequest | unstable.ForkSessionRequest,
+        call: Call,
+        session_id: str | None = None,
+    ) -> Conversation:
+        """Open a recorded session, by default the one that `params` name; one that is open here is closed first."""
+        settings, roots = self._settings(params.cwd), directories(params.additional_directories)
         from laguna_agent.agent.permissions import deny_all
         from laguna_agent.agent.session import Session
 
-        await self._release(params.session_id)
+        id = session_id or params.session_id
+        require_recorded(id)
+        await self._release(id)
         try:
-            session = await Session.resume(params.session_id, settings, approver=deny_all)
+            session = await Session.resume(id, settings, approver=deny_all, roots=roots, cwd=Path(params.cwd))
         except UsageError as error:
             raise RpcError(RESOURCE_NOT_FOUND, str(error)) from error
-        conversation = self._open(session)
-        for event in session.replay_events():
-            await conversation.show(event)
-        call.after_response(lambda: self._mention_servers(conversation, params.mcp_servers))
-        return schema.LoadSessionResponse()
+        return self._open(session, params.mcp_servers, call)
+
+    def _settings(self, cwd: str) -> Settings:
+        from laguna_agent.config import load
+
+        require_directory("cwd", cwd)
+        try:
+            return load(Path(cwd), self._flags)
+        except UsageError as error:
+            raise RpcError(INVALID_PARAMS, str(error)) from error
+
+    def _open(self, session: Session, servers: list[schema.McpServer] | None, call: Call) -> Conversation:
+        from laguna_agent.acp.conversation import Conversation
+        from laguna_agent.acp.updates import Renderer
+
+        conversation = Conversation(session, Renderer(session.cwd, self._client), self.peer)
+        session.approver = conversation.approve
+        self._conversations[session.id] = conversation
+        call.after_response(conversation.introduce)
+        call.after_response(lambda: mention_servers(conversation, servers))
+        return conversation
+
+    # -- open sessions ----------------------------------------------------------------------------------------------
 
     def _prompt(self, params: schema.PromptRequest, call: Call) -> Awaitable[schema.PromptResponse]:
         from laguna_agent.acp.prompts import prompt_blocks
@@ -137,26 +219,31 @@ class Face:
     def _cancel(self, params: schema.CancelNotification) -> None:
         self._conversation(params.session_id).cancel()
 
-    def _settings(self, cwd: str) -> Settings:
-        from laguna_agent.config import load
+    async def _set_mode(self, params: schema.SetSessionModeRequest, call: Call) -> schema.SetSessionModeResponse:
+        from laguna_agent.acp.options import with_mode
 
-        if not Path(cwd).is_absolute():
-            raise RpcError(INVALID_PARAMS, f"cwd must be an absolute path, not {cwd!r}")
-        if not Path(cwd).is_dir():
-            raise RpcError(INVALID_PARAMS, f"cwd is no directory: {cwd}")
-        try:
-            return load(Path(cwd), self._flags)
-        except UsageError as error:
-            raise RpcError(INVALID_PARAMS, str(error)) from error
+        conversation = self._conversation(params.session_id)
+        conversation.session.configure(with_mode(conversation.session.wanted, params.mode_id))
+        call.after_response(conversation.tell_options)
+        return schema.SetSessionModeResponse()
 
-    def _open(self, session: Session) -> Conversation:
-        from laguna_agent.acp.conversation import Conversation
-        from laguna_agent.acp.updates import Renderer
+    async def _set_config_option(
+        self, params: schema.SetSessionConfigOptionRequest, call: Call
+    ) -> schema.SetSessionConfigOptionResponse:
+        from laguna_agent.acp.options import with_option
 
-        conversation = Conversation(session, Renderer(session.cwd, self._client), self.peer)
-        session.approver = conversation.approve
-        self._conversations[session.id] = conversation
-        return conversation
+        conversation = self._conversation(params.session_id)
+        before = conversation.session.wanted.approve
+        conversation.session.configure(with_option(conversation.session.wanted, params.config_id, params.value))
+        if conversation.session.wanted.approve != before:
+            call.after_response(conversation.tell_mode)
+        return schema.SetSessionConfigOptionResponse(config_options=conversation.options())
+
+    async def _close(self, params: schema.CloseSessionRequest, _: Call) -> schema.CloseSessionResponse:
+        conversation = self._conversation(params.session_id)
+        del self._conversations[params.session_id]
+        await conversation.aclose()
+        return schema.CloseSessionResponse()
 
     def _conversation(self, session_id: str) -> Conversation:
         conversation = self._conversations.get(session_id)
@@ -171,18 +258,67 @@ class Face:
             if conversation.running:
                 raise RpcError(INVALID_REQUEST, "A prompt of this session is still being answered; cancel it first")
             del self._conversations[session_id]
-            await self._close(conversation)
+            await conversation.aclose()
 
-    async def _close(self, conversation: Conversation) -> None:
+    # -- recorded sessions ------------------------------------------------------------------------------------------
+
+    async def _list(self, params: schema.ListSessionsRequest, _: Call) -> schema.ListSessionsResponse:
+        from laguna_agent.acp.listing import session_page
+
+        if params.cwd is not None and not Path(params.cwd).is_absolute():
+            raise RpcError(INVALID_PARAMS, f"cwd must be an absolute path, not {params.cwd!r}")
         try:
-            await conversation.session.aclose()
-        except Exception:
-            log.exception("session %s could not be closed; this is a bug", conversation.session.id)
+            return await anyio.to_thread.run_sync(session_page, params.cwd, params.cursor, PAGE)
+        except UsageError as error:
+            raise RpcError(INVALID_PARAMS, f"Unknown cursor: {error}") from error
 
-    async def _mention_servers(self, conversation: Conversation, servers: list[schema.McpServer] | None) -> None:
-        """Say that MCP servers are not used, rather than ignore them in silence."""
-        if servers:
-            from laguna_agent.agent.events import Notice
+    async def _delete(self, params: schema.DeleteSessionRequest, _: Call) -> schema.DeleteSessionResponse:
+        from laguna_agent.agent.archive import delete_session, is_recorded
 
-            names = ", ".join(server.name for server in servers)
-            await conversation.show(Notice("warning", f"This version does not use MCP servers yet: {names}"))
+        conversation = self._conversations.pop(params.session_id, None)
+        if conversation is not None:
+            await conversation.aclose()
+        # To delete what is not there succeeds: that is how the protocol wants it.
+        if is_recorded(params.session_id):
+            await anyio.to_thread.run_sync(delete_session, params.session_id)
+        return schema.DeleteSessionResponse()
+
+    async def _set_title(self, params: unstable.SetSessionTitleRequest, _: Call) -> unstable.SetSessionTitleResponse:
+        from laguna_agent.acp.unstable import SetSessionTitleResponse
+        from laguna_agent.agent.archive import set_title
+
+        require_recorded(params.session_id)
+        title = await anyio.to_thread.run_sync(set_title, params.session_id, params.title)
+        return SetSessionTitleResponse(title=title)
+
+
+def require_recorded(session_id: str) -> None:
+    """Refuse a session that there is no log of."""
+    from laguna_agent.agent.archive import is_recorded
+
+    if not is_recorded(session_id):
+        raise RpcError(RESOURCE_NOT_FOUND, f"Unknown session: {session_id}")
+
+
+def require_directory(name: str, path: str) -> None:
+    """Refuse a directory that is not absolute or does not exist."""
+    if not Path(path).is_absolute():
+        raise RpcError(INVALID_PARAMS, f"{name} must be an absolute path, not {path!r}")
+    if "\0" in path or not Path(path).is_dir():
+        raise RpcError(INVALID_PARAMS, f"{name} is no directory: {path}")
+
+
+def directories(paths: list[str] | None) -> tuple[str, ...]:
+    """Further roots of the workspace, each of which must exist."""
+    for path in paths or ():
+        require_directory("additionalDirectories", path)
+    return tuple(paths or ())
+
+
+async def mention_servers(conversation: Conversation, servers: list[schema.McpServer] | None) -> None:
+    """Say that MCP servers are not used, rather than ignore them in silence."""
+    if servers:
+        from laguna_agent.agent.events import Notice
+
+        names = ", ".join(server.name for server in servers)
+        await conversation.show(Notice("warning", f"This version does not use MCP servers yet: {names}"))

@@ -11,17 +11,17 @@ from laguna_agent.acp.face import Face
 from laguna_agent.acp.streams import FdSink, FdSource, take_stdio
 
 
-def serve_stdio(flags: Mapping[str, object]) -> int:
+def serve_stdio(flags: Mapping[str, object], *, unstable: bool = False) -> int:
     """Serve until the editor closes stdin (0) or a signal comes (128 + its number); raises UsageError without stdio.
 
     `flags` are settings given on the command line. Either way running turns are cancelled and their processes reaped.
     """
     source, target = take_stdio()
-    return anyio.run(_serve, source, target, flags)
+    return anyio.run(_serve, source, target, flags, unstable)
 
 
-async def _serve(source: int, target: int, flags: Mapping[str, object]) -> int:
-    face = Face(FdSource(source), FdSink(target), flags)
+async def _serve(source: int, target: int, flags: Mapping[str, object], unstable: bool) -> int:
+    face = Face(FdSource(source), FdSink(target), flags, unstable=unstable)
     received: list[int] = []
     async with anyio.create_task_group() as group:
         group.start_soon(_close_on_signal, face, received)

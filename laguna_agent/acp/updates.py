@@ -41,6 +41,7 @@ class Renderer:
         self._clock = clock
         self._calls: dict[str, OpenCall] = {}
         self._speaking = ""
+        self._turn = 0
         self._messages = 0
         self._compactions = 0
 
@@ -51,9 +52,11 @@ class Renderer:
                 yield schema.AgentMessageChunk(content=schema.TextContent(text=text), message_id=self._message("agent"))
             case events.ThoughtDelta(text=text):
                 yield self._thought(text)
-            case events.UserMessage(text=text):
-                self._speaking = ""
-                yield schema.UserMessageChunk(content=schema.TextContent(text=text), message_id=self._message("user"))
+            case events.TurnStarted(turn=turn):
+                self._begin_turn(turn)
+            case events.UserMessage():
+                self._begin_turn(self._turn + 1)
+                yield from self._said(event)
             case events.ToolCallStarted():
                 yield self._started(event)
             case events.ToolCallUpdate():
@@ -92,12 +95,24 @@ class Renderer:
             options=[schema.PermissionOption(option_id=o.id, name=o.grant, kind=o.kind) for o in asked.options],
         )
 
+    def _begin_turn(self, turn: int) -> None:
+        self._turn, self._messages, self._speaking = turn, 0, ""
+
     def _message(self, speaker: str) -> str:
-        """The id of the message that `speaker` is in the middle of, or begins."""
+        """The id of the message that `speaker` is in the middle of, or begins.
+
+        It names the turn: a session that is resumed in another process must not give the ids of earlier turns again.
+        """
         if speaker != self._speaking:
             self._speaking = speaker
             self._messages += 1
-        return f"{speaker}-{self._messages}"
+        return f"{self._turn}-{speaker}-{self._messages}"
+
+    def _said(self, event: events.UserMessage) -> Iterator[schema.SessionUpdate]:
+        blocks: list[schema.ContentBlock] = [schema.TextContent(text=event.text)] if event.text else []
+        blocks += [schema.ImageContent(data=image.data, mime_type=image.mime_type) for image in event.images]
+        for block in blocks:
+            yield schema.UserMessageChunk(content=block, message_id=self._message("user"))
 
     def _thought(self, text: str) -> schema.AgentThoughtChunk:
         return schema.AgentThoughtChunk(content=schema.TextContent(text=text), message_id=self._message("thought"))

@@ -7,6 +7,7 @@ A title that a person gave lies beside the log, in `title`: it is no part of wha
 from __future__ import annotations
 
 import datetime
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,12 +47,19 @@ class SessionSummary(msgspec.Struct, frozen=True):
     turns: int
     outcome: str
     roots: tuple[str, ...] = ()
+    prompts: int = 0
 
 
 def title_of(content: tuple[ContentBlock, ...]) -> str:
     """What a prompt would be called in a list: its first line that says something."""
     text = "".join(block.text for block in content if isinstance(block, TextBlock))
     return next((line.strip() for line in text.split("\n") if line.strip()), "")[:TITLE_CAP]
+
+
+def is_recorded(session_id: str) -> bool:
+    """Whether there is a session of exactly this id; a prefix of one is none."""
+    known = re.fullmatch(r"[0-9A-Za-z-]+", session_id) is not None
+    return known and (session_directory(session_id) / "log.jsonl").is_file()
 
 
 def given_title(session_id: str) -> str | None:
@@ -78,7 +86,7 @@ def set_title(session_id: str, title: str) -> str:
 def summarize(path: Path) -> SessionSummary | None:
     """The summary of one log, None where not even its first record is whole. Holds one record at a time."""
     opened: Opened | None = None
-    title, turns, outcome, model = "", 0, "interrupted", ""
+    title, turns, prompts, outcome, model = "", 0, 0, "interrupted", ""
     roots: tuple[str, ...] = ()
     try:
         for record in iterate_log(path):
@@ -89,7 +97,7 @@ def summarize(path: Path) -> SessionSummary | None:
                 case Configured(settings={"model": str(chosen)}):
                     model = chosen
                 case Prompted(content=content):
-                    outcome = "interrupted"
+                    outcome, prompts = "interrupted", prompts + 1
                     title = title or title_of(content)
                 case Replied():
                     turns += 1
@@ -102,7 +110,8 @@ def summarize(path: Path) -> SessionSummary | None:
     if opened is None:
         return None
     title = given_title(path.parent.name) or title
-    return SessionSummary(opened.id, opened.cwd, model, title, opened.created, _updated(path), turns, outcome, roots)
+    updated = _updated(path)
+    return SessionSummary(opened.id, opened.cwd, model, title, opened.created, updated, turns, outcome, roots, prompts)
 
 
 def _updated(path: Path) -> str:

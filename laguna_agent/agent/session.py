@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import anyio
 import msgspec
-from anyio.streams.memory import MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from laguna_agent import __version__
 from laguna_agent.agent import events, outcome
@@ -140,19 +140,22 @@ class Session:
         output_schema: dict[str, Any] | None = None,
         snapshot: bool = False,
         roots: tuple[str, ...] | None = None,
+        cwd: Path | None = None,
     ) -> Session:
         """A recorded session, ready for its next prompt; raises UsageError where it is unknown, damaged or in use.
 
-        `roots` of None are those that it began with.
+        `roots` of None are those that it began with, and so is `cwd`.
         """
         path = find_session(session_id)
         first = next(iterate_log(path), None)
         if not isinstance(first, Opened):
             raise UsageError(f"session {path.parent.name} was cut off before it began")
-        if not Path(first.cwd).is_dir():
-            raise UsageError(f"the session's working directory is gone: {first.cwd}")
+        directory = str(cwd.resolve()) if cwd else first.cwd
+        if not Path(directory).is_dir():
+            raise UsageError(f"the session's working directory is gone: {directory}")
         opened = msgspec.structs.replace(
             first,
+            cwd=directory,
             model=settings.model or first.model,
             created=now(),
             settings=msgspec.to_builtins(settings),
@@ -218,7 +221,7 @@ class Session:
             async with anyio.create_task_group() as group, receive:
                 group.start_soon(self._run, blocks, send)
                 try:
-                    async for event in receive:
+                    while (event := await next_event(receive)) is not None:
                         yield event
                 except GeneratorExit:
                     # The face left. A task group would wrap this; end the run in good order instead.
@@ -248,7 +251,10 @@ class Session:
             self._admit()
             if isinstance(event, events.UsageUpdated):
                 self.usage = event
-            await send.send(event)
+            try:
+                send.send_nowait(event)
+            except anyio.WouldBlock:
+                await send.send(event)
             self._emitted += 1
 
         async with send:
@@ -374,3 +380,15 @@ class Session:
                 await self.backend.aclose()
         if self._journal is not None:
             self._journal.close()
+
+
+async def next_event(receive: MemoryObjectReceiveStream[events.Event]) -> events.Event | None:
+    """The next event, None after the last. Where one waits it is given without a step of the event loop: a burst from
+    a fast model reaches the face as one, which can then write it as one."""
+    try:
+        try:
+            return receive.receive_nowait()
+        except anyio.WouldBlock:
+            return await receive.receive()
+    except anyio.EndOfStream:
+        return None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from laguna_agent.cli.options import Approve, BaseUrl, ContinueLatest, Cwd, EditFormat, Model, Resume
 
 
@@ -21,8 +25,20 @@ def chat(
     return converse(cwd=cwd, flags=flags, resume=resume, continue_latest=continue_latest)
 
 
-def acp(model: Model = None, base_url: BaseUrl = None, approve: Approve = None, edit_format: EditFormat = None) -> int:
+Unstable = Annotated[
+    bool, typer.Option("--unstable", help="offer unstable methods too: session/fork, session/set_title")
+]
+
+
+def acp(
+    model: Model = None,
+    base_url: BaseUrl = None,
+    approve: Approve = None,
+    edit_format: EditFormat = None,
+    unstable: Unstable = False,
+) -> int:
     """Serve an editor: the Agent Client Protocol on stdin and stdout."""
     from laguna_agent.acp import serve
 
-    return serve({"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format})
+    flags = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format}
+    return serve(flags, unstable=unstable)

@@ -45,6 +45,7 @@ def test_initialize_negotiates_and_advertises_only_what_works(program: Program) 
     assert answer["agentCapabilities"] == {
         "loadSession": True,
         "promptCapabilities": {"image": True, "embeddedContext": True},
+        "sessionCapabilities": {"list": {}, "delete": {}, "additionalDirectories": {}, "resume": {}, "close": {}},
     }
     assert answer["authMethods"]
     assert program.call("authenticate", {"methodId": answer["authMethods"][0]["id"]}) == {}
@@ -260,7 +261,7 @@ def test_the_editor_leaving_ends_everything_and_the_session_can_be_loaded(
     assert not is_alive(pid)
     again = start()
     again.call("initialize", {"protocolVersion": 1})
-    assert again.call("session/load", {"sessionId": session, "cwd": str(workspace), "mcpServers": []}) == {}
+    assert "modes" in again.call("session/load", {"sessionId": session, "cwd": str(workspace), "mcpServers": []})
     assert again.updates()[0]["content"] == {"type": "text", "text": "Run it"}
     model_server.reply(text("Where were we?"))
     assert again.prompt(session) == {"stopReason": "end_turn"}
@@ -305,8 +306,10 @@ def test_the_history_comes_before_the_answer_and_survives_being_loaded_twice(
     shown: list[list[str]] = []
     for _ in range(2):
         program.seen.clear()
-        assert program.call("session/load", {"sessionId": session, "cwd": str(workspace), "mcpServers": []}) == {}
-        shown.append([update["sessionUpdate"] for update in program.updates()])
+        loaded = program.call("session/load", {"sessionId": session, "cwd": str(workspace), "mcpServers": []})
+        assert loaded["modes"]["currentModeId"] == "ask"
+        told = [update["sessionUpdate"] for update in program.updates()]
+        shown.append([kind for kind in told if kind != "available_commands_update"])
     kinds = ["user_message_chunk", "tool_call", "tool_call_update", "agent_message_chunk"]
     assert shown == [kinds, kinds]
 
