@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +64,7 @@ class Books:
     """Everything that was sent and came. Each line that comes is held against them by `received`."""
 
     asked: dict[str, list[Asked]] = field(default_factory=dict)
-    faults: deque[int] = field(default_factory=deque)
+    faults: list[int] = field(default_factory=list)
     questions: dict[str, Message] = field(default_factory=dict)
     open: list[Message] = field(default_factory=list)
     seen: list[Message] = field(default_factory=list)
@@ -129,10 +128,10 @@ class Books:
         code, text = message["error"]["code"], message["error"]["message"]
         assert "stderr has the details" not in text, message
         assert "internal error:" not in text, message
-        if message["id"] is None and self.faults and not self.asked.get(key(None)):
-            assert code == self.faults.popleft(), message
+        if message["id"] is None and code in self.faults:
+            self.faults.remove(code)
             return
-        twins = self.asked[key(message["id"])]
+        twins = self.asked.get(key(message["id"]), [])
         fitting = [asked for asked in twins if code in asked.errors]
         assert fitting, (message, twins)
         self._settled(message, fitting[-1])

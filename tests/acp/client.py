@@ -14,11 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hypothesis import Phase, settings
+
 from laguna_agent.acp.face import Face
 from laguna_agent.acp.streams import FdSink, FdSource
 from tests.acp.books import Books, Message, key
 from tests.acp.wire import PATIENCE, on_thread
 from tests.model_server import MODEL, ModelServer, Scripted, http, reasoning, stall, stream, text, tool_call
+
+
+def fuzz(cases: int) -> settings:
+    """Settings of a fuzz run. Failures are not shrunk: where time matters, that misleads and takes long."""
+    return settings(max_examples=cases, phases=[Phase.explicit, Phase.generate])
+
 
 MARK = "laguna_fuzz_mark"
 """In the command line of every process that a scripted model starts."""
@@ -45,7 +53,8 @@ class Client:
 
     def flush(self) -> None:
         data, self._pending = self._pending, b""
-        self._socket.sendall(data)
+        if data:
+            self._socket.sendall(data)
 
     def raw(self, data: bytes) -> None:
         """Bytes of which the books know already."""

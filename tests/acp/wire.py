@@ -177,6 +177,8 @@ def on_thread(serve: Callable[[socket.socket], Awaitable[None]]) -> Iterator[soc
             anyio.run(serve, theirs)
         except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
             failures.append(error)
+        finally:
+            theirs.close()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -185,6 +187,5 @@ def on_thread(serve: Callable[[socket.socket], Awaitable[None]]) -> Iterator[soc
     finally:
         ours.close()
         thread.join(PATIENCE)
-        theirs.close()
     assert not thread.is_alive(), "the connection does not end when its client is gone"
     assert not failures, failures
