@@ -91,9 +91,11 @@ class Client:
         line, self._buffer = self._buffer.split(b"\n", 1)
         return self.books.received(line)
 
-    def answer_to(self, id: int) -> Message:
-        """Read up to the answer to a request."""
+    def answer_to(self, id: int, allowing: str | None = None) -> Message:
+        """Read up to the answer to a request; meanwhile each question is answered with that option, if any."""
         while True:
+            for question in list(self.books.questions.values()) if allowing else ():
+                self.answer(question["id"], result={"outcome": {"outcome": "selected", "optionId": allowing}})
             message = self.read()
             assert message is not None, "the connection ended"
             if "method" not in message and message["id"] == id:
@@ -169,7 +171,7 @@ def face(workspace: Path, server: ModelServer) -> Iterator[Client]:
 
     async def serve(end: socket.socket) -> None:
         fd = end.fileno()
-        await Face(FdSource(fd), FdSink(fd), settings_for(server)).serve()
+        await Face(FdSource(fd), FdSink(fd), settings_for(server), unstable=True).serve()
 
     try:
         with on_thread(serve) as end:
