@@ -47,6 +47,7 @@ class Race:
         self.client = client
         self.ids = [client.new_session(), client.new_session()]
         self.gone: set[str] = set()
+        self.deleted: set[str] = set()
         self.requests: list[int] = []
 
     def run(self, batches: list[tuple[list[Any], int]], ending: str) -> None:
@@ -64,10 +65,11 @@ class Race:
         self.client.hang_up()
 
     def usable(self) -> None:
-        """A session that is open, or opened again, takes a prompt."""
+        """A session that is open, or opened again, takes a prompt; one that was deleted is gone."""
         for id in self.ids:
             where = {"sessionId": id, "cwd": str(self.client.workspace), "mcpServers": []}
-            if "result" in self.client.call("session/load", where):
+            answer = self.client.call("session/load", where, {-32002} if id in self.deleted else set())
+            if "result" in answer:
                 words = [{"type": "text", "text": "Hello"}]
                 answer = self.client.call("session/prompt", {"sessionId": id, "prompt": words}, set())
                 assert answer["result"] == {"stopReason": "end_turn"}
@@ -100,6 +102,7 @@ class Race:
 
     def delete(self, at: int) -> None:
         self.gone.add(self.ids[at])
+        self.deleted.add(self.ids[at])
         self.ask("session/delete", {"sessionId": self.ids[at]}, set())
 
     def load(self, at: int, method: str = "session/load") -> None:
