@@ -73,7 +73,8 @@ class Conversation:
                     self.session.cancel()
                 await self.show(event)
                 if isinstance(event, ToolCallUpdate):
-                    self._shown_event(event.terminal or f"call {event.id}").set()
+                    self._shown_event(event.id).set()
+                    self._shown_event(f"terminal {event.terminal}").set()
                 elif isinstance(event, TurnEnded):
                     end = event
         return end
@@ -93,6 +94,11 @@ class Conversation:
     async def show(self, event: Event) -> None:
         """Tell the client of an event."""
         for update in self.renderer.render(event):
+            await self.tell(update)
+
+    async def show_again(self, event: Event) -> None:
+        """Tell the client of an event of the past."""
+        for update in self.renderer.look_back(event):
             await self.tell(update)
 
     async def tell(self, update: schema.SessionUpdate) -> None:
@@ -158,16 +164,16 @@ class Conversation:
             )
         return PermissionAnswer(kind.startswith("allow"), kind.endswith("always"))
 
-    async def terminal_shown(self, terminal_id: str) -> None:
-        """Wait until the client was told which call the terminal belongs to."""
-        await self._shown_event(terminal_id).wait()
-
     async def call_shown(self, call_id: str) -> None:
         """Wait until the client has seen that the call runs."""
-        await self._shown_event(f"call {call_id}").wait()
+        await self._shown_event(call_id).wait()
 
-    def _shown_event(self, of: str) -> anyio.Event:
-        return self._shown.setdefault(of, anyio.Event())
+    async def terminal_shown(self, terminal_id: str) -> None:
+        """Wait until the client was told which call the terminal belongs to."""
+        await self._shown_event(f"terminal {terminal_id}").wait()
+
+    def _shown_event(self, what: str) -> anyio.Event:
+        return self._shown.setdefault(what, anyio.Event())
 
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:

@@ -138,7 +138,7 @@ class Face:
     async def _load(self, params: schema.LoadSessionRequest, call: Call) -> schema.LoadSessionResponse:
         conversation = await self._reopen(params, call)
         for event in conversation.session.replay_events():
-            await conversation.show(event)
+            await conversation.show_again(event)
         return schema.LoadSessionResponse(modes=conversation.modes(), config_options=conversation.options())
 
     async def _resume(self, params: schema.ResumeSessionRequest, call: Call) -> schema.ResumeSessionResponse:

@@ -188,11 +188,15 @@ class Connection:
         if client is None or not (self.stale or client.protocol_version >= "2026"):
             # Servers of the newer revision tell of changes only on a stream of its own; they are asked each time.
             return
-        self.stale = False
+        # Before the list is asked for: it may change again while it comes.
+        self.stale, listed = False, False
         try:
             self.tools = await _list_tools(client)
+            listed = True
         except Exception as error:  # noqa: BLE001 - as in _live; the tools known so far stay
             self.problem, self.told = f"its tools could not be listed again: {_one_line(_first(error))}", False
+        finally:
+            self.stale = self.stale or not listed
 
     async def call(self, tool: str, arguments: dict[str, Any], call_id: str) -> dict[str, Any]:
         """Call a tool; the answer as JSON (`CallToolResult`). ToolError when there is none. Being cancelled tells the

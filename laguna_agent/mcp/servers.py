@@ -106,7 +106,8 @@ class McpServers:
             self._notices.append(f"{server} cannot be used: {before}{connection.problem}")
             connection.told = True
         elif ended is not None:
-            self._notices.append(f"{server} was started again: {ended}")
+            verb = "started" if connection.server.transport == "stdio" else "connected to"
+            self._notices.append(f"{server} was {verb} again: {ended}")
 
     def _named(self) -> tuple[ServedTool, ...]:
         self._routes.clear()
@@ -131,7 +132,9 @@ class McpServers:
 
 
 def _served(name: str, server: McpServer, tool: ToolInfo) -> ServedTool:
-    # Model servers want an object with properties, and choke on the schema's own address.
-    parameters = {key: value for key, value in tool.parameters.items() if key != "$schema"}
-    parameters = {"type": "object", "properties": {}} | parameters
+    # A model server that is given anything but an object with properties refuses the whole request; some choke on the
+    # schema's own address too.
+    parameters = {key: value for key, value in tool.parameters.items() if key != "$schema"} | {"type": "object"}
+    if not isinstance(parameters.get("properties"), dict):
+        parameters["properties"] = {}
     return ServedTool(name, server.name, tool.name, tool.description or f"{tool.name} of {server.name}.", parameters)
