@@ -200,6 +200,7 @@ class Face:
         self._conversations[session.id] = conversation
         call.after_response(conversation.introduce)
         call.after_response(lambda: mention_servers(conversation, servers))
+        call.after_response(load_backend)
         return conversation
 
     # -- open sessions ----------------------------------------------------------------------------------------------
@@ -322,3 +323,10 @@ async def mention_servers(conversation: Conversation, servers: list[schema.McpSe
 
         names = ", ".join(server.name for server in servers)
         await conversation.show(Notice("warning", f"This version does not use MCP servers yet: {names}"))
+
+
+async def load_backend() -> None:
+    """Load what the first request to a model needs while the person types the prompt."""
+    from laguna_agent.backend.providers import preload
+
+    await anyio.to_thread.run_sync(preload)

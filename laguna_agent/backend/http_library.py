@@ -11,11 +11,12 @@ import sys
 
 
 def import_httpx() -> None:
-    """Load httpx, so that a later `import httpx` finds it."""
-    if "httpx" in sys.modules:
-        return
-    sys.modules["httpx._main"] = None  # type: ignore[assignment]
+    """Load httpx and what its first client would load, so that a later `import httpx` finds it. Threads may race."""
+    if "httpx" not in sys.modules:
+        sys.modules["httpx._main"] = None  # type: ignore[assignment]
     try:
+        import httpcore  # noqa: F401
         import httpx  # noqa: F401
     finally:
-        del sys.modules["httpx._main"]
+        if sys.modules.get("httpx._main", sys) is None:
+            sys.modules.pop("httpx._main", None)

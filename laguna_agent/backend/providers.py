@@ -113,6 +113,14 @@ async def open_backend(settings: Settings) -> tuple[Backend, str]:
     return _backend(provider, url, provider.key_env, settings), rest
 
 
+def preload() -> None:
+    """Load the code that every provider's first request needs. May run in a thread: it touches nothing else."""
+    import laguna_agent.backend.openai_http  # noqa: F401
+    from laguna_agent.backend.http_library import import_httpx
+
+    import_httpx()
+
+
 def _known() -> str:
     return f"providers are {', '.join(PROVIDERS)} and local"
 
