@@ -25,7 +25,7 @@ from laguna_agent.backend.probe import ServerKind, list_models, probe_model
 from laguna_agent.backend.proxy import proxy_for
 from laguna_agent.backend.retry import Retries, RetryPolicy
 from laguna_agent.backend.sse import LINE_LIMIT, SSEParser
-from laguna_agent.backend.wire import ChunkDecoder, Dialect, encode_request
+from laguna_agent.backend.wire import ChunkDecoder, Dialect, encode_request, parse_json
 from laguna_agent.config import Settings
 from laguna_agent.errors import AuthenticationFailed, ProviderError, ProviderUnavailable, UsageError
 
@@ -363,10 +363,7 @@ async def _events(
 
 
 def _chunk(data: str, event: str, origin: Origin) -> dict[str, Any]:
-    try:
-        chunk = json.loads(data)
-    except (ValueError, RecursionError):
-        chunk = None
+    chunk = parse_json(data)
     if not isinstance(chunk, dict):
         said = origin.words(data[:80])
         raise ProviderUnavailable(f"{origin.host} sent an event that is no JSON object: {said}", retryable=True)
