@@ -13,7 +13,7 @@ from laguna_agent.acp.peer import AUTH_REQUIRED, INTERNAL_ERROR, INVALID_REQUEST
 from laguna_agent.acp.updates import Renderer
 from laguna_agent.agent.archive import given_title, title_of
 from laguna_agent.agent.commands import COMMANDS
-from laguna_agent.agent.events import Event, PermissionRequested, TurnEnded
+from laguna_agent.agent.events import Event, PermissionRequested, ToolCallUpdate, TurnEnded
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import now
@@ -72,8 +72,8 @@ class Conversation:
                     # Again, as the first time may have been before the session had begun.
                     self.session.cancel()
                 await self.show(event)
-                if isinstance(event, PermissionRequested):
-                    self._shown_event(event.call_id).set()
+                if isinstance(event, ToolCallUpdate) and event.terminal:
+                    self._shown_event(event.terminal).set()
                 elif isinstance(event, TurnEnded):
                     end = event
         return end
@@ -139,8 +139,7 @@ class Conversation:
     # -- questions --------------------------------------------------------------------------------------------------
 
     async def approve(self, asked: PermissionRequested) -> PermissionAnswer:
-        """Ask the person through the client, once the client has seen the call that it is about."""
-        await self._shown_event(asked.call_id).wait()
+        """Ask the person through the client."""
         try:
             response = await self._peer.request(
                 "session/request_permission",
@@ -159,8 +158,12 @@ class Conversation:
             )
         return PermissionAnswer(kind.startswith("allow"), kind.endswith("always"))
 
-    def _shown_event(self, call_id: str) -> anyio.Event:
-        return self._shown.setdefault(call_id, anyio.Event())
+    async def terminal_shown(self, terminal_id: str) -> None:
+        """Wait until the client was told which call the terminal belongs to."""
+        await self._shown_event(terminal_id).wait()
+
+    def _shown_event(self, terminal_id: str) -> anyio.Event:
+        return self._shown.setdefault(terminal_id, anyio.Event())
 
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:

@@ -135,6 +135,8 @@ class Renderer:
         if event.status in {"completed", "failed"}:
             del self._calls[event.id]
             content = self._diffs(event.diffs) + self._blocks(event.content, call.kind)
+        elif event.terminal:
+            content = [schema.Terminal(terminal_id=event.terminal)]
         elif event.output:
             call.tail = (call.tail + event.output)[-LIVE_TAIL:]
             if self._clock() - call.shown_at < LIVE_INTERVAL:

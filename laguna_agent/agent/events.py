@@ -63,7 +63,9 @@ class ToolCallUpdate(Event, frozen=True, tag="tool_call_update"):
     """Progress or end of a call.
 
     `output` is a live fragment of a running command; `content` the whole result, present with completed or failed.
-    `seconds` is how long the tool ran.
+    `seconds` is how long the tool ran. `terminal` is the id of a terminal that the face itself provides, as long as it
+    lives: such an update is for this face alone, counts for nothing and is never replayed, so no one can name a
+    terminal that is gone.
     """
 
     id: str
@@ -74,6 +76,7 @@ class ToolCallUpdate(Event, frozen=True, tag="tool_call_update"):
     locations: tuple[Location, ...] = ()
     exit_code: int | None = None
     seconds: float | None = None
+    terminal: str = ""
 
 
 class PermissionOption(msgspec.Struct, frozen=True):

@@ -129,6 +129,12 @@ class OpenAIBackend:
         """See `Backend.models`."""
         return await list_models(self._kind, self._ask)
 
+    async def check_key(self) -> list[ModelInfo]:
+        """The models that the key opens, as far as the server lists any. Raises ProviderError for a refused key."""
+        if self._kind == "openrouter":
+            await self._ask("GET", "/v1/key")  # anybody gets its list of models
+        return await self.models()
+
     async def aclose(self) -> None:
         """Close the connections."""
         if self._client is not None:

@@ -11,12 +11,13 @@ A tool's words for the model lie beside it in `<name>.md`: the first paragraph i
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from laguna_agent.messages import ContentBlock, FileDiff, Location, PlanEntry, TextBlock, ToolKind
+from laguna_agent.tools.footprint import Footprint
 
 if TYPE_CHECKING:
     from laguna_agent.tools.ledger import FileLedger
@@ -62,13 +63,16 @@ async def discard_output(_: str) -> None:
 class ToolContext:
     """What the session lends to a call.
 
-    `ledger` knows the content of each file as the model last saw it; `emit` takes live output; `shell_timeout` is in
-    seconds; `output_cap` is how many characters of a command's output reach the model.
+    `ledger` knows the content of each file as the model last saw it; `emit` takes live output, and
+    `show_terminal` the id of a terminal where the face itself shows it; `footprint` finds what commands change on disk;
+    `shell_timeout` is in seconds; `output_cap` is how many characters of a command's output reach the model.
     """
 
     workspace: Workspace
     ledger: FileLedger
     emit: Callable[[str], Awaitable[None]] = discard_output
+    show_terminal: Callable[[str], Awaitable[None]] = discard_output
+    footprint: Footprint = field(default_factory=Footprint)
     shell_timeout: float = 120.0
     output_cap: int = 16_000
     read_cap: int = 60_000

@@ -33,6 +33,13 @@ SENT = {
     "session/update": "SessionNotification",
     "session/request_permission": "RequestPermissionRequest",
     "$/cancel_request": "CancelRequestNotification",
+    "fs/read_text_file": "ReadTextFileRequest",
+    "fs/write_text_file": "WriteTextFileRequest",
+    "terminal/create": "CreateTerminalRequest",
+    "terminal/output": "TerminalOutputRequest",
+    "terminal/wait_for_exit": "WaitForTerminalExitRequest",
+    "terminal/kill": "KillTerminalRequest",
+    "terminal/release": "ReleaseTerminalRequest",
 }
 Message = dict[str, Any]
 
@@ -50,6 +57,9 @@ class Program:
         self.process = process
         self.answer = answer
         self.seen: list[Message] = []
+        self.serve: Callable[[Message], None] | None = None
+        """Takes the requests for files and terminals."""
+        self._writing = threading.Lock()
         self._methods: dict[Any, str] = {}
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -62,8 +72,9 @@ class Program:
 
     def raw(self, text: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(text)
-        self.process.stdin.flush()
+        with self._writing:
+            self.process.stdin.write(text)
+            self.process.stdin.flush()
 
     def line(self, method: str, params: Message, id: Any = None) -> str:
         """A message as a line, sent with `raw`; a notification where there is no id."""
@@ -92,6 +103,9 @@ class Program:
             require_valid(message["params"], SENT[message["method"]])
             if message["method"] == "session/request_permission":
                 self.respond(message, self.answer(message))
+            elif message["method"].startswith(("fs/", "terminal/")):
+                assert self.serve is not None, f"{message['method']} was not offered"
+                self.serve(message)
         elif "error" in message:
             require_valid(message["error"], "Error")
         else:
