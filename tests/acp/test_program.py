@@ -82,6 +82,7 @@ def test_initialize_loads_nothing_heavy(workspace: Path) -> None:
 
 def test_what_the_first_prompt_needs_is_loaded_while_it_is_typed(workspace: Path, tmp_path: Path) -> None:
     log = tmp_path / "imports"
+    environment = os.environ | {"LAGUNA_MODEL": "m", "LAGUNA_BASE_URL": "http://127.0.0.1:9/v1"}
     command = [sys.executable, "-X", "importtime", "-m", "laguna_agent", "acp"]
     opening = [
         {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": 1}},
@@ -90,7 +91,13 @@ def test_what_the_first_prompt_needs_is_loaded_while_it_is_typed(workspace: Path
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            command, cwd=workspace, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            command,
+            cwd=workspace,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
         ) as process,
     ):
         assert process.stdin is not None and process.stdout is not None
