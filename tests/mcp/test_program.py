@@ -15,7 +15,7 @@ import pytest
 
 from laguna_agent.mcp.description import McpServer
 from tests.acp.program import Message, Program, allow, is_alive, prompt, wait_for
-from tests.conftest import StartCli
+from tests.conftest import ROOT, StartCli
 from tests.mcp.serving import bare, official, over_http
 from tests.model_server import ModelServer, text, tool_call
 
@@ -232,3 +232,17 @@ def test_nothing_is_loaded_where_there_are_no_servers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_broken_installation_costs_the_servers_only(
+    start: Start, model_server: ModelServer, workspace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "stub" / "mcp").mkdir(parents=True)
+    (tmp_path / "stub" / "mcp" / "__init__.py").write_text("raise ImportError('no module named rpds')\n")
+    model_server.reply(text("Without them, then."))
+    program = start(PYTHONPATH=f"{tmp_path / 'stub'}:{ROOT}")
+    session = begin(program, workspace, bare(), capabilities=NOTICES)
+    assert program.prompt(session) == {"stopReason": "end_turn"}
+    (notice,) = [update["title"] for update in program.updates() if update["sessionUpdate"] == "notice"]
+    assert notice == "MCP server bare cannot be used: no module named rpds"
+    assert program.close() == 0

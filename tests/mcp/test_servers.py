@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from laguna_agent.errors import ToolError
@@ -147,6 +148,22 @@ async def test_a_server_that_dies_is_started_again_once(tmp_path: Path) -> None:
         assert "the next start failed: it ended (exit code 1)" in notices[1]
         assert (await theirs.call("a__echo", text="back")).text == "back"
         assert await theirs.offer() == (again, [])
+
+
+@pytest.mark.anyio
+async def test_what_does_not_fit_is_left_out(tmp_path: Path) -> None:
+    async with running(tmp_path, bare("a"), bare("b")) as theirs:
+        tools, notices = await theirs.servers.offer()
+        assert (len(tools), notices) == (2 * len(BARE), ())
+        room = sum(len(msgspec.json.encode(tool)) for tool in tools[:9])
+        fewer, notices = await theirs.servers.offer(room)
+        assert fewer == tools[:9]
+        assert notices == (
+            "the MCP servers offer 14 tools, more than the model's window has room for; the last 5 are left out",
+        )
+        assert await theirs.servers.offer(room) == (fewer, ())
+        with pytest.raises(ToolError, match="not offered"):
+            await theirs.call("b__lines", count=1)
 
 
 @pytest.mark.anyio
