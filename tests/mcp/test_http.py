@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from laguna_agent.errors import ToolError
@@ -23,11 +24,13 @@ def anyio_backend() -> str:
 
 class Site:
     """An MCP endpoint out of the standard library, answering in plain JSON. `status` is an HTTP status to refuse with;
-    `sessions` are those that it knows."""
+    `sessions` are those that it knows; while it is `stuck` it answers no call and no notification."""
 
     def __init__(self) -> None:
         self.status: int | None = None
         self.sessions: list[str] = []
+        self.stuck = False
+        self.released = threading.Event()
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
         self.server.daemon_threads = True
@@ -68,6 +71,8 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
             message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             self.note()
             session = self.headers.get("Mcp-Session-Id")
+            if site.stuck:
+                site.released.wait(60)
             if site.status is not None:
                 self.send(site.status)
             elif session is not None and session not in site.sessions:
@@ -97,6 +102,7 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
 def site() -> Iterator[Site]:
     site = Site()
     yield site
+    site.released.set()
     site.server.shutdown()
     site.server.server_close()
 
@@ -121,6 +127,19 @@ async def test_a_server_that_forgets_the_session_is_connected_to_again(site: Sit
         assert names == ["site__where"]
         assert notices == ["MCP server site was connected to again: it ended (HTTP 404 Not Found)"]
         assert (await theirs.call("site__where")).text == "in session-2"
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_stuck_holds_up_nobody(site: Site, tmp_path: Path) -> None:
+    async with running(tmp_path, site.described) as theirs:
+        await theirs.offer()
+        site.stuck = True
+        started = anyio.current_time()
+        for _ in range(4):
+            with anyio.move_on_after(0.2):
+                await theirs.call("site__where")
+        # The package would give its word of each cancelling but the first five seconds to get out.
+        assert anyio.current_time() - started < 10
 
 
 @pytest.mark.anyio

@@ -178,6 +178,19 @@ async def test_a_cancelled_call_is_cancelled_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_server_that_reads_nothing_holds_up_nobody(tmp_path: Path) -> None:
+    async with running(tmp_path, bare("b", "deaf", PID=tmp_path / "pid")) as theirs:
+        await theirs.offer()
+        started = anyio.current_time()
+        for _ in range(3):
+            with anyio.move_on_after(0.3):
+                await theirs.call("b__echo", text="x" * 1_000_000)
+        # The package would give its word of each cancelling five seconds to get out.
+        assert anyio.current_time() - started < 10
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.anyio
 async def test_a_call_without_an_answer_ends(tmp_path: Path) -> None:
     async with running(tmp_path, bare("b", CANCELLED=tmp_path / "cancelled")) as theirs:
         await theirs.offer()
