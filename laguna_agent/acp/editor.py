@@ -244,6 +244,7 @@ def encoded(text: str, file: TextFile) -> bytes:
     """A buffer's text as the bytes that saving it would give: with the mark, line ends and last newline of the file on
     disk, where the client leaves those out."""
     text = text.removeprefix("\ufeff")
+    verbatim = "\r" in text
     if text and file.text.endswith("\n") and not text.endswith("\n"):
-        text += "\n"
-    return file.mark + text.encode("utf-8", "replace") if "\r" in text else file.encode(text)
+        text += file.newline if verbatim else "\n"
+    return file.mark + text.encode("utf-8", "replace") if verbatim else file.encode(text)
