@@ -34,6 +34,7 @@ lint: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp $(VENV)/llamacpp.stamp
 	$(BIN)/laguna-agent models pull $(MODEL)
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/acp.py
 	$(BIN)/python benchmarks/small_model.py
 
 clean:

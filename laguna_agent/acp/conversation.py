@@ -72,10 +72,8 @@ class Conversation:
                     # Again, as the first time may have been before the session had begun.
                     self.session.cancel()
                 await self.show(event)
-                if isinstance(event, PermissionRequested):
-                    self._shown_event(event.call_id).set()
-                elif isinstance(event, ToolCallUpdate) and event.terminal:
-                    self._shown_event(f"terminal {event.terminal}").set()
+                if isinstance(event, ToolCallUpdate) and event.terminal:
+                    self._shown_event(event.terminal).set()
                 elif isinstance(event, TurnEnded):
                     end = event
         return end
@@ -141,8 +139,7 @@ class Conversation:
     # -- questions --------------------------------------------------------------------------------------------------
 
     async def approve(self, asked: PermissionRequested) -> PermissionAnswer:
-        """Ask the person through the client, once the client has seen the call that it is about."""
-        await self._shown_event(asked.call_id).wait()
+        """Ask the person through the client."""
         try:
             response = await self._peer.request(
                 "session/request_permission",
@@ -163,10 +160,10 @@ class Conversation:
 
     async def terminal_shown(self, terminal_id: str) -> None:
         """Wait until the client was told which call the terminal belongs to."""
-        await self._shown_event(f"terminal {terminal_id}").wait()
+        await self._shown_event(terminal_id).wait()
 
-    def _shown_event(self, call_id: str) -> anyio.Event:
-        return self._shown.setdefault(call_id, anyio.Event())
+    def _shown_event(self, terminal_id: str) -> anyio.Event:
+        return self._shown.setdefault(terminal_id, anyio.Event())
 
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:

@@ -16,6 +16,7 @@ import anyio.to_thread
 
 from laguna_agent import __version__
 from laguna_agent.acp import schema
+from laguna_agent.acp.authentication import Authentication, auth_methods
 from laguna_agent.acp.peer import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -45,12 +46,6 @@ SESSION_CAPABILITIES = schema.SessionCapabilities(
     resume=schema.SessionResumeCapabilities(),
     close=schema.SessionCloseCapabilities(),
 )
-AUTH_METHOD = schema.AuthMethod(
-    id="environment",
-    name="Key from the environment or the configuration",
-    description="Put the key of your model's server into the environment variable that it is known by, such as "
-    "OPENROUTER_API_KEY or POOLSIDE_API_KEY. A local model needs none. `laguna-agent doctor` says what is missing.",
-)
 
 
 class Face:
@@ -58,9 +53,11 @@ class Face:
     `acp.unstable`."""
 
     def __init__(self, source: Source, sink: Sink, flags: Mapping[str, object], *, unstable: bool = False) -> None:
+        self._authentication = Authentication(flags)
         requests: dict[str, tuple[type, RequestHandler]] = {
             "initialize": (schema.InitializeRequest, self._initialize),
-            "authenticate": (schema.AuthenticateRequest, self._authenticate),
+            "authenticate": (schema.AuthenticateRequest, self._authentication.authenticate),
+            "logout": (schema.LogoutRequest, self._authentication.logout),
             "session/new": (schema.NewSessionRequest, self._new),
             "session/load": (schema.LoadSessionRequest, self._load),
             "session/resume": (schema.ResumeSessionRequest, self._resume),
@@ -113,15 +110,11 @@ class Face:
                 load_session=True,
                 prompt_capabilities=schema.PromptCapabilities(image=True, embedded_context=True),
                 session_capabilities=capabilities,
+                auth=schema.AgentAuthCapabilities(logout=schema.LogoutCapabilities()),
             ),
-            auth_methods=[AUTH_METHOD],
+            auth_methods=auth_methods(params.client_capabilities, self._flags),
             agent_info=schema.Implementation(name="laguna-agent", title="Laguna Agent", version=__version__),
         )
-
-    async def _authenticate(self, params: schema.AuthenticateRequest, _: Call) -> schema.AuthenticateResponse:
-        if params.method_id != AUTH_METHOD.id:
-            raise RpcError(INVALID_PARAMS, f"Unknown method of authentication: {params.method_id}")
-        return schema.AuthenticateResponse()
 
     # -- opening sessions -------------------------------------------------------------------------------------------
 
@@ -187,9 +180,11 @@ class Face:
 
         require_directory("cwd", cwd)
         try:
-            return load(Path(cwd), self._flags)
+            settings = load(Path(cwd), self._flags)
         except UsageError as error:
             raise RpcError(INVALID_PARAMS, str(error)) from error
+        self._authentication.require(settings)
+        return settings
 
     def _open(self, session: Session, servers: list[schema.McpServer] | None, call: Call) -> Conversation:
         from laguna_agent.acp.conversation import Conversation

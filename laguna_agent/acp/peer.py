@@ -5,10 +5,15 @@ Knows nothing of ACP but `$/cancel_request`, and nothing of sessions: methods ar
 
 A request's handler is called at once, in the order of arrival, and returns the awaitable that does the work; so what
 it does before its first await is done before the next message is looked at. Notifications are handled at once too.
+
+What is held in memory is bounded: requests in flight by number and size, until their answer is queued; answers and
+notifications by the outbox. Reading goes on while the outbox is full, for else no cancel would be read; only a client
+that provokes errors by the thousand and does not read them is not read either.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,11 +21,12 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import msgspec
 
 from laguna_agent.acp.decoding import decode
 from laguna_agent.acp.schema import CancelRequestNotification
-from laguna_agent.acp.streams import Lines, LineTooLong, Outbox, Sink, Source
+from laguna_agent.acp.streams import LINE_LIMIT, Lines, LineTooLong, Outbox, Sink, Source
 from laguna_agent.errors import LagunaError
 
 PARSE_ERROR = -32700
@@ -33,6 +39,8 @@ AUTH_REQUIRED = -32000
 RESOURCE_NOT_FOUND = -32002
 
 MAX_IN_FLIGHT = 1024
+MAX_HELD = 4 * LINE_LIMIT
+MAX_MESSAGE = 1000
 CLOSE_GRACE = 5.0
 FLUSH_GRACE = 1.0
 CANCEL_REQUEST = "$/cancel_request"
@@ -57,9 +65,11 @@ class ConnectionClosed(LagunaError):
 class Call:
     """A request of the other side while it is worked on."""
 
-    def __init__(self, id: Any) -> None:
+    def __init__(self, id: Any, size: int) -> None:
         self.id = id
+        self.size = size
         self.scope = anyio.CancelScope()
+        self.ended = False
         self._on_cancel: Callable[[], None] = self.scope.cancel
         self.hooks: list[Callable[[], Awaitable[None]]] = []
 
@@ -72,12 +82,19 @@ class Call:
         self.hooks.append(hook)
 
     def cancel(self) -> None:
-        """The other side lost interest."""
-        self._on_cancel()
+        """The other side lost interest; too late where only the sending of the answer is left."""
+        if not self.ended:
+            self._on_cancel()
 
 
 RequestHandler = Callable[[Any, Call], Awaitable[Any]]
 NotificationHandler = Callable[[Any], None]
+
+
+class Cancelled(msgspec.Struct):
+    """Params of a `$/cancel_request` that comes in: like the official ones, but for any id that a request can have."""
+
+    request_id: Any = msgspec.field(name="requestId")
 
 
 class Answer:
@@ -104,8 +121,9 @@ class Peer:
         self._lines = Lines(source)
         self._outbox = Outbox(sink)
         self._requests = requests
-        self._notifications = {CANCEL_REQUEST: (CancelRequestNotification, self._cancel_request), **notifications}
+        self._notifications = {CANCEL_REQUEST: (Cancelled, self._cancel_request), **notifications}
         self._calls: dict[str, Call] = {}
+        self._held = 0
         self._answers: dict[str, Answer] = {}
         self._late: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._last_id = 0
@@ -190,20 +208,26 @@ class Peer:
 
     async def _read(self, working: anyio.abc.TaskGroup) -> None:
         while True:
+            fault = None
             try:
                 line = await self._lines.next()
                 if line is None:
                     return
-                fault = self._receive(msgspec.json.decode(line), working) if line.strip() else None
-            except LineTooLong as error:
-                fault = error_line(None, RpcError(PARSE_ERROR, str(error)))
-            except (ValueError, RecursionError) as error:
-                # Beside msgspec's own errors: invalid UTF-8, numbers of thousands of digits, nesting without end.
-                fault = error_line(None, RpcError(PARSE_ERROR, f"Parse error: {error}"))
+                if line.strip():
+                    message = parse(line)
+                    if self._is_full():
+                        # The rest of a burst may find those before it answered.
+                        await anyio.lowlevel.checkpoint()
+                    fault = self._receive(message, len(line), working)
+            except (LineTooLong, RpcError) as error:
+                fault = error_line(None, error if isinstance(error, RpcError) else RpcError(PARSE_ERROR, str(error)))
             if fault is not None:
-                await self._outbox.put(fault)
+                await self._outbox.put_first(fault)
 
-    def _receive(self, message: Any, working: anyio.abc.TaskGroup) -> bytes | None:
+    def _is_full(self) -> bool:
+        return len(self._calls) >= MAX_IN_FLIGHT or self._held >= MAX_HELD
+
+    def _receive(self, message: Any, size: int, working: anyio.abc.TaskGroup) -> bytes | None:
         """Dispatch one message; the line to answer with at once, where there is something wrong with it."""
         if not isinstance(message, dict):
             batch = "; batches are not part of the protocol" if isinstance(message, list) else ""
@@ -213,7 +237,7 @@ class Peer:
         elif "id" not in message and isinstance(message.get("method"), str):
             self._receive_notification(message)
         else:
-            return self._receive_request(message, working)
+            return self._receive_request(message, size, working)
         return None
 
     def _receive_answer(self, message: dict[str, Any]) -> None:
@@ -232,27 +256,28 @@ class Peer:
         kind, handler = known
         try:
             handler(decode(message.get("params") or {}, kind))
-        except (msgspec.ValidationError, LagunaError) as error:
+        except (msgspec.ValidationError, RecursionError, LagunaError) as error:
             # Not louder: a storm of these must not fill a stderr that nobody reads.
             log.debug("%s ignored: %s", message["method"], error)
         except Exception:
             log.exception("a notification could not be handled; this is a bug")
 
-    def _receive_request(self, message: dict[str, Any], working: anyio.abc.TaskGroup) -> bytes | None:
+    def _receive_request(self, message: dict[str, Any], size: int, working: anyio.abc.TaskGroup) -> bytes | None:
         id = message.get("id")
         if "id" not in message or isinstance(id, bool | dict | list):
             return error_line(None, RpcError(INVALID_REQUEST, "A request needs a string or number as its id"))
-        call = Call(id)
+        call = Call(id, size)
         try:
             kind, handler = self._route(message)
             if id_key(id) in self._calls:
                 raise RpcError(INVALID_REQUEST, f"The id {id!r} belongs to a request that is still being answered")
-            if len(self._calls) >= MAX_IN_FLIGHT:
-                raise RpcError(INTERNAL_ERROR, f"{MAX_IN_FLIGHT} requests are already being answered; wait for some")
+            if self._is_full():
+                raise RpcError(INTERNAL_ERROR, "Too many or too large requests are being answered; wait for some")
             work = handler(read_params(message, kind), call)
         except Exception as error:  # noqa: BLE001 - a handler's bug costs its request, never the connection
             return error_line(id, answerable(error))
         self._calls[id_key(id)] = call
+        self._held += size
         working.start_soon(self._work, call, work, name=message["method"])
         return None
 
@@ -261,33 +286,57 @@ class Peer:
         if message.get("jsonrpc") != "2.0" or not isinstance(method, str):
             raise RpcError(INVALID_REQUEST, 'A request needs "jsonrpc": "2.0" and a string "method"')
         if method not in self._requests:
-            raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method}", {"method": method})
+            raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method}")
         return self._requests[method]
 
     async def _work(self, call: Call, work: Awaitable[Any]) -> None:
-        line = error_line(call.id, RpcError(REQUEST_CANCELLED, "Request cancelled"))
-        succeeded = False
         try:
-            with call.scope:
-                line = encode({"jsonrpc": "2.0", "id": call.id, "result": await work})
-                succeeded = True
-        except Exception as error:  # noqa: BLE001 - as above
-            line = error_line(call.id, answerable(error))
+            await self._outbox.put(await self._answer(call, work))
         finally:
             del self._calls[id_key(call.id)]
-        await self._outbox.put(line)
-        for hook in call.hooks if succeeded else ():
-            await hook()
+            self._held -= call.size
+        try:
+            for hook in call.hooks:
+                await hook()
+        except Exception:
+            log.exception("what should follow an answer failed; this is a bug")
 
-    def _cancel_request(self, params: CancelRequestNotification) -> None:
+    async def _answer(self, call: Call, work: Awaitable[Any]) -> bytes:
+        """The line that answers a request; without a result its hooks are dropped."""
+        error: Exception = RpcError(REQUEST_CANCELLED, "Request cancelled")
+        try:
+            with call.scope:
+                return encode({"jsonrpc": "2.0", "id": call.id, "result": await work})
+        except Exception as caught:  # noqa: BLE001 - as above
+            error = caught
+        except anyio.get_cancelled_exc_class() as caught:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            # Not ours: some library cancelled a task of its own, which must not leave the request unanswered.
+            error = RuntimeError(f"stray cancellation: {caught!r}")
+        finally:
+            call.ended = True
+        call.hooks.clear()
+        return error_line(call.id, answerable(error))
+
+    def _cancel_request(self, params: Cancelled) -> None:
         call = self._calls.get(id_key(params.request_id))
         if call is not None:
             call.cancel()
 
 
+def parse(line: bytes) -> Any:
+    """The JSON of a line; raises RpcError. A byte order mark, as Windows puts it before text, is no fault."""
+    try:
+        return msgspec.json.decode(line.removeprefix(codecs.BOM_UTF8))
+    except (ValueError, RecursionError) as error:
+        # Beside msgspec's own errors: invalid UTF-8, numbers of thousands of digits, nesting without end.
+        raise RpcError(PARSE_ERROR, f"Parse error: {error}") from None
+
+
 def id_key(id: Any) -> str:
-    """Tells 1 from "1" and from 1.0, which Python's equality would not."""
-    return f"{type(id).__name__}:{id}"
+    """Tells 1 from "1", but not from 1.0: in JSON that is the same number, and some clients send it so."""
+    number = int(id) if isinstance(id, float) and id.is_integer() else id
+    return f"{type(number).__name__}:{number}"
 
 
 def answerable(error: Exception) -> RpcError:
@@ -303,7 +352,7 @@ def read_params(message: dict[str, Any], kind: type[T]) -> T:
     params = message.get("params")
     try:
         return decode({} if params is None else params, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise RpcError(INVALID_PARAMS, f"Invalid params of {message['method']}: {error}") from None
 
 
@@ -315,16 +364,21 @@ def result_of(message: dict[str, Any] | None, method: str, kind: type[T]) -> T:
     if error is not None:
         error = error if isinstance(error, dict) else {}
         code, text = error.get("code"), error.get("message")
-        raise RpcError(code if isinstance(code, int) else INTERNAL_ERROR, str(text), error.get("data"))
+        if type(code) is not int or not -(1 << 31) <= code < 1 << 31:
+            code = INTERNAL_ERROR
+        said = text if isinstance(text, str) else f"{method} failed, and the other side does not say why"
+        raise RpcError(code, said, error.get("data"))
     try:
         return decode(message.get("result"), kind)
-    except msgspec.ValidationError as fault:
+    except (msgspec.ValidationError, RecursionError) as fault:
         raise RpcError(INVALID_PARAMS, f"Malformed answer to {method}: {fault}") from None
 
 
 def error_line(id: Any, error: RpcError) -> bytes:
-    """An error answer as a line; `data` only where there is some."""
-    body = {"code": error.code, "message": str(error)} | ({} if error.data is None else {"data": error.data})
+    """An error answer as a line; `data` only where there is some, and never a whole message quoted back."""
+    text = str(error)
+    text = text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
+    body = {"code": error.code, "message": text} | ({} if error.data is None else {"data": error.data})
     return encode({"jsonrpc": "2.0", "id": id, "error": body})
 
 

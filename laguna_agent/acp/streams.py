@@ -50,17 +50,21 @@ class FdSource:
 
     async def read(self) -> bytes:
         """Up to 64 KiB; empty at the end, also when the other side was torn down."""
-        if self._pollable:
+        while True:
+            if self._pollable:
+                try:
+                    await anyio.wait_readable(self._fd)
+                except PermissionError:
+                    # epoll refuses regular files and /dev/null, which never block.
+                    self._pollable = False
             try:
-                await anyio.wait_readable(self._fd)
-            except PermissionError:
-                # epoll refuses regular files and /dev/null, which never block.
-                self._pollable = False
-        try:
-            return os.read(self._fd, CHUNK)
-        except OSError:
-            # The other side was torn down (reset, a terminal that is gone): for us that is its end.
-            return b""
+                return os.read(self._fd, CHUNK)
+            except BlockingIOError:
+                # Somebody who shares the descriptor was faster.
+                continue
+            except OSError:
+                # The other side was torn down (reset, a terminal that is gone): for us that is its end.
+                return b""
 
 
 class FdSink:
@@ -146,7 +150,7 @@ class Lines:
 
 
 class Outbox:
-    """Lines on their way out, in order. `put` waits while more than 1 MiB is unsent: that is the back-pressure."""
+    """Lines on their way out, in order. While more than 1 MiB is unsent `put` waits: that is the back-pressure."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -154,14 +158,24 @@ class Outbox:
         self._unsent = 0
         self._work = anyio.Event()
         self._room = anyio.Event()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._closing = False
         self.broken = False
 
     async def put(self, line: bytes) -> None:
-        """Add a line once there is room."""
-        while self._unsent >= HIGH_WATER and not self.broken:
-            await self._room.wait()
+        """Add a line once there is room; first come, first served, so that a flood does not starve the others."""
+        async with self._turn:
+            await self._until_below(HIGH_WATER)
+            self.post(line)
+
+    async def put_first(self, line: bytes) -> None:
+        """Add a line from a reserve of another 1 MiB: for the reader, which must not wait with those who `put`."""
+        await self._until_below(2 * HIGH_WATER)
         self.post(line)
+
+    async def _until_below(self, mark: int) -> None:
+        while self._unsent >= mark and not self.broken:
+            await self._room.wait()
 
     def post(self, line: bytes) -> None:
         """Add a line at once; for the few small ones that cannot wait."""

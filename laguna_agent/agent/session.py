@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import anyio
 import msgspec
-from anyio.streams.memory import MemoryObjectSendStream
 
 from laguna_agent import __version__
 from laguna_agent.agent import events, outcome
@@ -29,6 +28,7 @@ from laguna_agent.agent.checks import Check
 from laguna_agent.agent.commands import command_in, expanded, obey
 from laguna_agent.agent.context import TokenEstimate
 from laguna_agent.agent.conversation import conversation_events, orphan_results, rebuild
+from laguna_agent.agent.delivery import Delivery
 from laguna_agent.agent.loop import run_turn
 from laguna_agent.agent.outcome import RunRecord, Verdict
 from laguna_agent.agent.permissions import Approver, Permissions
@@ -93,7 +93,7 @@ class Session:
         self._scope: anyio.CancelScope | None = None
         self._cause: Cause | None = None
         self._busy = False
-        self._emitted = 0
+        self._delivery: Delivery
         self._record: RunRecord | None = None
 
     @classmethod
@@ -216,19 +216,19 @@ class Session:
         blocks = tuple(TextBlock(spellable(b.text)) if isinstance(b, TextBlock) else b for b in blocks)
         # From here on, not from the task's first step, a cancel is for this prompt.
         self._busy, self._cause = True, None
-        send, receive = anyio.create_memory_object_stream[events.Event](64)
+        self._delivery = Delivery()
         try:
-            async with anyio.create_task_group() as group, receive:
-                group.start_soon(self._run, blocks, send)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._run, blocks, self._delivery)
                 try:
-                    async for event in receive:
+                    while (event := await self._delivery.next()) is not None:
                         yield event
                 except GeneratorExit:
                     # The face left. A task group would wrap this; end the run in good order instead.
                     self.cancel()
-                    async for _ in receive:
-                        pass
+                    await self._delivery.drain()
         finally:
+            self._delivery.abandon()
             self._busy = False
 
     def cancel(self, cause: Cause = "interrupted") -> None:
@@ -239,10 +239,10 @@ class Session:
         if self._scope is not None:
             self._scope.cancel()
 
-    async def _run(self, content: tuple[ContentBlock, ...], send: MemoryObjectSendStream[events.Event]) -> None:
+    async def _run(self, content: tuple[ContentBlock, ...], delivery: Delivery) -> None:
         started, verdict = monotonic(), outcome.COMPLETED
         turn: Turn | None = None
-        self._record, self._emitted = None, 0
+        self._record = None
         self.budget.begin_run()
         if self.check is not None:
             self.check.runs.clear()
@@ -251,11 +251,9 @@ class Session:
             self._admit()
             if isinstance(event, events.UsageUpdated):
                 self.usage = event
-            await send.send(event)
-            if not (isinstance(event, events.ToolCallUpdate) and event.terminal):
-                self._emitted += 1
+            await delivery.put(event)
 
-        async with send:
+        with delivery:
             try:
                 with anyio.CancelScope() as self._scope:
                     if self._cause is not None:
@@ -279,7 +277,7 @@ class Session:
             if self._cause is not None:
                 verdict = outcome.TERMINATED if self._cause == "terminated" else outcome.INTERRUPTED
             self._record = await self._end(verdict, turn, round(monotonic() - started, 3))
-            await send.send(self._turn_ended(self._record, verdict.error))
+            await delivery.put(self._turn_ended(self._record, verdict.error))
 
     def _admit(self) -> None:
         """Called before each event goes out; a replay stops here where the recorded run did."""
@@ -297,7 +295,7 @@ class Session:
         """The run's record, in the log too."""
         record = await self._result(verdict, turn, seconds)
         try:
-            self.tape.note(Ended(record, verdict.error, self._emitted))
+            self.tape.note(Ended(record, verdict.error, self._delivery.emitted))
         except UsageError as error:
             record = msgspec.structs.replace(record, message=f"{record.message} ({error})".strip())
         return record

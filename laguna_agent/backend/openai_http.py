@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -51,33 +52,33 @@ class Timer:
         self._patience = stall * 10 / 3
         self._first: float | None = first
         self._grace = 0.0
-        self._bytes_at = self._event_at = anyio.current_time()
+        self._bytes_at = self._event_at = monotonic()
 
     def took_bytes(self) -> None:
-        self._bytes_at = anyio.current_time()
+        self._bytes_at = monotonic()
         self._first = None
 
     def took_event(self) -> None:
-        self._event_at = anyio.current_time()
+        self._event_at = monotonic()
 
     def ended(self) -> None:
         """Only the rest of the stream is still wanted."""
-        self._grace = self._grace or anyio.current_time() + AFTER_FINISH
+        self._grace = self._grace or monotonic() + AFTER_FINISH
 
     def pause(self, seconds: float) -> None:
         """The reader of the stream took its time; that is no fault of the server's."""
         self._bytes_at += seconds
-        self._event_at = min(self._event_at + seconds, anyio.current_time())
+        self._event_at = min(self._event_at + seconds, monotonic())
 
     def left(self) -> float:
         if self._first is not None:
             until = self._bytes_at + self._first
         else:
             until = min(self._bytes_at + self._stall, self._event_at + self._patience)
-        return max(0.0, min(until, self._grace or until) - anyio.current_time())
+        return max(0.0, min(until, self._grace or until) - monotonic())
 
     def silence(self) -> float:
-        return anyio.current_time() - self._event_at
+        return monotonic() - self._event_at
 
 
 class OpenAIBackend:
@@ -125,6 +126,12 @@ class OpenAIBackend:
     async def models(self) -> list[ModelInfo]:
         """See `Backend.models`."""
         return await list_models(self._kind, self._ask)
+
+    async def check_key(self) -> list[ModelInfo]:
+        """The models that the key opens, as far as the server lists any. Raises ProviderError for a refused key."""
+        if self._kind == "openrouter":
+            await self._ask("GET", "/v1/key")  # anybody gets its list of models
+        return await self.models()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -293,9 +300,9 @@ async def _bytes_of(response: httpx.Response, timer: Timer, origin: Origin, prox
         if chunk is None:
             raise ProviderUnavailable(f"{origin.host} stalled: nothing new for {timer.silence():.0f} s", retryable=True)
         timer.took_bytes()
-        lent_at = anyio.current_time()
+        lent_at = monotonic()
         yield chunk
-        timer.pause(anyio.current_time() - lent_at)
+        timer.pause(monotonic() - lent_at)
 
 
 async def _first_text(chunks: AsyncIterator[bytes]) -> bytes:

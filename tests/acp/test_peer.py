@@ -140,6 +140,45 @@ def test_ids_come_back_as_they_were_and_kinds_do_not_clash(connection: Connectio
     assert [(m["id"], m["result"]["value"]) for m in got] == [(id, id) for id in sent]
 
 
+def test_numbers_that_are_equal_are_one_id(connection: Connection) -> None:
+    """JSON knows one kind of number, and some clients write 1 as 1.0."""
+    wire, _ = connection
+    wire.call(1, "wait")
+    wire.call(1.0, "echo")
+    assert codes([wire.read()]) == [(-32600, 1.0)]
+    wire.send({"jsonrpc": "2.0", "method": "$/cancel_request", "params": {"requestId": 1.0}})
+    assert codes([wire.read()]) == [(-32800, 1)]
+    question = ask(wire)
+    wire.send({"jsonrpc": "2.0", "id": float(question["id"]), "result": {"colour": "red"}})
+    assert wire.read()["result"] == {"value": "red"}
+
+
+def test_an_error_does_not_send_everything_back(connection: Connection) -> None:
+    wire, _ = connection
+    wire.call(1, "x" * 1_000_000)
+    answer = wire.read()
+    assert answer["error"]["code"] == -32601
+    assert len(json.dumps(answer)) < 4000
+
+
+@pytest.mark.parametrize("method", ["hook", "release"])
+def test_nesting_of_any_depth(connection: Connection, method: str) -> None:
+    wire, _ = connection
+    for depth in (*range(900, 1010), 10_000):
+        nest = "[" * depth + "]" * depth
+        id = "" if method == "release" else '"id":1,'
+        wire.raw(f'{{"jsonrpc":"2.0",{id}"method":"{method}","params":{{"value":{nest}}}}}\n'.encode())
+        for message in wire.until_alive():
+            code = message.get("error", {}).get("code")
+            assert code in ({-32700} if method == "release" else {None, -32700, -32602}), depth
+
+
+def test_a_byte_order_mark_is_no_fault(connection: Connection) -> None:
+    wire, _ = connection
+    wire.raw(b'\xef\xbb\xbf{"jsonrpc":"2.0","id":1,"method":"echo"}\r\n')
+    assert wire.read()["id"] == 1
+
+
 def test_an_id_in_use_is_refused_and_its_owner_still_answered(connection: Connection) -> None:
     wire, _ = connection
     wire.call(1, "wait", "owner")
@@ -177,6 +216,19 @@ def test_a_bug_in_a_handler_costs_its_request_only(connection: Connection) -> No
     wire.send({"jsonrpc": "2.0", "method": "release", "params": {"value": "bug"}})
     wire.call(2, "bug", "refuse")
     assert wire.read()["error"] == {"code": -32000, "message": "refused", "data": {"why": "test"}}
+
+
+def test_a_bug_in_a_hook_costs_nothing(connection: Connection) -> None:
+    wire, _ = connection
+    wire.call(1, "bad_hook")
+    assert wire.read()["result"] == {"value": "first"}
+    assert wire.until_alive() == []
+
+
+def test_a_stray_cancellation_costs_its_request_only(connection: Connection) -> None:
+    wire, _ = connection
+    wire.call(1, "stray")
+    assert codes([wire.read()]) == [(-32603, 1)]
 
 
 def test_what_a_hook_sends_follows_the_answer(connection: Connection) -> None:
@@ -241,6 +293,8 @@ def test_the_peer_asks_and_gets_its_answer(connection: Connection) -> None:
         ({"error": {"code": -32601, "message": "no such method"}}, -32601),
         ({"error": "not an object"}, -32603),
         ({"error": {"code": "x"}}, -32603),
+        ({"error": {"code": True}}, -32603),
+        ({"error": {"code": 2**31}}, -32603),
         ({"result": None}, -32602),
         ({"result": {"colour": 5}}, -32602),
     ],

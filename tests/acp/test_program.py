@@ -46,6 +46,7 @@ def test_initialize_negotiates_and_advertises_only_what_works(program: Program) 
         "loadSession": True,
         "promptCapabilities": {"image": True, "embeddedContext": True},
         "sessionCapabilities": {"list": {}, "delete": {}, "additionalDirectories": {}, "resume": {}, "close": {}},
+        "auth": {"logout": {}},
     }
     assert answer["authMethods"]
     assert program.call("authenticate", {"methodId": answer["authMethods"][0]["id"]}) == {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,11 +40,12 @@ class Service:
         self.peer: Peer
         self.released: anyio.Event
         self.sent = 0
+        self.stalled_at = -1
         self.outcomes: list[str] = []
 
     async def run(self) -> None:
         requests = {name: (Echo, getattr(self, f"_{name}")) for name in ("echo", "wait", "ask", "flood", "bug", "hook")}
-        requests |= {"polite": (Echo, self._polite)}
+        requests |= {name: (Echo, getattr(self, f"_{name}")) for name in ("polite", "stray", "bad_hook")}
         fd = self.end.fileno()
         self.peer = Peer(FdSource(fd), FdSink(fd), requests, {"release": (Echo, self._release)})
         self.released = anyio.Event()
@@ -60,13 +63,24 @@ class Service:
         return {"value": params.value}
 
     def _polite(self, params: Echo, call: Call) -> Any:
-        call.on_cancel(self.released.set)
+        def end() -> None:
+            self.outcomes.append("asked to end")
+            self.released.set()
 
         async def work() -> Any:
             await self.released.wait()
+            self.outcomes.append("polite ended")
             return {"value": "ended politely"}
 
+        call.on_cancel(end)
+
         return work()
+
+    async def _stray(self, params: Echo, _: Call) -> Any:
+        """A cancellation that nobody of ours ordered, as a library with tasks of its own may leak it."""
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        return await future
 
     async def _ask(self, params: Echo, _: Call) -> Any:
         answer = await self.peer.request("colour", Echo(params.value), Answered)
@@ -82,6 +96,13 @@ class Service:
         call.after_response(lambda: self.peer.notify("after", Echo()))
         return {"value": "first"}
 
+    async def _bad_hook(self, params: Echo, call: Call) -> Any:
+        async def hook() -> None:
+            raise ZeroDivisionError("a secret")
+
+        call.after_response(hook)
+        return {"value": "first"}
+
     async def _bug(self, params: Echo, _: Call) -> Any:
         if params.value == "refuse":
             raise RpcError(-32000, "refused", {"why": "test"})
@@ -91,6 +112,12 @@ class Service:
         if params.value == "bug":
             raise ZeroDivisionError("a secret")
         self.released.set()
+
+    def is_full(self) -> bool:
+        """Whether the flood made no progress since the last call, some time ago."""
+        before, self.stalled_at = self.stalled_at, self.sent
+        time.sleep(0.3)
+        return 0 < before == self.sent
 
 
 class Wire:

@@ -17,7 +17,7 @@ from laguna_agent.agent.trajectory import atif
 from laguna_agent.errors import UsageError
 from tests.agent.driving import Conversation, converse
 from tests.agent.test_replay import cancel_at
-from tests.model_server import ModelServer, cut, http, raw, reasoning, stream, text, tool_call
+from tests.model_server import ModelServer, cut, http, raw, reasoning, stall, stream, text, tool_call
 
 PIXEL = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
 
@@ -89,7 +89,7 @@ def test_denied_interrupted_failed_and_resumed(model_server: ModelServer, worksp
     async def refuse(_: PermissionRequested) -> PermissionAnswer:
         return PermissionAnswer(False, reason="no")
 
-    model_server.reply(tool_call("shell", {"command": "ls"}), [text("half an", pieces=1), text(" answer")])
+    model_server.reply(tool_call("shell", {"command": "ls"}), [text("half an", pieces=1), stall()])
     model_server.reply(stream(text("x"), cut()), http(401, "no"), text("Fine."))
     watch = cancel_at(TextDelta)
     first = converse(model_server, workspace, "one", approve="ask", approver=refuse, watch=watch)
