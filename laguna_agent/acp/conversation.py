@@ -13,7 +13,7 @@ from laguna_agent.acp.peer import AUTH_REQUIRED, INTERNAL_ERROR, INVALID_REQUEST
 from laguna_agent.acp.updates import Renderer
 from laguna_agent.agent.archive import given_title, title_of
 from laguna_agent.agent.commands import COMMANDS
-from laguna_agent.agent.events import Event, PermissionRequested, ToolCallUpdate, TurnEnded
+from laguna_agent.agent.events import Event, PermissionRequested, TurnEnded
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import now
@@ -35,7 +35,6 @@ class Conversation:
         self._cancelled = False
         self._ended = anyio.Event()
         self._title: str | None = None
-        self._shown: dict[str, anyio.Event] = {}
 
     # -- the turn ---------------------------------------------------------------------------------------------------
 
@@ -57,7 +56,6 @@ class Conversation:
             end = None if self._cancelled else await self._run(content)
         finally:
             self.running = False
-            self._shown.clear()
             self._ended.set()
         if end is None or self._cancelled:
             return schema.PromptResponse(stop_reason="cancelled")
@@ -72,9 +70,7 @@ class Conversation:
                     # Again, as the first time may have been before the session had begun.
                     self.session.cancel()
                 await self.show(event)
-                if isinstance(event, ToolCallUpdate) and event.terminal:
-                    self._shown_event(event.terminal).set()
-                elif isinstance(event, TurnEnded):
+                if isinstance(event, TurnEnded):
                     end = event
         return end
 
@@ -157,13 +153,6 @@ class Conversation:
                 False, reason=f"the editor gave an answer that was not offered: {outcome.option_id}"
             )
         return PermissionAnswer(kind.startswith("allow"), kind.endswith("always"))
-
-    async def terminal_shown(self, terminal_id: str) -> None:
-        """Wait until the client was told which call the terminal belongs to."""
-        await self._shown_event(terminal_id).wait()
-
-    def _shown_event(self, terminal_id: str) -> anyio.Event:
-        return self._shown.setdefault(terminal_id, anyio.Event())
 
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:

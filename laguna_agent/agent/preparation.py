@@ -43,7 +43,9 @@ async def prepare(
         history=session.history,
         dialect=dialect,
         registry=session.registry,
-        tools=ToolContext(session.workspace, session.ledger, shell_timeout=settings.shell_timeout),
+        tools=ToolContext(
+            session.workspace, session.ledger, footprint=session.footprint, shell_timeout=settings.shell_timeout
+        ),
         permissions=session.permissions,
         approver=session.approver,
         budget=session.budget,

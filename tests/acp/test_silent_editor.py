@@ -60,7 +60,7 @@ async def silent_editor(root: Path) -> AsyncIterator[tuple[EditorWorkspace, Loca
     ours, theirs = socket.socketpair()
     peer = Peer(FdSource(ours.fileno()), FdSink(ours.fileno()), {}, {})
     local = LocalWorkspace(root, spool=root.parent / "spool")
-    terminals = Terminals(peer, "s", True, lambda _: anyio.sleep(0), PATIENCE)
+    terminals = Terminals(peer, "s", True, PATIENCE)
     async with anyio.create_task_group() as group:
         group.start_soon(peer.run, lambda: None)
         try:
