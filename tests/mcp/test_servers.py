@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -118,12 +119,13 @@ async def test_servers_that_cannot_be_used_cost_a_notice_each(tmp_path: Path) ->
 
 @pytest.mark.anyio
 async def test_a_server_that_hangs_is_waited_for_once(tmp_path: Path) -> None:
-    async with running(tmp_path, bare("slow", "hang", PID=tmp_path / "pid"), bare("good"), patience=3.0) as theirs:
-        names, notices = await theirs.offer()
-        assert names == [f"good__{name}" for name in BARE]
-        assert notices == ["MCP server slow is still starting; its tools come with a later prompt"]
+    async with running(tmp_path, bare("slow", "hang", PID=tmp_path / "pid"), bare("good"), patience=0.5) as theirs:
+        _, notices = await theirs.offer()
+        assert "MCP server slow is still starting; its tools come with a later prompt" in notices
         theirs.servers.patience = 3600.0
-        assert await theirs.offer() == (names, [])
+        while not (names := (await theirs.offer())[0]):
+            await anyio.sleep(0.02)  # the machine may be so busy that the good one is late too
+        assert names == [f"good__{name}" for name in BARE]
         pid = int(await appeared(tmp_path / "pid"))
     assert not is_alive(pid)
 
@@ -211,17 +213,19 @@ async def test_a_call_without_an_answer_ends(tmp_path: Path) -> None:
 )
 async def test_a_question_to_the_person(tmp_path: Path, answer: ElicitationAnswer, told: dict[str, object]) -> None:
     asked: list[Elicitation] = []
+    deadlines: list[float] = []
 
     async def elicit(question: Elicitation) -> ElicitationAnswer:
         asked.append(question)
+        (flight,) = theirs.servers._connections[0]._flights
         # The clock of the call stands still while the person thinks.
-        await anyio.sleep(0.5)
+        deadlines.append(flight.scope.deadline)
         return answer
 
     async with running(tmp_path, bare("b"), elicit=elicit) as theirs:
         await theirs.offer()
-        theirs.servers._connections[0].call_timeout = 0.4
         assert json.loads((await theirs.call("b__ask")).text) == told
+        assert deadlines == [math.inf]
         (question,) = asked
         assert (question.server, question.message, question.call_id, question.url) == (
             "b",
