@@ -79,6 +79,16 @@ def call(id: Any, name: str, given: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def ask_in_the_answer(params: dict[str, Any]) -> dict[str, Any]:
+    """The newest revision has no questions of servers: an answer says what is missing, and the call is made again."""
+    if params.get("requestState") == "asked":
+        return text(json.dumps(params["inputResponses"]["colour"], sort_keys=True))
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
+    form = {"mode": "form", "message": "Which colour?", "requestedSchema": schema}
+    wanted = {"colour": {"method": "elicitation/create", "params": form}}
+    return {"resultType": "input_required", "inputRequests": wanted, "requestState": "asked"}
+
+
 def answer(message: dict[str, Any]) -> dict[str, Any] | None:
     method, params = message.get("method"), message.get("params") or {}
     if method == "initialize":
@@ -93,6 +103,8 @@ def answer(message: dict[str, Any]) -> dict[str, Any] | None:
     if method == "tools/list":
         return listing(params)
     if method == "tools/call":
+        if "modern" in BEHAVIOUR and params["name"] == "ask":
+            return ask_in_the_answer(params)
         return call(message["id"], params["name"], params.get("arguments") or {})
     if method == "notifications/cancelled" and (mark := os.environ.get("CANCELLED")):
         with open(mark, "w") as file:

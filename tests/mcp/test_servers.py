@@ -62,9 +62,16 @@ async def test_a_list_in_pages_and_a_greeting_on_stdout(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_a_server_of_the_newest_revision_only(tmp_path: Path) -> None:
-    async with running(tmp_path, bare("b", "modern")) as theirs:
+    async def elicit(question: Elicitation) -> ElicitationAnswer:
+        return ElicitationAnswer("accept", {"colour": f"{question.message} {question.call_id}"})
+
+    async with running(tmp_path, bare("b", "modern"), elicit=elicit) as theirs:
         assert await theirs.offer() == ([f"b__{name}" for name in BARE], [])
         assert (await theirs.call("b__echo", text="new")).text == "new"
+        told = json.loads((await theirs.call("b__ask")).text)
+        assert told == {"action": "accept", "content": {"colour": "Which colour? call-1"}}
+        await theirs.call("b__grow")
+        assert "b__grown" in (await theirs.offer())[0]
 
 
 @pytest.mark.anyio
