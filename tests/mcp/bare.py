@@ -59,6 +59,8 @@ def call(id: Any, name: str, given: dict[str, Any]) -> dict[str, Any] | None:
         schema = {"type": "object", "properties": {"colour": {"type": "string", "enum": ["red", "blue"]}}}
         form = {"mode": "form", "requestedSchema": schema | {"required": ["colour"]}}
         url = {"mode": "url", "url": given.get("url"), "elicitationId": "visit-1"}
+        if "url" in given:
+            waiting["visit"] = "visit-1"
         waiting["question"] = id
         asked = {"message": "Which colour?"} | (url if "url" in given else form)
         send(id="question", method="elicitation/create", params=asked)
@@ -96,7 +98,7 @@ def answer(message: dict[str, Any]) -> dict[str, Any] | None:
             send(id=message["id"], error=NOT_SUPPORTED)
             return None
         info = {"name": "bare", "version": "1"}
-        return {"protocolVersion": "2025-06-18", "capabilities": {"tools": {"listChanged": True}}, "serverInfo": info}
+        return {"protocolVersion": "2025-11-25", "capabilities": {"tools": {"listChanged": True}}, "serverInfo": info}
     if method == "server/discover":
         capabilities: dict[str, Any] = {"capabilities": {"tools": {}}, "supportedVersions": ["2026-07-28"]}
         return capabilities | {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
@@ -111,6 +113,8 @@ def answer(message: dict[str, Any]) -> dict[str, Any] | None:
             file.write(str(params.get("requestId")))
     elif "method" not in message and message.get("id") in waiting:
         outcome = message.get("result") or message.get("error")
+        if "visit" in waiting:
+            send(method="notifications/elicitation/complete", params={"elicitationId": waiting.pop("visit")})
         send(id=waiting.pop(message["id"]), result=text(json.dumps(outcome, sort_keys=True)))
     return None
 
