@@ -217,19 +217,17 @@ class Face:
         self._background.start_soon(self._learn_models, conversation)
 
     async def _learn_models(self, conversation: Conversation) -> None:
+        from laguna_agent.backend.catalog import known_models
 
         settings = conversation.session.wanted
-        try:
-            await self._ask_models(conversation, settings)
-        except Exception:
-            log.exception("the models could not be listed; this is a bug")
-
-    async def _ask_models(self, conversation: Conversation, settings: Settings) -> None:
         # Another session's server is most likely the same one, and it was asked already.
         where = (settings.base_url, settings.model)
-        if where not in self._models:
-            self._models[where] = await known_models(settings)
-        await conversation.learn_models(self._models[where])
+        try:
+            if where not in self._models:
+                self._models[where] = await known_models(settings)
+            await conversation.learn_models(self._models[where])
+        except Exception:
+            log.exception("the models could not be listed; this is a bug")
 
     # -- open sessions ----------------------------------------------------------------------------------------------
 
