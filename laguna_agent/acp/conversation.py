@@ -31,7 +31,7 @@ class Conversation:
         self.renderer = renderer
         self.running = False
         self.models: list[str] = []
-        self._peer = peer
+        self.peer = peer
         self._cancelled = False
         self._ended = anyio.Event()
         self._title: str | None = None
@@ -70,7 +70,14 @@ class Conversation:
                     # Again, as the first time may have been before the session had begun.
                     self.session.cancel()
                 await self.show(event)
+<<<<<<< HEAD
                 if isinstance(event, TurnEnded):
+=======
+                if isinstance(event, ToolCallUpdate):
+                    self._shown_event(event.id).set()
+                    self._shown_event(f"terminal {event.terminal}").set()
+                elif isinstance(event, TurnEnded):
+>>>>>>> main
                     end = event
         return end
 
@@ -91,9 +98,14 @@ class Conversation:
         for update in self.renderer.render(event):
             await self.tell(update)
 
+    async def show_again(self, event: Event) -> None:
+        """Tell the client of an event of the past."""
+        for update in self.renderer.look_back(event):
+            await self.tell(update)
+
     async def tell(self, update: schema.SessionUpdate) -> None:
         """Send one update."""
-        await self._peer.notify("session/update", schema.SessionNotification(session_id=self.session.id, update=update))
+        await self.peer.notify("session/update", schema.SessionNotification(session_id=self.session.id, update=update))
 
     async def introduce(self) -> None:
         """What a client should know of a session that it has just opened."""
@@ -137,7 +149,7 @@ class Conversation:
     async def approve(self, asked: PermissionRequested) -> PermissionAnswer:
         """Ask the person through the client."""
         try:
-            response = await self._peer.request(
+            response = await self.peer.request(
                 "session/request_permission",
                 self.renderer.permission(self.session.id, asked),
                 schema.RequestPermissionResponse,
@@ -154,6 +166,20 @@ class Conversation:
             )
         return PermissionAnswer(kind.startswith("allow"), kind.endswith("always"))
 
+<<<<<<< HEAD
+=======
+    async def call_shown(self, call_id: str) -> None:
+        """Wait until the client has seen that the call runs."""
+        await self._shown_event(call_id).wait()
+
+    async def terminal_shown(self, terminal_id: str) -> None:
+        """Wait until the client was told which call the terminal belongs to."""
+        await self._shown_event(f"terminal {terminal_id}").wait()
+
+    def _shown_event(self, what: str) -> anyio.Event:
+        return self._shown.setdefault(what, anyio.Event())
+
+>>>>>>> main
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:
     """The answer to session/prompt; v1 has no stop reason for an error, which is a JSON-RPC error instead."""

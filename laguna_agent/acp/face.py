@@ -84,12 +84,14 @@ class Face:
 
     async def serve(self) -> None:
         """Serve the connection to its end; no process of a session outlives it."""
-        try:
-            await self.peer.run(on_close=self._cancel_all)
-        finally:
-            with anyio.CancelScope(shield=True):
-                for conversation in self._conversations.values():
-                    await conversation.aclose()
+        async with anyio.create_task_group() as self._background:
+            try:
+                await self.peer.run(on_close=self._cancel_all)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    for conversation in self._conversations.values():
+                        await conversation.aclose()
+            self._background.cancel_scope.cancel()
 
     def _cancel_all(self) -> None:
         for conversation in self._conversations.values():
@@ -109,6 +111,7 @@ class Face:
             agent_capabilities=schema.AgentCapabilities(
                 load_session=True,
                 prompt_capabilities=schema.PromptCapabilities(image=True, embedded_context=True),
+                mcp_capabilities=schema.McpCapabilities(http=True, sse=True),
                 session_capabilities=capabilities,
                 auth=schema.AgentAuthCapabilities(logout=schema.LogoutCapabilities()),
             ),
@@ -135,7 +138,7 @@ class Face:
     async def _load(self, params: schema.LoadSessionRequest, call: Call) -> schema.LoadSessionResponse:
         conversation = await self._reopen(params, call)
         for event in conversation.session.replay_events():
-            await conversation.show(event)
+            await conversation.show_again(event)
         return schema.LoadSessionResponse(modes=conversation.modes(), config_options=conversation.options())
 
     async def _resume(self, params: schema.ResumeSessionRequest, call: Call) -> schema.ResumeSessionResponse:
@@ -196,7 +199,11 @@ class Face:
         session.workspace = through_editor(session.workspace, self.peer, session.id, self._client)
         self._conversations[session.id] = conversation
         call.after_response(conversation.introduce)
-        call.after_response(lambda: mention_servers(conversation, servers))
+        if servers:
+            from laguna_agent.acp.servers import connect
+
+            connect(conversation, servers, self._client, self._background)
+        call.after_response(load_backend)
         return conversation
 
     # -- open sessions ----------------------------------------------------------------------------------------------
@@ -312,10 +319,8 @@ def directories(paths: list[str] | None) -> tuple[str, ...]:
     return tuple(paths or ())
 
 
-async def mention_servers(conversation: Conversation, servers: list[schema.McpServer] | None) -> None:
-    """Say that MCP servers are not used, rather than ignore them in silence."""
-    if servers:
-        from laguna_agent.agent.events import Notice
+async def load_backend() -> None:
+    """Load what the first request to a model needs while the person types the prompt."""
+    from laguna_agent.backend.providers import preload
 
-        names = ", ".join(server.name for server in servers)
-        await conversation.show(Notice("warning", f"This version does not use MCP servers yet: {names}"))
+    await anyio.to_thread.run_sync(preload)
