@@ -13,7 +13,7 @@ from laguna_agent.acp.peer import AUTH_REQUIRED, INTERNAL_ERROR, INVALID_REQUEST
 from laguna_agent.acp.updates import Renderer
 from laguna_agent.agent.archive import given_title, title_of
 from laguna_agent.agent.commands import COMMANDS
-from laguna_agent.agent.events import Event, PermissionRequested, TurnEnded
+from laguna_agent.agent.events import Event, PermissionRequested, ToolCallUpdate, TurnEnded
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import now
@@ -35,6 +35,7 @@ class Conversation:
         self._cancelled = False
         self._ended = anyio.Event()
         self._title: str | None = None
+        self._shown: dict[str, anyio.Event] = {}
 
     # -- the turn ---------------------------------------------------------------------------------------------------
 
@@ -56,6 +57,7 @@ class Conversation:
             end = None if self._cancelled else await self._run(content)
         finally:
             self.running = False
+            self._shown.clear()
             self._ended.set()
         if end is None or self._cancelled:
             return schema.PromptResponse(stop_reason="cancelled")
@@ -70,14 +72,9 @@ class Conversation:
                     # Again, as the first time may have been before the session had begun.
                     self.session.cancel()
                 await self.show(event)
-<<<<<<< HEAD
-                if isinstance(event, TurnEnded):
-=======
                 if isinstance(event, ToolCallUpdate):
                     self._shown_event(event.id).set()
-                    self._shown_event(f"terminal {event.terminal}").set()
                 elif isinstance(event, TurnEnded):
->>>>>>> main
                     end = event
         return end
 
@@ -166,20 +163,13 @@ class Conversation:
             )
         return PermissionAnswer(kind.startswith("allow"), kind.endswith("always"))
 
-<<<<<<< HEAD
-=======
     async def call_shown(self, call_id: str) -> None:
         """Wait until the client has seen that the call runs."""
         await self._shown_event(call_id).wait()
 
-    async def terminal_shown(self, terminal_id: str) -> None:
-        """Wait until the client was told which call the terminal belongs to."""
-        await self._shown_event(f"terminal {terminal_id}").wait()
+    def _shown_event(self, call_id: str) -> anyio.Event:
+        return self._shown.setdefault(call_id, anyio.Event())
 
-    def _shown_event(self, what: str) -> anyio.Event:
-        return self._shown.setdefault(what, anyio.Event())
-
->>>>>>> main
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:
     """The answer to session/prompt; v1 has no stop reason for an error, which is a JSON-RPC error instead."""

@@ -45,18 +45,13 @@ async def prepare(
         model=described.model,
         history=session.history,
         dialect=dialect,
-<<<<<<< HEAD
-        registry=session.registry,
-        tools=ToolContext(
-            session.workspace, session.ledger, footprint=session.footprint, shell_timeout=settings.shell_timeout
-=======
         registry=registry,
         tools=ToolContext(
             session.workspace,
             session.ledger,
+            footprint=session.footprint,
             shell_timeout=settings.shell_timeout,
             spool=session_directory(session.id) / "output",
->>>>>>> main
         ),
         permissions=session.permissions,
         approver=session.approver,
