@@ -31,7 +31,7 @@ class Conversation:
         self.renderer = renderer
         self.running = False
         self.models: list[str] = []
-        self._peer = peer
+        self.peer = peer
         self._cancelled = False
         self._ended = anyio.Event()
         self._title: str | None = None
@@ -72,8 +72,9 @@ class Conversation:
                     # Again, as the first time may have been before the session had begun.
                     self.session.cancel()
                 await self.show(event)
-                if isinstance(event, ToolCallUpdate) and event.terminal:
-                    self._shown_event(event.terminal).set()
+                if isinstance(event, ToolCallUpdate):
+                    self._shown_event(event.id).set()
+                    self._shown_event(f"terminal {event.terminal}").set()
                 elif isinstance(event, TurnEnded):
                     end = event
         return end
@@ -102,7 +103,7 @@ class Conversation:
 
     async def tell(self, update: schema.SessionUpdate) -> None:
         """Send one update."""
-        await self._peer.notify("session/update", schema.SessionNotification(session_id=self.session.id, update=update))
+        await self.peer.notify("session/update", schema.SessionNotification(session_id=self.session.id, update=update))
 
     async def introduce(self) -> None:
         """What a client should know of a session that it has just opened."""
@@ -146,7 +147,7 @@ class Conversation:
     async def approve(self, asked: PermissionRequested) -> PermissionAnswer:
         """Ask the person through the client."""
         try:
-            response = await self._peer.request(
+            response = await self.peer.request(
                 "session/request_permission",
                 self.renderer.permission(self.session.id, asked),
                 schema.RequestPermissionResponse,
@@ -163,12 +164,16 @@ class Conversation:
             )
         return PermissionAnswer(kind.startswith("allow"), kind.endswith("always"))
 
+    async def call_shown(self, call_id: str) -> None:
+        """Wait until the client has seen that the call runs."""
+        await self._shown_event(call_id).wait()
+
     async def terminal_shown(self, terminal_id: str) -> None:
         """Wait until the client was told which call the terminal belongs to."""
-        await self._shown_event(terminal_id).wait()
+        await self._shown_event(f"terminal {terminal_id}").wait()
 
-    def _shown_event(self, terminal_id: str) -> anyio.Event:
-        return self._shown.setdefault(terminal_id, anyio.Event())
+    def _shown_event(self, what: str) -> anyio.Event:
+        return self._shown.setdefault(what, anyio.Event())
 
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:

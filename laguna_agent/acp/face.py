@@ -84,12 +84,14 @@ class Face:
 
     async def serve(self) -> None:
         """Serve the connection to its end; no process of a session outlives it."""
-        try:
-            await self.peer.run(on_close=self._cancel_all)
-        finally:
-            with anyio.CancelScope(shield=True):
-                for conversation in self._conversations.values():
-                    await conversation.aclose()
+        async with anyio.create_task_group() as self._background:
+            try:
+                await self.peer.run(on_close=self._cancel_all)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    for conversation in self._conversations.values():
+                        await conversation.aclose()
+            self._background.cancel_scope.cancel()
 
     def _cancel_all(self) -> None:
         for conversation in self._conversations.values():
@@ -109,6 +111,7 @@ class Face:
             agent_capabilities=schema.AgentCapabilities(
                 load_session=True,
                 prompt_capabilities=schema.PromptCapabilities(image=True, embedded_context=True),
+                mcp_capabilities=schema.McpCapabilities(http=True, sse=True),
                 session_capabilities=capabilities,
                 auth=schema.AgentAuthCapabilities(logout=schema.LogoutCapabilities()),
             ),
@@ -198,7 +201,10 @@ class Face:
         )
         self._conversations[session.id] = conversation
         call.after_response(conversation.introduce)
-        call.after_response(lambda: mention_servers(conversation, servers))
+        if servers:
+            from laguna_agent.acp.servers import connect
+
+            connect(conversation, servers, self._client, self._background)
         return conversation
 
     # -- open sessions ----------------------------------------------------------------------------------------------
@@ -312,12 +318,3 @@ def directories(paths: list[str] | None) -> tuple[str, ...]:
     for path in paths or ():
         require_directory("additionalDirectories", path)
     return tuple(paths or ())
-
-
-async def mention_servers(conversation: Conversation, servers: list[schema.McpServer] | None) -> None:
-    """Say that MCP servers are not used, rather than ignore them in silence."""
-    if servers:
-        from laguna_agent.agent.events import Notice
-
-        names = ", ".join(server.name for server in servers)
-        await conversation.show(Notice("warning", f"This version does not use MCP servers yet: {names}"))

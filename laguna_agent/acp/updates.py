@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+import msgspec
+
 from laguna_agent.acp import schema
 from laguna_agent.agent import events
 from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, ToolKind
@@ -89,6 +91,9 @@ class Renderer:
         command = asked.input.get("command")
         if not content and asked.kind == "execute" and isinstance(command, str):
             content = [text_content(fenced(command))]
+        elif asked.kind == "other" and asked.input:
+            # A tool of a server, whose title cannot say what it is called with.
+            content = [text_content(fenced(msgspec.json.format(msgspec.json.encode(asked.input)).decode()))]
         return schema.RequestPermissionRequest(
             session_id=session_id,
             tool_call=schema.ToolCallUpdate(

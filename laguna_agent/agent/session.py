@@ -51,6 +51,7 @@ from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Backend
 from laguna_agent.config import Settings
 from laguna_agent.errors import LagunaError, UsageError
+from laguna_agent.mcp.servers import McpServers
 from laguna_agent.messages import ContentBlock, Message, TextBlock
 from laguna_agent.tools.base import ToolResult
 from laguna_agent.tools.ledger import FileLedger
@@ -80,6 +81,7 @@ class Session:
         self.estimate = TokenEstimate()
         self.ledger = FileLedger()
         self.registry: Registry = default_registry()
+        self.servers: McpServers | None = None
         self.workspace: Workspace = LocalWorkspace(
             self.cwd, spool=session_directory(self.id) / "output", roots=tuple(map(Path, opened.roots))
         )
@@ -111,7 +113,6 @@ class Session:
         """A new session in `cwd`; raises UsageError where that is no directory or the log cannot be written.
 
         `roots` are further directories, absolute, that belong to the workspace as `cwd` does.
-
         `snapshot` keeps the workspace's state outside it, so that `patch` can tell every change, whoever made it.
         """
         if not cwd.is_dir():
@@ -369,10 +370,10 @@ class Session:
         return conversation_events(iterate_log(find_session(self.id)), self.registry)
 
     async def aclose(self) -> None:
-        """End background commands, close the backend and the log."""
+        """End background commands and MCP servers, close the backend and the log."""
         with anyio.CancelScope(shield=True):
-            await self.workspace.aclose()
-            if self.backend is not None:
-                await self.backend.aclose()
+            for owned in (self.workspace, self.servers, self.backend):
+                if owned is not None:
+                    await owned.aclose()
         if self._journal is not None:
             self._journal.close()

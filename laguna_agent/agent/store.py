@@ -24,6 +24,7 @@ from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.backend.base import Delta, ModelInfo
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import UsageError
+from laguna_agent.mcp.tool import ServedTool
 from laguna_agent.messages import ContentBlock, FileDiff, Message, ToolCall
 from laguna_agent.tools.base import Need, ToolResult
 
@@ -68,6 +69,14 @@ class Described(Record, frozen=True, tag="described"):
     model: str
     provider: str
     info: ModelInfo
+
+
+class Offered(Record, frozen=True, tag="offered"):
+    """What the session's MCP servers offer for this prompt, and what the person is told of them. Only in sessions that
+    have servers; the servers' later answers are ToolRan records like all others."""
+
+    tools: tuple[ServedTool, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 class Said(Record, frozen=True, tag="said"):
@@ -147,6 +156,7 @@ AnyRecord = (
     | Configured
     | Prompted
     | Described
+    | Offered
     | Said
     | Replied
     | Asked

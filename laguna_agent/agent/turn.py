@@ -315,7 +315,7 @@ class Turn:
         async def show_terminal(id: str) -> None:
             await self.emit(ToolCallUpdate(call.id, "in_progress", terminal=id))
 
-        self.tools.emit, self.tools.show_terminal = emit, show_terminal
+        self.tools.emit, self.tools.show_terminal, self.tools.call_id = emit, show_terminal, call.id
         try:
             result = await tool.run(args, self.tools)
         except ToolError as problem:

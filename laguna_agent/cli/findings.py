@@ -128,7 +128,8 @@ def _keys(settings: Settings) -> Iterator[Finding]:
     elif state is not None and state.key is not None:
         yield Finding("key", "ok", f"for {state.provider}: {state.key.source}; there are {', '.join(others)}")
     else:
-        yield Finding("key", "ok", (", ".join(others) or "none set") + "; the server in use needs none")
+        why = "the server in use needs none" if state else "no model is configured"
+        yield Finding("key", "ok", f"{', '.join(others) or 'none'}; {why}")
     if not is_private():
         path = credentials_file()
         yield Finding("key file", "warn", f"others can read {path}", f"chmod 600 {path}")

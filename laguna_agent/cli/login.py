@@ -115,7 +115,10 @@ def _read_key(provider: Provider, *, asks: bool) -> str:
 
     optional = "" if provider.needs_key else " (none: just press Enter)"
     try:
-        typed = getpass.getpass(f"Key for {provider.name}{optional}, not shown: ") if asks else sys.stdin.readline()
+        # A key is not echoed either where only the output goes elsewhere.
+        hidden = asks or (sys.stdin is not None and sys.stdin.isatty())
+        question = f"Key for {provider.name}{optional}, not shown: "
+        typed = getpass.getpass(question) if hidden else sys.stdin.readline() if sys.stdin else ""
     except EOFError:
         raise UsageError("no key was typed; nothing is stored") from None
     secret = typed.strip()

@@ -49,6 +49,7 @@ def setup(
             show(f"It is there already. In {wanted.title}: {wanted.then}.")
         elif write or _agreed():
             _write(wanted)
+    _warn_of_cache(own_command()[0])
     _warn(flags)
     return 0
 
@@ -131,6 +132,13 @@ def _text(file: Path) -> str:
         return file.read_bytes().decode("utf-8")
     except FileNotFoundError:
         return ""
+
+
+def _warn_of_cache(command: str) -> None:
+    """`uvx` runs programs out of its cache, and `uv cache prune` removes them from under the editor."""
+    parts = Path(command).parts
+    if "uv" in parts and any(part.startswith(("archive-v", "environments-v")) for part in parts):
+        show("note: this program lies in uv's cache, which may be cleaned; `uv tool install laguna-agent` keeps it")
 
 
 def _warn(flags: dict[str, Any]) -> None:

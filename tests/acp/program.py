@@ -32,6 +32,7 @@ UNSTABLE = {"session/fork", "session/set_title"}
 SENT = {
     "session/update": "SessionNotification",
     "session/request_permission": "RequestPermissionRequest",
+    "elicitation/create": "CreateElicitationRequest",
     "$/cancel_request": "CancelRequestNotification",
     "fs/read_text_file": "ReadTextFileRequest",
     "fs/write_text_file": "WriteTextFileRequest",
@@ -101,7 +102,7 @@ class Program:
         self.seen.append(message)
         if "method" in message:
             require_valid(message["params"], SENT[message["method"]])
-            if message["method"] == "session/request_permission":
+            if message["method"] in {"session/request_permission", "elicitation/create"}:
                 self.respond(message, self.answer(message))
             elif message["method"].startswith(("fs/", "terminal/")):
                 assert self.serve is not None, f"{message['method']} was not offered"

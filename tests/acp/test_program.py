@@ -45,6 +45,7 @@ def test_initialize_negotiates_and_advertises_only_what_works(program: Program) 
     assert answer["agentCapabilities"] == {
         "loadSession": True,
         "promptCapabilities": {"image": True, "embeddedContext": True},
+        "mcpCapabilities": {"http": True, "sse": True},
         "sessionCapabilities": {"list": {}, "delete": {}, "additionalDirectories": {}, "resume": {}, "close": {}},
         "auth": {"logout": {}},
     }
@@ -288,14 +289,6 @@ def test_nothing_but_protocol_reaches_stdout_and_no_command_reads_stdin(
     assert "noise\nend" in done["content"][0]["content"]["text"]
     assert done["rawOutput"]["exitCode"] == 0
     assert program.close() == 0
-
-
-def test_servers_that_are_not_used_are_mentioned_after_the_answer(program: Program, workspace: Path) -> None:
-    program.call("initialize", {"protocolVersion": 1, "clientCapabilities": {"session": {"notices": {}}}})
-    server = {"name": "files", "command": "files-mcp", "args": [], "env": []}
-    program.call("session/new", {"cwd": str(workspace), "mcpServers": [server]})
-    assert not program.updates()
-    assert "files" in program.update(sessionUpdate="notice")["params"]["update"]["title"]
 
 
 def test_the_history_comes_before_the_answer_and_survives_being_loaded_twice(

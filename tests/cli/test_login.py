@@ -128,6 +128,16 @@ def test_no_usable_key_stores_nothing(terminal: Terminal, openrouter: dict[str, 
     assert not credentials_file().exists()
 
 
+def test_a_key_is_not_echoed_where_only_the_output_goes_elsewhere(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m laguna_agent login vllm --no-check > {tmp_path}/out"
+    piped = pexpect.spawn("/bin/sh", ["-c", command], encoding="utf-8", timeout=30)
+    piped.expect("not shown: ")
+    piped.sendline(SECRET)
+    assert SECRET not in end(piped)
+    assert stored_providers() == ["vllm"]
+    assert SECRET not in (tmp_path / "out").read_text()
+
+
 def test_interrupted_is_130_and_stores_nothing(terminal: Terminal, openrouter: dict[str, str]) -> None:
     child = terminal("login", "openrouter", **openrouter)
     child.expect("not shown: ")

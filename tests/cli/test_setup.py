@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,16 @@ def test_what_the_editor_will_miss_is_said(run_cli: RunCli) -> None:
     assert "`laguna-agent login poolside` stores" in note(POOLSIDE_API_KEY="secret")
     store_key("openrouter", "secret")
     assert note() == ""
+
+
+def test_a_program_that_may_vanish_is_said(tmp_path: Path) -> None:
+    script = tmp_path / "uv" / "archive-v0" / "x" / "bin" / "laguna-agent"
+    script.parent.mkdir(parents=True)
+    script.write_text(f"#!{sys.executable}\nfrom laguna_agent.cli import main\n\nmain()\n")
+    script.chmod(0o755)
+    shown = subprocess.run([script, "acp", "setup", "zed", "--print"], capture_output=True, text=True, check=True)
+    assert f'"command": "{script}"' in shown.stdout
+    assert "uv tool install" in shown.stdout
 
 
 def test_wrong_uses(run_cli: RunCli) -> None:

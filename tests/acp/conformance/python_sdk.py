@@ -128,4 +128,28 @@ def files(stage: Stage) -> None:
     assert (stage.workspace / "new.py").read_text() == "x = 1\n"
 
 
-SCENARIOS = (bare, reopened, files)
+def pages(stage: Stage) -> None:
+    """More sessions than one answer holds."""
+    stage.model.reply(text("One."))
+
+    async def make(connection: Any, session: str) -> None:
+        assert await prompt(connection, session, "One?") == "end_turn"
+
+    async def list_all(connection: Any, _: str) -> None:
+        found, cursor = [], None
+        while page := await connection.list_sessions(cursor=cursor):
+            found += [each.session_id for each in page.sessions]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert len(found) == len(set(found)) == 121
+
+    (made,) = (stage.folder / "home").rglob(f"*{play(stage, Editor(), make)}/log.jsonl")
+    for number in range(120):
+        copy = made.parent.with_name(f"20260101-000000-{number:06x}")
+        copy.mkdir()
+        (copy / made.name).write_text(made.read_text().replace(made.parent.name, copy.name))
+    play(stage, Editor(), list_all)
+
+
+SCENARIOS = (bare, reopened, files, pages)

@@ -29,6 +29,11 @@ def cancel(stage: Stage) -> None:
     stage.typescript("cancel")
 
 
+def login(stage: Stage) -> None:
+    stage.model.reply(text("Here I am."))
+    stage.typescript("login")
+
+
 def sessions(stage: Stage) -> None:
     further = stage.folder / "further"
     further.mkdir()
@@ -37,4 +42,4 @@ def sessions(stage: Stage) -> None:
     stage.having(FURTHER_DIRECTORY=str(further)).typescript("sessions")
 
 
-SCENARIOS = (turn, cancel, sessions)
+SCENARIOS = (turn, cancel, sessions, login)

@@ -65,6 +65,24 @@ const SCENARIOS = {
     });
   },
 
+  // In, out and in again; and a method that nobody has.
+  async login() {
+    const editor = new Editor();
+    await connected(editor, command, async (ctx) => {
+      const { authMethods } = await hello(ctx);
+      assert.ok(authMethods.some((each) => each.type === "terminal"));
+      await ctx.request(agent.session.new, opening);
+      await ctx.request(agent.logout, {});
+      await refused(-32000, ctx.request(agent.session.new, opening));
+      await refused(-32602, ctx.request(agent.authenticate, { methodId: "by carrier pigeon" }));
+      await refused(-32000, ctx.request(agent.session.new, opening));
+      await ctx.request(agent.authenticate, { methodId: authMethods[0].id });
+      const { sessionId } = await ctx.request(agent.session.new, opening);
+      await refused(-32601, ctx.request("_pigeon/send", {}));
+      assert.equal((await prompt(ctx, sessionId, "Are you there?")).stopReason, "end_turn");
+    });
+  },
+
   // The life of sessions and their settings: everything that is no turn.
   async sessions() {
     const editor = new Editor();
