@@ -40,6 +40,7 @@ SEEN = {
     "terminal/wait_for_exit": "typescript acpx",
     "terminal/kill": "typescript",
     "terminal/release": "typescript acpx",
+    "elicitation/create": "typescript",
     "user_message_chunk": "typescript python_sdk",
     "agent_message_chunk": "typescript python_sdk acpx",
     "agent_thought_chunk": "typescript python_sdk acpx",
@@ -57,8 +58,7 @@ SEEN = {
 # What the program never sends, and why.
 NEVER = {
     "compaction_summary_chunk": "old tool results are dropped whole, so there is no summary",
-    "elicitation/create": "",
-    "elicitation/complete": "",
+    "elicitation/complete": "optional; what is asked for at a page of the web is not followed to its end",
 }
 
 
@@ -86,6 +86,16 @@ def test_the_whole_stable_protocol_was_seen(shared: Path) -> None:
     assert not missing, seen
     assert not NEVER.keys() & {name for name, clients in seen.items() if clients}
     assert SEEN.keys() | NEVER.keys() == {*methods(), *updates()}
+
+
+def test_an_answer_that_is_lost_or_doubled_is_noticed_in_a_real_recording(shared: Path) -> None:
+    (recording,) = play(typescript.turn, shared)
+    answers = [at for at, entry in enumerate(recording) if '"result"' in entry.get("line", "")]
+    assert len(answers) > 10
+    for at in answers:
+        for broken in (recording[:at] + recording[at + 1 :], recording[: at + 1] + recording[at:]):
+            faults, _ = judge([broken])
+            assert {"wire/unanswered", "wire/answer-unasked"} & {fault.rule for fault in faults}
 
 
 def names(messages: Iterable[Message]) -> set[str]:

@@ -37,7 +37,7 @@ const SCENARIOS = {
       await hello(ctx);
       const { sessionId } = await ctx.request(agent.session.new, opening);
       const running = prompt(ctx, sessionId, "Run it for a long time");
-      await editor.until((update) => update.status === "in_progress");
+      await editor.until((update) => (update.content ?? []).some?.((part) => part.type === "terminal"));
       await ctx.notify(agent.session.cancel, { sessionId });
       assert.equal((await running).stopReason, "cancelled");
 
@@ -63,6 +63,19 @@ const SCENARIOS = {
       assert.equal(again.updates[0].sessionUpdate, "user_message_chunk");
       assert.equal((await prompt(ctx, session, "And now?")).stopReason, "end_turn");
     });
+  },
+
+  // An MCP server of the editor's, which asks the person: by a form, and for a visit to a page.
+  async servers() {
+    const editor = new Editor();
+    const [program, ...args] = JSON.parse(process.env.MCP_SERVER);
+    const server = { name: "bare", command: program, args, env: [{ name: "FLAVOUR", value: "sour" }] };
+    await connected(editor, command, async (ctx) => {
+      await hello(ctx);
+      const { sessionId } = await ctx.request(agent.session.new, { cwd, mcpServers: [server] });
+      assert.equal((await prompt(ctx, sessionId, "Ask me for a colour")).stopReason, "end_turn");
+    });
+    assert.deepEqual(editor.elicited, ["form", "url"]);
   },
 
   // In, out and in again; and a method that nobody has.
