@@ -205,6 +205,7 @@ class Face:
             from laguna_agent.acp.servers import connect
 
             connect(conversation, servers, self._client, self._background)
+        call.after_response(load_backend)
         return conversation
 
     # -- open sessions ----------------------------------------------------------------------------------------------
@@ -318,3 +319,10 @@ def directories(paths: list[str] | None) -> tuple[str, ...]:
     for path in paths or ():
         require_directory("additionalDirectories", path)
     return tuple(paths or ())
+
+
+async def load_backend() -> None:
+    """Load what the first request to a model needs while the person types the prompt."""
+    from laguna_agent.backend.providers import preload
+
+    await anyio.to_thread.run_sync(preload)

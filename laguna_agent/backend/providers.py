@@ -161,6 +161,14 @@ def provider_url(provider: Provider) -> str:
     return normal_url(os.environ.get(provider.base_env) or provider.base_url, provider.base_env)
 
 
+def preload() -> None:
+    """Load the code that every provider's first request needs. May run in a thread: it touches nothing else."""
+    import laguna_agent.backend.openai_http  # noqa: F401
+    from laguna_agent.backend.http_library import import_httpx
+
+    import_httpx()
+
+
 def _known() -> str:
     return f"providers are {', '.join(PROVIDERS)} and local"
 
