@@ -181,6 +181,11 @@ class InstantModel(ThreadingHTTPServer):
             (path, main): stream_of(path, self.pieces[main]) for path in PROTOCOLS for main in (True, False)
         }
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """An agent that is ended drops its connection; anything else is a fault of this server."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class Handler(BaseHTTPRequestHandler):
     """One connection. Paths are known by their end: each agent has its own idea of what stands before."""
