@@ -163,7 +163,7 @@ def table(measured: list[Measured]) -> str:
     mine = ours_of(measured)
     lines = [f"| median | {' | '.join(heads)} |", "|---" * (len(measured) + 1) + "|"]
     for name, row in MEASURES.items():
-        cells = [cell(each, name, mine and mine.value(name)) for each in measured]
+        cells = [cell(each, name, mine.value(name) if mine else None) for each in measured]
         lines.append(f"| {row.title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
