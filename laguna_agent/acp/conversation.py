@@ -74,7 +74,6 @@ class Conversation:
                 await self.show(event)
                 if isinstance(event, ToolCallUpdate):
                     self._shown_event(event.id).set()
-                    self._shown_event(f"terminal {event.terminal}").set()
                 elif isinstance(event, TurnEnded):
                     end = event
         return end
@@ -168,12 +167,8 @@ class Conversation:
         """Wait until the client has seen that the call runs."""
         await self._shown_event(call_id).wait()
 
-    async def terminal_shown(self, terminal_id: str) -> None:
-        """Wait until the client was told which call the terminal belongs to."""
-        await self._shown_event(f"terminal {terminal_id}").wait()
-
-    def _shown_event(self, what: str) -> anyio.Event:
-        return self._shown.setdefault(what, anyio.Event())
+    def _shown_event(self, call_id: str) -> anyio.Event:
+        return self._shown.setdefault(call_id, anyio.Event())
 
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:

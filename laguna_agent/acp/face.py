@@ -196,9 +196,7 @@ class Face:
 
         conversation = Conversation(session, Renderer(session.cwd, self._client), self.peer)
         session.approver = conversation.approve
-        session.workspace = through_editor(
-            session.workspace, self.peer, session.id, self._client, conversation.terminal_shown
-        )
+        session.workspace = through_editor(session.workspace, self.peer, session.id, self._client)
         self._conversations[session.id] = conversation
         call.after_response(conversation.introduce)
         if servers:

@@ -49,6 +49,7 @@ async def prepare(
         tools=ToolContext(
             session.workspace,
             session.ledger,
+            footprint=session.footprint,
             shell_timeout=settings.shell_timeout,
             spool=session_directory(session.id) / "output",
         ),
