@@ -24,6 +24,7 @@ class Calls(Keeper):
         "permission/call": "request_permission is about a call that was announced and has not ended",
         "permission/complete": "the question says title, kind and what would be done, and offers both yes and no once",
         "permission/answer": "the person's answer is one of the options",
+        "elicitation/call": "a question of a call's is about one that was announced and has not ended",
         "permission/refused": "a call that was refused is not carried out",
     }
 
@@ -40,6 +41,8 @@ class Calls(Keeper):
                 self._moved(message, name, update[0], update[1])
         elif message.is_("request", "session/request_permission"):
             self._asked(message, name)
+        elif message.is_("request", "elicitation/create") and isinstance(message.get("toolCallId"), str):
+            self._must_run("elicitation/call", message, name, message.get("toolCallId"))
         elif message.is_("result", "session/request_permission"):
             self._replied(message)
         elif message.is_("request", "session/load", "session/resume"):
@@ -78,12 +81,14 @@ class Calls(Keeper):
             if status not in FINAL:
                 self.fault("calls/ended", message, f"{message.method} is answered and {id} is still {status}")
 
-    def _asked(self, message: Message, session: str) -> None:
-        call = message.get("toolCall") or {}
-        id = str(call.get("toolCallId"))
+    def _must_run(self, rule: str, message: Message, session: str, id: str) -> None:
         status = self._calls.get(session, {}).get(id)
         if status is None or status in FINAL:
-            self.fault("permission/call", message, f"{id} is {status or 'unknown'}")
+            self.fault(rule, message, f"{id} is {status or 'unknown'}")
+
+    def _asked(self, message: Message, session: str) -> None:
+        call = message.get("toolCall") or {}
+        self._must_run("permission/call", message, session, str(call.get("toolCallId")))
         options = message.get("options") or []
         kinds = {option.get("kind") for option in options}
         told = call.get("title") and call.get("kind") and (call.get("rawInput") or call.get("content"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from acp import schema
 
 from tests.acp.conformance.stage import Stage
 from tests.acp.python_editor import Editor, agent
+from tests.mcp import bare as bare_server
+from tests.mcp import serving
 from tests.model_server import http, reasoning, stall, text, tool_call
 
 FILES = schema.ClientCapabilities(fs=schema.FileSystemCapabilities(read_text_file=True, write_text_file=True))
@@ -128,4 +131,53 @@ def files(stage: Stage) -> None:
     assert (stage.workspace / "new.py").read_text() == "x = 1\n"
 
 
-SCENARIOS = (bare, reopened, files)
+def pages(stage: Stage) -> None:
+    """More sessions than one answer holds."""
+    stage.model.reply(text("One."))
+
+    async def make(connection: Any, session: str) -> None:
+        assert await prompt(connection, session, "One?") == "end_turn"
+
+    async def list_all(connection: Any, _: str) -> None:
+        found, cursor = [], None
+        while page := await connection.list_sessions(cursor=cursor):
+            found += [each.session_id for each in page.sessions]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert len(found) == len(set(found)) == 121
+
+    (made,) = (stage.folder / "home").rglob(f"*{play(stage, Editor(), make)}/log.jsonl")
+    for number in range(120):
+        copy = made.parent.with_name(f"20260101-000000-{number:06x}")
+        copy.mkdir()
+        (copy / made.name).write_text(made.read_text().replace(made.parent.name, copy.name))
+    play(stage, Editor(), list_all)
+
+
+def servers(stage: Stage) -> None:
+    """MCP servers over stdio and HTTP, one that cannot start, and a client that can answer no question of theirs."""
+    calls = [
+        tool_call("remote__add", {"a": 2, "b": 3}),
+        tool_call("bare__ask"),
+        tool_call("bare__echo", {"text": "hi"}),
+    ]
+    stage.model.reply(calls, text("Five."))
+
+    async def work(connection: Any, url: str) -> None:
+        given = [
+            schema.HttpMcpServer(type="http", name="remote", url=url, headers=[]),
+            schema.McpServerStdio(name="bare", command=sys.executable, args=[bare_server.__file__], env=[]),
+            schema.McpServerStdio(name="gone", command="/nonexistent/server", args=[], env=[]),
+        ]
+        opened = await connection.new_session(cwd=str(stage.workspace), mcp_servers=given)
+        assert await prompt(connection, opened.session_id, "Add them") == "end_turn"
+
+    with serving.over_http("http") as remote:
+        play(stage.having(LAGUNA_APPROVE="all"), Editor(), lambda connection, _: work(connection, remote.url))
+    heard = [message["content"] for message in stage.model.chats[-1]["messages"] if message["role"] == "tool"]
+    assert heard[0] == "the sum is 5"
+    assert heard[2] == "hi"
+
+
+SCENARIOS = (bare, reopened, files, pages, servers)

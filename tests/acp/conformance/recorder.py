@@ -65,11 +65,22 @@ def relay(source: int, sink: int, sender: str, journal: Journal) -> None:
 def main(folder: str, *command: str) -> int:
     """Run the agent and record it; its exit code, or 128 + the signal that ended it."""
     journal = Journal(Path(folder))
+    received: list[int] = []
+    agents: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, _: object) -> None:
+        received.append(number)
+        for agent in agents:
+            agent.send_signal(number)
+
+    for number in FORWARDED:
+        signal.signal(number, forward)
     agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    agents.append(agent)
+    for number in received:  # before there was anybody to tell
+        agent.send_signal(number)
     assert agent.stdin is not None
     assert agent.stdout is not None
-    for number in FORWARDED:
-        signal.signal(number, lambda received, _: agent.send_signal(received))
 
     def to_agent(sink: int) -> None:
         with suppress(OSError):

@@ -183,9 +183,16 @@ class Reader:
         return message
 
     def _validate(self, message: Message, definition: str) -> None:
-        for error in validator(definition).iter_errors(message.body):
-            text = f"no valid {definition} of {message.method}: {error.message[:300]} at {error.json_path}"
+        for problem in problems(definition, json.dumps(message.body)):
+            text = f"no valid {definition} of {message.method}: {problem}"
             self._fault("wire/schema", message.sender, message.at, text)
+
+
+@cache
+def problems(definition: str, body: str) -> list[str]:
+    """What the official schema finds wrong with some JSON. Remembered: recordings are judged more than once."""
+    errors = validator(definition).iter_errors(json.loads(body))
+    return [f"{error.message[:300]} at {error.json_path}" for error in errors]
 
 
 SHAPES = (["method"], ["result"], ["error"])

@@ -19,9 +19,16 @@ from pathlib import Path
 from tests.acp.conformance import recorder
 from tests.acp.conformance.recording import Entry, load
 from tests.acp.node import ACPX, FOLDER, NODE, NODE_FOLDER, install
-from tests.model_server import ModelServer
+from tests.model_server import MODEL, ModelServer
 
 PATIENCE = 90.0
+# A server that names the window and the price: only then is there something to say of usage.
+MODEL_WITH_PRICE = {
+    "id": MODEL,
+    "object": "model",
+    "context_length": 32768,
+    "pricing": {"prompt": "0.000001", "completion": "0.000002"},
+}
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ def play(scenario: Scenario, shared: Path) -> list[list[Entry]]:
                 shutil.rmtree(folder / name, ignore_errors=True)
                 (folder / name).mkdir()
             model = ModelServer()
+            model.models = [MODEL_WITH_PRICE]
             try:
                 scenario(Stage(folder, model))
                 wait_for_agents(folder / "recordings")

@@ -97,6 +97,12 @@ def question(id: Any = 1, options: Any = OPTIONS, **fields: Any) -> Entry:
     return ask(id, "session/request_permission", "agent", sessionId=S, toolCall=about, options=options)
 
 
+def elicitation(mode: str = "form", **fields: Any) -> Entry:
+    form = {"requestedSchema": {"type": "object", "properties": {}}} if mode == "form" else {}
+    asked = {"message": "?", "mode": mode, "toolCallId": "c"} | form | fields
+    return ask(1, "elicitation/create", "agent", sessionId=S, **asked)
+
+
 def chosen(option: str, id: Any = 1) -> Entry:
     return result(id, {"outcome": {"outcome": "selected", "optionId": option}}, "client")
 
@@ -227,6 +233,7 @@ BROKEN: dict[str, list[Recording | list[Recording]]] = {
         turn(call(), moved("completed", content=[{"type": "diff", "path": "a.py", "newText": ""}])),
     ],
     "permission/call": [turn(question(), chosen("y")), turn(call(), moved("completed"), question(), chosen("y"))],
+    "elicitation/call": [turn(elicitation(), result(1, {"action": "cancel"}, "client"))],
     "permission/complete": [
         turn(call(), question(rawInput=None), chosen("y"), moved("completed")),
         turn(call(), question(title=None), chosen("y"), moved("completed")),

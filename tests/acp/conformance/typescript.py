@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 from tests.acp.conformance.stage import Stage
-from tests.model_server import reasoning, stall, text, tool_call
+from tests.mcp import bare
+from tests.model_server import http, reasoning, stall, text, tool_call
 
 STEPS = [{"content": "Read greet.py", "status": "in_progress"}, {"content": "Change it", "status": "pending"}]
 
@@ -29,6 +33,21 @@ def cancel(stage: Stage) -> None:
     stage.typescript("cancel")
 
 
+def login(stage: Stage) -> None:
+    # A server that is busy at first: the client is told that we try again.
+    stage.model.reply(http(429, {"error": {"message": "slow down"}}, {"Retry-After": "0"}), text("Here I am."))
+    stage.typescript("login")
+
+
+def servers(stage: Stage) -> None:
+    asking = [tool_call("bare__ask"), tool_call("bare__ask", {"url": "https://example.invalid/login"})]
+    stage.model.reply(*asking, tool_call("bare__echo", {"text": "red"}), text("Red it is."))
+    stage.having(MCP_SERVER=json.dumps([sys.executable, bare.__file__]), LAGUNA_APPROVE="all").typescript("servers")
+    heard = [message["content"] for message in stage.model.chats[-1]["messages"] if message["role"] == "tool"]
+    assert json.loads(heard[0]) == {"action": "accept", "content": {"colour": "red"}}
+    assert heard[2] == "red"
+
+
 def sessions(stage: Stage) -> None:
     further = stage.folder / "further"
     further.mkdir()
@@ -37,4 +56,4 @@ def sessions(stage: Stage) -> None:
     stage.having(FURTHER_DIRECTORY=str(further)).typescript("sessions")
 
 
-SCENARIOS = (turn, cancel, sessions)
+SCENARIOS = (turn, cancel, sessions, login, servers)

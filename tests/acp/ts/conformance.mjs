@@ -37,7 +37,7 @@ const SCENARIOS = {
       await hello(ctx);
       const { sessionId } = await ctx.request(agent.session.new, opening);
       const running = prompt(ctx, sessionId, "Run it for a long time");
-      await editor.until((update) => update.status === "in_progress");
+      await editor.until((update) => (update.content ?? []).some?.((part) => part.type === "terminal"));
       await ctx.notify(agent.session.cancel, { sessionId });
       assert.equal((await running).stopReason, "cancelled");
 
@@ -62,6 +62,37 @@ const SCENARIOS = {
       await ctx.request(agent.session.load, { ...opening, sessionId: session });
       assert.equal(again.updates[0].sessionUpdate, "user_message_chunk");
       assert.equal((await prompt(ctx, session, "And now?")).stopReason, "end_turn");
+    });
+  },
+
+  // An MCP server of the editor's, which asks the person: by a form, and for a visit to a page.
+  async servers() {
+    const editor = new Editor();
+    const [program, ...args] = JSON.parse(process.env.MCP_SERVER);
+    const server = { name: "bare", command: program, args, env: [{ name: "FLAVOUR", value: "sour" }] };
+    await connected(editor, command, async (ctx) => {
+      await hello(ctx);
+      const { sessionId } = await ctx.request(agent.session.new, { cwd, mcpServers: [server] });
+      assert.equal((await prompt(ctx, sessionId, "Ask me for a colour")).stopReason, "end_turn");
+    });
+    assert.deepEqual(editor.elicited, ["form", "url"]);
+  },
+
+  // In, out and in again; and a method that nobody has.
+  async login() {
+    const editor = new Editor();
+    await connected(editor, command, async (ctx) => {
+      const { authMethods } = await hello(ctx);
+      assert.ok(authMethods.some((each) => each.type === "terminal"));
+      await ctx.request(agent.session.new, opening);
+      await ctx.request(agent.logout, {});
+      await refused(-32000, ctx.request(agent.session.new, opening));
+      await refused(-32602, ctx.request(agent.authenticate, { methodId: "by carrier pigeon" }));
+      await refused(-32000, ctx.request(agent.session.new, opening));
+      await ctx.request(agent.authenticate, { methodId: authMethods[0].id });
+      const { sessionId } = await ctx.request(agent.session.new, opening);
+      await refused(-32601, ctx.request("_pigeon/send", {}));
+      assert.equal((await prompt(ctx, sessionId, "Are you there?")).stopReason, "end_turn");
     });
   },
 

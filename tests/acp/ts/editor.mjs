@@ -22,6 +22,7 @@ export class Editor {
   constructor() {
     this.updates = [];
     this.asked = [];
+    this.elicited = [];
     this.buffers = new Map();
     this.terminals = new Map();
     this.answer = "allow_once";
@@ -51,7 +52,7 @@ export class Editor {
       })
       .onNotification(methods.elicitation.complete, () => {})
       .onRequest(methods.session.requestPermission, ({ params }) => this.decide(params))
-      .onRequest(methods.elicitation.create, () => ({ action: "decline" }))
+      .onRequest(methods.elicitation.create, ({ params }) => this.elicit(params))
       .onRequest(methods.fs.readTextFile, async ({ params }) => ({ content: await this.read(params) }))
       .onRequest(methods.fs.writeTextFile, async ({ params }) => {
         this.buffers.delete(params.path);
@@ -74,6 +75,13 @@ export class Editor {
     if (this.answer === "cancelled") return { outcome: { outcome: "cancelled" } };
     const option = params.options.find((each) => each.kind === this.answer);
     return { outcome: { outcome: "selected", optionId: option.optionId } };
+  }
+
+  elicit({ mode, requestedSchema }) {
+    this.elicited.push(mode);
+    if (mode === "url") return { action: "accept" };
+    const fields = Object.entries(requestedSchema.properties);
+    return { action: "accept", content: Object.fromEntries(fields.map(([name, field]) => [name, field.enum[0]])) };
   }
 
   async read({ path, line, limit }) {
