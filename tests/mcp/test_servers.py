@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio
@@ -285,3 +287,24 @@ async def test_nothing_of_a_server_survives(tmp_path: Path, how: str) -> None:
             await theirs.servers._connections[0].gone.wait()
             assert not any(is_alive(pid) for pid in pids)
     assert not any(is_alive(pid) for pid in pids)
+
+
+def test_a_server_that_nobody_ended_ends_with_the_program(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+import anyio
+from laguna_agent.mcp.process import ServerProcess
+from tests.mcp.serving import bare
+
+folder = Path(sys.argv[1])
+
+async def main():
+    await ServerProcess.start(bare("b", "stubborn", PID=folder / "pid"), folder)
+    while not (folder / "pid").exists() or not (folder / "pid").read_text():
+        await anyio.sleep(0.02)
+
+anyio.run(main)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60, check=True, capture_output=True)
+    assert not is_alive(int((tmp_path / "pid").read_text()))
