@@ -144,10 +144,10 @@ HUNG: list[tuple[str, Scripted]] = [
 def test_a_model_that_falls_silent_is_given_up(
     start: Start, model_server: ModelServer, workspace: Path, failure: Scripted
 ) -> None:
-    program = start(LAGUNA_RETRY_BUDGET="0", LAGUNA_STALL_TIMEOUT="0.5")
+    program = start(LAGUNA_RETRY_BUDGET="0", LAGUNA_STALL_TIMEOUT="0.3")
     session = program.begin(workspace)
     model_server.reply(failure)
-    assert answered(program, session, 0.5)["code"] == -32603
+    assert answered(program, session, 0.3)["code"] == -32603
     goes_on(program, model_server, session)
 
 

@@ -3,8 +3,8 @@
     python recorder.py FOLDER COMMAND ARGS...
 
 Bytes pass through untouched, in order and at once. Each run makes one file in FOLDER, one JSON object a line:
-`{"from": "client"|"agent", "line": TEXT}`, `{"from": ..., "end": true}` when that side closed its stream,
-`{"exit": CODE}` at last. A line is written down before its newline is passed on, so nobody can have answered a line
+`{"from": "client"|"agent", "line": TEXT}`; `{"from": ..., "end": true}` when that side closed its stream, with
+`"unheard": true` where the other one stopped reading before; `{"exit": CODE}` at last. A line is written down before its newline is passed on, so nobody can have answered a line
 that stands further down. Bytes that are no UTF-8 are kept as surrogates. Knows nothing of the protocol.
 """
 
@@ -56,7 +56,8 @@ def relay(source: int, sink: int, sender: str, journal: Journal) -> None:
         try:
             write_all(sink, data)
         except OSError:
-            break
+            journal.write(**{"from": sender, "end": True, "unheard": True})
+            return
     if rest:
         journal.write(**{"from": sender, "line": rest.decode(errors="surrogateescape"), "unterminated": True})
     journal.write(**{"from": sender, "end": True})

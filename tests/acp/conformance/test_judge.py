@@ -25,6 +25,8 @@ AGENT: dict[str, Any] = {
     "auth": {"logout": {}},
 }
 Recording = list[Entry]
+LEFT: Entry = {"from": "client", "end": True}
+UNHEARD: Entry = {"from": "agent", "end": True, "unheard": True}
 
 
 def line(sender: str, **message: Any) -> Entry:
@@ -89,6 +91,8 @@ def moved(status: str, id: str = "c", **fields: Any) -> Entry:
 OPTIONS = [
     {"optionId": "y", "name": "Yes", "kind": "allow_once"},
     {"optionId": "n", "name": "No", "kind": "reject_once"},
+    {"optionId": "Y", "name": "Always", "kind": "allow_always"},
+    {"optionId": "N", "name": "Never", "kind": "reject_always"},
 ]
 
 
@@ -177,7 +181,11 @@ BROKEN: dict[str, list[Recording | list[Recording]]] = {
         [*turn(), stop()],
         [*hello(), ask("1", "_x"), error(1, -32601), error("1", -32601)],
     ],
-    "wire/unanswered": [[*opened(), ask_prompt()]],
+    "wire/unanswered": [
+        [*opened(), ask_prompt()],
+        [*opened(), ask_prompt(), LEFT],
+        [*turn(call(), question(), moved("failed")), LEFT],
+    ],
     "order/initialize": [
         [ask("new", "session/new", cwd="/w", mcpServers=[]), error("new", -32600)],
         [tell("_x", "agent")],
@@ -237,7 +245,7 @@ BROKEN: dict[str, list[Recording | list[Recording]]] = {
     "permission/complete": [
         turn(call(), question(rawInput=None), chosen("y"), moved("completed")),
         turn(call(), question(title=None), chosen("y"), moved("completed")),
-        turn(call(), question(options=OPTIONS[:1]), chosen("y"), moved("completed")),
+        turn(call(), question(options=OPTIONS[:3]), chosen("y"), moved("completed")),
         turn(call(), question(options=[*OPTIONS, OPTIONS[0]]), chosen("y"), moved("completed")),
     ],
     "permission/answer": [turn(call(), question(), chosen("maybe"), moved("failed"))],
@@ -427,10 +435,12 @@ def test_a_proper_conversation_breaks_no_rule() -> None:
     again = reopened(
         "session/load", chunk("Hi", "u", USER), call(), moved("completed"), call("d"), moved("failed", "d")
     )
-    gone = [*again, ask_prompt(), {"from": "client", "end": True}, stop(reason="cancelled"), {"exit": 0}]
+    running = [ask_prompt(), call("e"), question(7, toolCallId="e"), LEFT, question(8, toolCallId="e")]
+    gone = [*again, *running, moved("failed", "e"), stop(reason="cancelled"), {"exit": 0}]
     faults, messages = judge([first, gone])
     assert faults == []
-    assert len(messages) == len(first) + len(again) + 2
+    assert len(messages) == len(first) + len(again) + 6
+    assert verdict([*turn(*CREATED), ask_prompt("q"), LEFT, UNHEARD]) == []
     assert verdict([SAID, reopened("session/load", *REPLAYED)]) == []
 
 
