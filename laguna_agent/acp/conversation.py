@@ -35,6 +35,7 @@ class Conversation:
         self._cancelled = False
         self._ended = anyio.Event()
         self._title: str | None = None
+        self._untold = False
         self._shown: dict[str, anyio.Event] = {}
 
     # -- the turn ---------------------------------------------------------------------------------------------------
@@ -65,6 +66,8 @@ class Conversation:
 
     async def _run(self, content: tuple[ContentBlock, ...]) -> TurnEnded | None:
         end = None
+        if self._untold:
+            await self.tell_options()
         await self._tell_info(content)
         async with aclosing(self.session.prompt(content)) as events:
             async for event in events:
@@ -135,7 +138,15 @@ class Conversation:
 
     async def tell_options(self) -> None:
         """The options have changed."""
+        self._untold = False
         await self.tell(schema.ConfigOptionUpdate(config_options=self.options()))
+
+    async def learn_models(self, models: list[str]) -> None:
+        """Offer these models. Between two turns nothing is sent: the next one begins with it."""
+        before, self.models = self.options(), models
+        self._untold = self.options() != before
+        if self._untold and (self.running or not self.session.prompts):
+            await self.tell_options()
 
     async def tell_mode(self) -> None:
         """The mode has changed."""

@@ -7,6 +7,7 @@ The core is imported by the first session: an editor waits for `initialize`, and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 PROTOCOL_VERSION = 1
 PAGE = 50
 """Sessions in one answer to session/list."""
+log = logging.getLogger(__name__)
 SESSION_CAPABILITIES = schema.SessionCapabilities(
     list=schema.SessionListCapabilities(),
     delete=schema.SessionDeleteCapabilities(),
@@ -81,6 +83,7 @@ class Face:
         self._unstable = unstable
         self._client = schema.ClientCapabilities()
         self._conversations: dict[str, Conversation] = {}
+        self._models: dict[tuple[str | None, str | None], list[str]] = {}
 
     async def serve(self) -> None:
         """Serve the connection to its end; no process of a session outlives it."""
@@ -203,8 +206,28 @@ class Face:
             from laguna_agent.acp.servers import connect
 
             connect(conversation, servers, self._client, self._background)
-        call.after_response(load_backend)
+        call.after_response(lambda: self._look_ahead(conversation))
         return conversation
+
+    async def _look_ahead(self, conversation: Conversation) -> None:
+        """While the person types: load what the first request needs, and ask which models there are."""
+        from laguna_agent.backend.providers import preload
+
+        await anyio.to_thread.run_sync(preload)
+        self._background.start_soon(self._learn_models, conversation)
+
+    async def _learn_models(self, conversation: Conversation) -> None:
+        from laguna_agent.backend.catalog import known_models
+
+        settings = conversation.session.wanted
+        # Another session's server is most likely the same one, and it was asked already.
+        where = (settings.base_url, settings.model)
+        try:
+            if where not in self._models:
+                self._models[where] = await known_models(settings)
+            await conversation.learn_models(self._models[where])
+        except Exception:
+            log.exception("the models could not be listed; this is a bug")
 
     # -- open sessions ----------------------------------------------------------------------------------------------
 
@@ -317,10 +340,3 @@ def directories(paths: list[str] | None) -> tuple[str, ...]:
     for path in paths or ():
         require_directory("additionalDirectories", path)
     return tuple(paths or ())
-
-
-async def load_backend() -> None:
-    """Load what the first request to a model needs while the person types the prompt."""
-    from laguna_agent.backend.providers import preload
-
-    await anyio.to_thread.run_sync(preload)
