@@ -35,6 +35,7 @@ class Conversation:
         self._cancelled = False
         self._ended = anyio.Event()
         self._title: str | None = None
+        self._untold = False
         self._shown: dict[str, anyio.Event] = {}
 
     # -- the turn ---------------------------------------------------------------------------------------------------
@@ -65,6 +66,8 @@ class Conversation:
 
     async def _run(self, content: tuple[ContentBlock, ...]) -> TurnEnded | None:
         end = None
+        if self._untold:
+            await self.tell_options()
         await self._tell_info(content)
         async with aclosing(self.session.prompt(content)) as events:
             async for event in events:
@@ -74,7 +77,6 @@ class Conversation:
                 await self.show(event)
                 if isinstance(event, ToolCallUpdate):
                     self._shown_event(event.id).set()
-                    self._shown_event(f"terminal {event.terminal}").set()
                 elif isinstance(event, TurnEnded):
                     end = event
         return end
@@ -98,6 +100,11 @@ class Conversation:
     async def show(self, event: Event) -> None:
         """Tell the client of an event."""
         for update in self.renderer.render(event):
+            await self.tell(update)
+
+    async def show_again(self, event: Event) -> None:
+        """Tell the client of an event of the past."""
+        for update in self.renderer.look_back(event):
             await self.tell(update)
 
     async def tell(self, update: schema.SessionUpdate) -> None:
@@ -135,7 +142,15 @@ class Conversation:
 
     async def tell_options(self) -> None:
         """The options have changed."""
+        self._untold = False
         await self.tell(schema.ConfigOptionUpdate(config_options=self.options()))
+
+    async def learn_models(self, models: list[str]) -> None:
+        """Offer these models. Between two turns nothing is sent: the next one begins with it."""
+        before, self.models = self.options(), models
+        self._untold = self.options() != before
+        if self._untold and (self.running or not self.session.prompts):
+            await self.tell_options()
 
     async def tell_mode(self) -> None:
         """The mode has changed."""
@@ -167,12 +182,8 @@ class Conversation:
         """Wait until the client has seen that the call runs."""
         await self._shown_event(call_id).wait()
 
-    async def terminal_shown(self, terminal_id: str) -> None:
-        """Wait until the client was told which call the terminal belongs to."""
-        await self._shown_event(f"terminal {terminal_id}").wait()
-
-    def _shown_event(self, what: str) -> anyio.Event:
-        return self._shown.setdefault(what, anyio.Event())
+    def _shown_event(self, call_id: str) -> anyio.Event:
+        return self._shown.setdefault(call_id, anyio.Event())
 
 
 def answer_of(end: TurnEnded) -> schema.PromptResponse:

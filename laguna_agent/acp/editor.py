@@ -14,7 +14,7 @@ Knows buffers and bytes; it must not know tools, nor how a terminal is spoken to
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,22 +39,13 @@ UNCONFINED = "none"
 T = TypeVar("T")
 
 
-def through_editor(
-    workspace: Workspace,
-    peer: Peer,
-    session_id: str,
-    client: schema.ClientCapabilities,
-    shown: Callable[[str], Awaitable[None]],
-) -> Workspace:
-    """`workspace` as the client lets us see it; itself where the client offers nothing.
-
-    `shown` waits until the client was told of the terminal with an id.
-    """
+def through_editor(workspace: Workspace, peer: Peer, session_id: str, client: schema.ClientCapabilities) -> Workspace:
+    """`workspace` as the client lets us see it; itself where the client offers nothing."""
     offered = client.terminal or client.fs.read_text_file or client.fs.write_text_file
     if not offered or not isinstance(workspace, LocalWorkspace):
         return workspace
     return EditorWorkspace(
-        workspace, Buffers(peer, session_id, client.fs), Terminals(peer, session_id, client.terminal, shown)
+        workspace, Buffers(peer, session_id, client.fs), Terminals(peer, session_id, client.terminal)
     )
 
 
@@ -244,6 +235,7 @@ def encoded(text: str, file: TextFile) -> bytes:
     """A buffer's text as the bytes that saving it would give: with the mark, line ends and last newline of the file on
     disk, where the client leaves those out."""
     text = text.removeprefix("\ufeff")
+    verbatim = "\r" in text
     if text and file.text.endswith("\n") and not text.endswith("\n"):
-        text += "\n"
-    return file.mark + text.encode("utf-8", "replace") if "\r" in text else file.encode(text)
+        text += file.newline if verbatim else "\n"
+    return file.mark + text.encode("utf-8", "replace") if verbatim else file.encode(text)

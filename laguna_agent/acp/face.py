@@ -7,6 +7,7 @@ The core is imported by the first session: an editor waits for `initialize`, and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ ONE_AT_A_TIME = {f"session/{what}" for what in ("load", "resume", "close", "dele
 """Requests that would find a session half open or half gone if they came between each other."""
 PAGE = 50
 """Sessions in one answer to session/list."""
+log = logging.getLogger(__name__)
 SESSION_CAPABILITIES = schema.SessionCapabilities(
     list=schema.SessionListCapabilities(),
     delete=schema.SessionDeleteCapabilities(),
@@ -88,6 +90,7 @@ class Face:
         self._client = schema.ClientCapabilities()
         self._conversations: dict[str, Conversation] = {}
         self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        self._models: dict[tuple[str | None, str | None], list[str]] = {}
 
     def _in_turn(self, handler: RequestHandler) -> RequestHandler:
         """The handler, waiting for those before it that open, close or delete the same session."""
@@ -154,7 +157,7 @@ class Face:
     async def _load(self, params: schema.LoadSessionRequest, call: Call) -> schema.LoadSessionResponse:
         conversation = await self._reopen(params, call)
         for event in conversation.session.replay_events():
-            await conversation.show(event)
+            await conversation.show_again(event)
         return schema.LoadSessionResponse(modes=conversation.modes(), config_options=conversation.options())
 
     async def _resume(self, params: schema.ResumeSessionRequest, call: Call) -> schema.ResumeSessionResponse:
@@ -212,16 +215,35 @@ class Face:
 
         conversation = Conversation(session, Renderer(session.cwd, self._client), self.peer)
         session.approver = conversation.approve
-        session.workspace = through_editor(
-            session.workspace, self.peer, session.id, self._client, conversation.terminal_shown
-        )
+        session.workspace = through_editor(session.workspace, self.peer, session.id, self._client)
         self._conversations[session.id] = conversation
         call.after_response(conversation.introduce)
         if servers:
             from laguna_agent.acp.servers import connect
 
             connect(conversation, servers, self._client, self._background)
+        call.after_response(lambda: self._look_ahead(conversation))
         return conversation
+
+    async def _look_ahead(self, conversation: Conversation) -> None:
+        """While the person types: load what the first request needs, and ask which models there are."""
+        from laguna_agent.backend.providers import preload
+
+        await anyio.to_thread.run_sync(preload)
+        self._background.start_soon(self._learn_models, conversation)
+
+    async def _learn_models(self, conversation: Conversation) -> None:
+        from laguna_agent.backend.catalog import known_models
+
+        settings = conversation.session.wanted
+        # Another session's server is most likely the same one, and it was asked already.
+        where = (settings.base_url, settings.model)
+        try:
+            if where not in self._models:
+                self._models[where] = await known_models(settings)
+            await conversation.learn_models(self._models[where])
+        except Exception:
+            log.exception("the models could not be listed; this is a bug")
 
     # -- open sessions ----------------------------------------------------------------------------------------------
 

@@ -42,22 +42,13 @@ T = TypeVar("T")
 class Terminals:
     """Runs commands in terminals of one session's client.
 
-    `offered` says whether the client has any. `shown` waits until the client was told which call a terminal belongs to:
-    it shows none that it hears of only after the release.
+    `offered` says whether the client has any.
     """
 
-    def __init__(
-        self,
-        peer: Peer,
-        session_id: str,
-        offered: bool,
-        shown: Callable[[str], Awaitable[None]],
-        patience: float = PATIENCE,
-    ) -> None:
+    def __init__(self, peer: Peer, session_id: str, offered: bool, patience: float = PATIENCE) -> None:
         self.offered = offered
         self._peer = peer
         self._session_id = session_id
-        self._shown = shown
         self._patience = patience
 
     async def run(
@@ -69,7 +60,8 @@ class Terminals:
         timeout: float,
         on_terminal: Callable[[str], Awaitable[None]] | None,
     ) -> CommandResult | None:
-        """Run to the end, or for `timeout` seconds; None where the client refused, and so nothing ran.
+        """Run to the end, or for `timeout` seconds; None where the client refused, and so nothing ran. `on_terminal`
+        returns once the client was told which call the terminal belongs to.
 
         ToolError where the client is gone or does not answer: then nobody knows what ran.
         """
@@ -79,7 +71,9 @@ class Terminals:
             return None
         try:
             if on_terminal is not None:
-                await on_terminal(terminal)
+                # Not given up half-way: a client shows no terminal that it hears of only after the release.
+                with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_PATIENCE):
+                    await on_terminal(terminal)
             status = await self._wait(terminal, timeout)
             if status is None:
                 await self._end(terminal, mark)
@@ -93,9 +87,6 @@ class Terminals:
                 raise ToolError(f"The editor's terminal failed, and the command was ended: {error}") from error
             raise
         finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_PATIENCE):
-                if on_terminal is not None:
-                    await self._shown(terminal)
             self._release(terminal)
 
     async def _create(self, command: str, cwd: Path, mark: str) -> str | None:

@@ -46,6 +46,7 @@ class Renderer:
         self._turn = 0
         self._messages = 0
         self._compactions = 0
+        self._compacting = False
 
     def render(self, event: events.Event) -> Iterator[schema.SessionUpdate]:
         """The updates that tell the client of `event`; none for what it need not know."""
@@ -76,6 +77,13 @@ class Renderer:
                 yield self._compacted(event)
             case events.TurnEnded():
                 yield from self._ended(event)
+
+    def look_back(self, event: events.Event) -> Iterator[schema.SessionUpdate]:
+        """As `render`, for a replay: a notice is no part of the history, but the word that a turn ended with is."""
+        if isinstance(event, events.Notice):
+            yield self._word(event.text)
+        else:
+            yield from self.render(event)
 
     def permission(self, session_id: str, asked: events.PermissionRequested) -> schema.RequestPermissionRequest:
         """The question, complete in itself: editors draw the card from this alone."""
@@ -168,12 +176,13 @@ class Renderer:
     def _compacted(self, event: events.Compaction) -> schema.SessionUpdate:
         if not self._compaction:
             return self._thought(f"{event.summary or 'The conversation is being shortened.'}\n")
-        if event.status == "started" or not self._compactions:
+        if not self._compacting:
             self._compactions += 1
+        self._compacting = event.status == "started"
+        # No `summary`: that would be what the model still knows of what was dropped, and there is no such text.
         return schema.CompactionUpdate(
-            compaction_id=f"compaction-{self._compactions}",
-            status="in_progress" if event.status == "started" else event.status,
-            summary=[schema.TextContent(text=event.summary)] if event.summary else None,
+            compaction_id=f"{self._turn}-compaction-{self._compactions}",
+            status="in_progress" if self._compacting else event.status,
         )
 
     def _ended(self, event: events.TurnEnded) -> Iterator[schema.SessionUpdate]:
@@ -188,10 +197,14 @@ class Renderer:
             if self._notices:
                 yield schema.Notice(severity="warning", title=event.message)
             else:
-                self._speaking = ""
-                text = schema.TextContent(text=event.message)
-                yield schema.AgentMessageChunk(content=text, message_id=self._message("agent"))
+                yield self._word(event.message)
         self._speaking = ""
+
+    def _word(self, text: str) -> schema.AgentMessageChunk:
+        """A message of the agent's own, apart from what the model says also where a client knows no message ids."""
+        gap = "\n\n" if self._speaking == "agent" else ""
+        self._speaking = ""
+        return schema.AgentMessageChunk(content=schema.TextContent(text=gap + text), message_id=self._message("agent"))
 
     def _absolute(self, path: str) -> str:
         return str(self._cwd / path)

@@ -72,7 +72,7 @@ def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Ite
                     yield events.TextDelta(message.text)
             case ToolRan():
                 yield from _call_events(record, known)
-            case Ended(result=result) if result.exit_code and result.message:
+            case Ended(result=result) if result.exit_code and result.message and result.stop_reason != "cancelled":
                 yield events.Notice("warning", result.message)
 
 

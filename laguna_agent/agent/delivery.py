@@ -19,15 +19,17 @@ class Delivery:
         self.emitted = 0
 
     async def put(self, event: Event) -> None:
-        """Send an event; one that asks the person returns when the face has dealt with everything up to it."""
+        """Send an event; with one that asks the person, or shows a terminal that is soon gone, this returns when the
+        face has dealt with everything up to it."""
         try:
             self._send.send_nowait(event)
         except anyio.WouldBlock:
             await self._send.send(event)
+        terminal = isinstance(event, ToolCallUpdate) and event.terminal
         # A replay has no terminals of a face.
-        if not (isinstance(event, ToolCallUpdate) and event.terminal):
+        if not terminal:
             self.emitted += 1
-        if isinstance(event, PermissionRequested):
+        if terminal or isinstance(event, PermissionRequested):
             self._caught_up = anyio.Event()
             await self._caught_up.wait()
 

@@ -20,6 +20,7 @@ from laguna_agent.agent.tape import RecordedTape, encodable
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Delta, ModelInfo, Request, Sampling
 from laguna_agent.config import Settings
+from laguna_agent.mcp.servers import NO_LIMIT
 from laguna_agent.mcp.tool import ServerTool, not_connected
 from laguna_agent.messages import ContentBlock, text_message
 from laguna_agent.tools.base import ToolContext
@@ -39,7 +40,7 @@ async def prepare(
     described = await session.tape.take(Described, lambda: _describe(session))
     settings, info = session.settings, _with_overrides(described.info, session.settings)
     profile = choose_profile(described.model, settings)
-    registry = await _with_servers(session, profile, emit)
+    registry = await _with_servers(session, profile, info.context_length, emit)
     dialect = _dialect(session, profile, registry)
     turn = Turn(
         model=described.model,
@@ -49,6 +50,7 @@ async def prepare(
         tools=ToolContext(
             session.workspace,
             session.ledger,
+            footprint=session.footprint,
             shell_timeout=settings.shell_timeout,
             spool=session_directory(session.id) / "output",
         ),
@@ -79,7 +81,9 @@ async def prepare(
     return turn
 
 
-async def _with_servers(session: Session, profile: Profile, emit: Callable[[Event], Awaitable[None]]) -> Registry:
+async def _with_servers(
+    session: Session, profile: Profile, window: int | None, emit: Callable[[Event], Awaitable[None]]
+) -> Registry:
     """The session's tools with those that its MCP servers offer for this prompt; replayed, those on the tape."""
     servers = session.servers
     if servers is None and not isinstance(session.tape.peek(), Offered):
@@ -91,7 +95,9 @@ async def _with_servers(session: Session, profile: Profile, emit: Callable[[Even
             # A small model calls no tools: it need not wait for them, and they would only take room.
             said = ("this model calls no tools, so those of the MCP servers are not used",)
             return Offered(notices=said if len(session.prompts) == 1 else ())
-        return Offered(*await servers.offer())
+        # A third of the window: what is left must hold the work.
+        room = NO_LIMIT if window is None else window * CHARACTERS_PER_TOKEN // 3
+        return Offered(*await servers.offer(room))
 
     offered = await session.tape.take(Offered, produce)
     for text in offered.notices:

@@ -54,6 +54,7 @@ from laguna_agent.errors import LagunaError, UsageError
 from laguna_agent.mcp.servers import McpServers
 from laguna_agent.messages import ContentBlock, Message, TextBlock
 from laguna_agent.tools.base import ToolResult
+from laguna_agent.tools.footprint import Footprint
 from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.registry import Registry, default_registry
 from laguna_agent.tools.workspace import LocalWorkspace, Workspace
@@ -80,6 +81,7 @@ class Session:
         self.permissions = Permissions(settings.approve)
         self.estimate = TokenEstimate()
         self.ledger = FileLedger()
+        self.footprint = Footprint()
         self.registry: Registry = default_registry()
         self.servers: McpServers | None = None
         self.workspace: Workspace = LocalWorkspace(

@@ -123,7 +123,7 @@ def key_state(settings: Settings) -> KeyState:
     `open_backend` explains it. Raises NothingConfigured, and ConfigError where the file of stored keys is broken."""
     if settings.base_url:
         return _key_at(normal_url(settings.base_url, "the base URL"), settings)[1]
-    provider = PROVIDERS.get(provider_name(settings.model or _default_model()))
+    provider = PROVIDERS.get(provider_name(settings.model or default_model()))
     return _key_of(provider) if provider else KeyState()
 
 
@@ -142,7 +142,7 @@ async def open_backend(settings: Settings) -> tuple[Backend, str]:
     """
     if settings.base_url:
         return await _at_url(settings, settings.base_url)
-    model = settings.model or _default_model()
+    model = settings.model or default_model()
     name, slash, rest = model.partition("/")
     if not slash or not rest:
         raise UsageError(f"model {model!r} names no provider; write PROVIDER/NAME, such as ollama/{model}; {_known()}")
@@ -161,11 +161,20 @@ def provider_url(provider: Provider) -> str:
     return normal_url(os.environ.get(provider.base_env) or provider.base_url, provider.base_env)
 
 
+def preload() -> None:
+    """Load the code that every provider's first request needs. May run in a thread: it touches nothing else."""
+    import laguna_agent.backend.openai_http  # noqa: F401
+    from laguna_agent.backend.http_library import import_httpx
+
+    import_httpx()
+
+
 def _known() -> str:
     return f"providers are {', '.join(PROVIDERS)} and local"
 
 
-def _default_model() -> str:
+def default_model() -> str:
+    """The model that is meant where none is named. Raises NothingConfigured."""
     usual = [provider for provider in PROVIDERS.values() if provider.default_model]
     for provider in usual:
         if key_in_environment(provider.key_env):

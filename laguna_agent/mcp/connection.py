@@ -31,7 +31,9 @@ CONNECT_TIMEOUT = 60.0
 """Seconds from the start to the first list of tools: `npx` may have a package to fetch."""
 CALL_TIMEOUT = 300.0
 """Seconds that a call may take without any news of its progress; the person's time to answer does not count."""
-CLOSE_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 3.0
+"""Seconds that a server over HTTP may take to hear that the session is over; a process has its own."""
+GONE_TIMEOUT = 15.0
 MAX_PAGES = 100
 UNSUPPORTED_VERSION, METHOD_NOT_FOUND, CONNECTION_CLOSED = -32022, -32601, -32000
 SESSION_TERMINATED = "Session terminated"
@@ -103,6 +105,8 @@ class Connection:
                 # The handshake first: every server of today knows it, and some end at any other first message.
                 if not await self._live("legacy"):
                     await self._live("auto")
+        except Exception as error:  # noqa: BLE001 - a broken installation costs the servers, not every session
+            self._end(_one_line(error))
         finally:
             self._client = None
             if self.state in {"starting", "ready"}:
@@ -115,7 +119,7 @@ class Connection:
         self._stop.set()
         if self.state == "starting":
             self._scope.cancel()
-        with anyio.move_on_after(2 * CLOSE_TIMEOUT):
+        with anyio.move_on_after(GONE_TIMEOUT):
             await self.gone.wait()
 
     async def _live(self, mode: Literal["legacy", "auto"]) -> bool:
@@ -140,9 +144,12 @@ class Connection:
             error = _first(problem)
         if isinstance(error, MCPError) and error.code in {UNSUPPORTED_VERSION, METHOD_NOT_FOUND} and mode == "legacy":
             return False
-        self.problem = _explained(error, evidence)
-        self.state = "ended" if self.state == "ready" else "failed"
+        self._end(_explained(error, evidence))
         return True
+
+    def _end(self, problem: str) -> None:
+        self.problem = problem
+        self.state = "ended" if self.state == "ready" else "failed"
 
     def _contexts(self, mode: Literal["legacy", "auto"], evidence: Evidence) -> Client:
         import mcp_types
@@ -188,11 +195,15 @@ class Connection:
         if client is None or not (self.stale or client.protocol_version >= "2026"):
             # Servers of the newer revision tell of changes only on a stream of its own; they are asked each time.
             return
-        self.stale = False
+        # Before the list is asked for: it may change again while it comes.
+        self.stale, listed = False, False
         try:
             self.tools = await _list_tools(client)
+            listed = True
         except Exception as error:  # noqa: BLE001 - as in _live; the tools known so far stay
             self.problem, self.told = f"its tools could not be listed again: {_one_line(_first(error))}", False
+        finally:
+            self.stale = self.stale or not listed
 
     async def call(self, tool: str, arguments: dict[str, Any], call_id: str) -> dict[str, Any]:
         """Call a tool; the answer as JSON (`CallToolResult`). ToolError when there is none. Being cancelled tells the

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import msgspec
 
 from laguna_agent.errors import ToolError
 from laguna_agent.mcp.answers import tool_result
@@ -26,6 +27,7 @@ PATIENCE = 15.0
 """Seconds that a prompt waits for servers that are still starting; each is waited for once."""
 MAX_TOOLS = 120
 """Tools of servers in one session; model servers refuse requests with more than 128."""
+NO_LIMIT = 1 << 60
 
 
 class McpServers:
@@ -51,9 +53,10 @@ class McpServers:
             self._connections.append(connection)
             group.start_soon(connection.run, name=f"mcp server {server.name}")
 
-    async def offer(self) -> tuple[tuple[ServedTool, ...], tuple[str, ...]]:
+    async def offer(self, room: int = NO_LIMIT) -> tuple[tuple[ServedTool, ...], tuple[str, ...]]:
         """The tools for the next turn, in the order of the servers and of their lists, and what the person should be
-        told of the servers. Waits for those that are starting, at most `patience` seconds."""
+        told of the servers. Waits for those that are starting, at most `patience` seconds. What does not go into `room`
+        bytes of descriptions is left out."""
         ended: dict[Connection, str] = {}
 
         async def ready(connection: Connection) -> None:
@@ -71,7 +74,7 @@ class McpServers:
                     group.start_soon(ready, connection)
         for connection in self._connections:
             self._tell(connection, ended.get(connection))
-        tools = self._named()
+        tools = self._named(room)
         notices, self._notices = tuple(self._notices), []
         return tools, notices
 
@@ -106,9 +109,10 @@ class McpServers:
             self._notices.append(f"{server} cannot be used: {before}{connection.problem}")
             connection.told = True
         elif ended is not None:
-            self._notices.append(f"{server} was started again: {ended}")
+            verb = "started" if connection.server.transport == "stdio" else "connected to"
+            self._notices.append(f"{server} was {verb} again: {ended}")
 
-    def _named(self) -> tuple[ServedTool, ...]:
+    def _named(self, room: int) -> tuple[ServedTool, ...]:
         self._routes.clear()
         offered: list[ServedTool] = []
         listed = [
@@ -117,21 +121,28 @@ class McpServers:
             if connection.state == "ready"
             for tool in connection.tools
         ]
-        for place, connection, tool in listed[:MAX_TOOLS]:
+        left_out = 0
+        for place, connection, tool in listed:
             name = self._names.name(place, connection.server.name, tool.name)
-            # A server that lists a tool twice has one of that name.
-            if name not in self._routes:
+            served = _served(name, connection.server, tool)
+            room -= len(msgspec.json.encode(served))
+            if room < 0 or len(offered) == MAX_TOOLS:
+                left_out += 1
+            elif name not in self._routes:
+                # A server that lists a tool twice has one of that name.
                 self._routes[name] = (connection, tool.name)
-                offered.append(_served(name, connection.server, tool))
-        left_out = max(0, len(listed) - MAX_TOOLS)
+                offered.append(served)
         if left_out and left_out != self._left_out:
-            self._notices.append(f"the MCP servers offer {len(listed)} tools; the last {left_out} are left out")
+            why = "more than the model's window has room for" if room < 0 else "more than model servers take"
+            self._notices.append(f"the MCP servers offer {len(listed)} tools, {why}; the last {left_out} are left out")
         self._left_out = left_out
         return tuple(offered)
 
 
 def _served(name: str, server: McpServer, tool: ToolInfo) -> ServedTool:
-    # Model servers want an object with properties, and choke on the schema's own address.
-    parameters = {key: value for key, value in tool.parameters.items() if key != "$schema"}
-    parameters = {"type": "object", "properties": {}} | parameters
+    # A model server that is given anything but an object with properties refuses the whole request; some choke on the
+    # schema's own address too.
+    parameters = {key: value for key, value in tool.parameters.items() if key != "$schema"} | {"type": "object"}
+    if not isinstance(parameters.get("properties"), dict):
+        parameters["properties"] = {}
     return ServedTool(name, server.name, tool.name, tool.description or f"{tool.name} of {server.name}.", parameters)

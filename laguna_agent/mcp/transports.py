@@ -17,6 +17,7 @@ from typing import Any, Self
 import anyio
 import httpx2
 import mcp_types
+from anyio.streams.memory import MemoryObjectSendStream
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
@@ -28,7 +29,7 @@ HTTP_TIMEOUT = 30.0
 HTTP_SILENCE = 600.0
 """Seconds that a stream may stay silent. A call has a shorter time limit, but not while the person is asked."""
 BUFFER = 64
-"""Messages on their way to a process: a server that does not read must not hold up who cancels."""
+"""Messages on their way to a server: one that does not read must not hold up who cancels."""
 LAST_WORDS = 0.5
 """Seconds that are left to read what a process wrote before its end."""
 
@@ -108,17 +109,41 @@ async def reach(server: McpServer, cwd: Path, evidence: Evidence) -> AsyncGenera
             yield WatchedStream(incoming, evidence), outgoing
     elif server.transport == "http":
         client = _http_client(dict(server.headers), evidence=evidence)
-        async with client, streamable_http_client(server.url, http_client=client) as (incoming, outgoing):
-            yield WatchedStream(incoming, evidence), outgoing
+        async with (
+            client,
+            streamable_http_client(server.url, http_client=client) as (incoming, outgoing),
+            _buffered(outgoing) as buffer,
+        ):
+            yield WatchedStream(incoming, evidence), buffer
     elif server.transport == "sse":
 
         def factory(headers: Any = None, timeout: Any = None, auth: Any = None) -> httpx2.AsyncClient:
             return _http_client(headers, evidence=evidence)
 
-        async with sse_client(server.url, server.headers, httpx_client_factory=factory) as (incoming, outgoing):
-            yield WatchedStream(incoming, evidence), outgoing
+        async with (
+            sse_client(server.url, server.headers, httpx_client_factory=factory) as (incoming, outgoing),
+            _buffered(outgoing) as buffer,
+        ):
+            yield WatchedStream(incoming, evidence), buffer
     else:
         raise ValueError(f"the transport {server.transport!r} is not supported; stdio, http and sse are")
+
+
+@asynccontextmanager
+async def _buffered(outgoing: Any) -> AsyncGenerator[MemoryObjectSendStream[SessionMessage]]:
+    buffer, leaving = anyio.create_memory_object_stream[SessionMessage](BUFFER)
+
+    async def pass_on() -> None:
+        async with leaving:
+            async for message in leaving:
+                await outgoing.send(message)
+
+    async with anyio.create_task_group() as group, buffer:
+        group.start_soon(_quietly, pass_on)
+        try:
+            yield buffer
+        finally:
+            group.cancel_scope.cancel()
 
 
 def _http_client(headers: dict[str, str] | None, *, evidence: Evidence) -> httpx2.AsyncClient:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 FILES_CAP = 20_000
 """Files of the largest tree that is looked at whole."""
-TIME_CAP = 1.0
-"""Seconds that one look may take."""
+TIME_CAP = 2.0
+"""Seconds that one look may take; with 20,000 files it takes a tenth of one."""
 KNOWN_CAP = 64
 """Files whose bytes are kept while a command runs: those that the model saw last."""
 KNOWN_BYTES = 256 * 1024

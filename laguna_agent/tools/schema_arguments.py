@@ -52,7 +52,8 @@ def _mended(arguments: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]
         if value is None and isinstance(kind, str) and kind != "null" and field not in (required or ()):
             continue
         kept[field] = value
-        if kind in {"array", "object"} and isinstance(value, str):
+        # A list of types has more than one meaning.
+        if kind in ("array", "object") and isinstance(value, str):
             try:
                 kept[field] = msgspec.json.decode(value)
             except msgspec.DecodeError:

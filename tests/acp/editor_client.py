@@ -150,6 +150,10 @@ class Desk:
             text = text.replace(old, new)
         self.buffers[path] = text
         if self.saves:
+            old = path.read_bytes() if path.exists() else b""
+            if self.bare and b"\r\n" in old:
+                # As vi does it: what is a line end was settled on opening, and a "\r" is text like any other.
+                text = ("\ufeff" if old.startswith(b"\xef\xbb\xbf") else "") + text.replace("\n", "\r\n")
             path.write_bytes(text.encode())
         return {}
 

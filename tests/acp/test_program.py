@@ -81,6 +81,40 @@ def test_initialize_loads_nothing_heavy(workspace: Path) -> None:
     assert "laguna_agent.agent.session" not in loaded
 
 
+def test_what_the_first_prompt_needs_is_loaded_while_it_is_typed(workspace: Path, tmp_path: Path) -> None:
+    log = tmp_path / "imports"
+    environment = os.environ | {"LAGUNA_MODEL": "m", "LAGUNA_BASE_URL": "http://127.0.0.1:9/v1"}
+    command = [sys.executable, "-X", "importtime", "-m", "laguna_agent", "acp"]
+    opening = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": 1}},
+        {"jsonrpc": "2.0", "id": 2, "method": "session/new", "params": {"cwd": str(workspace), "mcpServers": []}},
+    ]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command,
+            cwd=workspace,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        for message in opening:
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+            assert "result" in json.loads(process.stdout.readline())
+        # The end of input waits for what follows an answer, as for any work that was begun.
+        process.stdin.close()
+        assert process.wait(30) == 0
+    loaded = [line.split("|")[-1].strip() for line in log.read_text().splitlines()]
+    assert loaded.index("laguna_agent.agent.session") < loaded.index("httpx")
+    assert "httpcore" in loaded
+    assert not {"rich", "click", "typer", "tree_sitter", "git", "pydantic", "mcp"} & set(loaded)
+
+
 WRONG = [
     ("session/new", {"cwd": "relative", "mcpServers": []}, -32602),
     ("session/new", {"cwd": "/nonexistent/folder", "mcpServers": []}, -32602),

@@ -8,17 +8,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import pytest
 
 from laguna_agent.acp import schema
 from laguna_agent.acp.terminal import UNKNOWN_EXIT, exit_code
-from laguna_agent.agent.events import TurnEnded
+from laguna_agent.agent.events import Event, ToolCallUpdate, TurnEnded
+from laguna_agent.agent.permissions import deny_all
+from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import find_session
+from laguna_agent.sandbox.launcher import CommandResult
+from laguna_agent.tools.workspace import Listener, LocalWorkspace
 from tests.acp.editor_client import TERMINALS
 from tests.acp.program import Message, Program, is_alive, prompt, wait_for
 from tests.acp.test_editor import Open, open_desk, result
-from tests.agent.driving import replayed
-from tests.model_server import ModelServer, Part, tool_call
+from tests.agent.driving import lines, replayed, settings_for, talk
+from tests.model_server import ModelServer, Part, text, tool_call
 
 __all__ = ["open_desk"]
 HOLD = "echo $$ > pid; echo begun; sleep 300 & wait"
@@ -77,6 +82,34 @@ def test_no_log_no_replay_and_no_loaded_session_names_a_terminal(
     # A replay compares how many events went out with what the log says, and fails where they differ.
     events = replayed(log)
     assert sum(isinstance(event, TurnEnded) for event in events) == 2
+
+
+class Watched(LocalWorkspace):
+    """Shows a terminal, as an editor's workspace does."""
+
+    async def run(
+        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
+    ) -> CommandResult:
+        assert on_terminal is not None
+        await on_terminal("term-1")
+        return await super().run(command, timeout=timeout)
+
+
+def test_but_for_the_terminal_a_replay_gives_the_same_bytes(model_server: ModelServer, workspace: Path) -> None:
+    model_server.reply(shell("echo out > a.txt"), shell("cat a.txt"), text("Done."))
+
+    async def live() -> tuple[Path, list[Event]]:
+        session = await Session.start(workspace, settings_for(model_server), approver=deny_all)
+        session.workspace = Watched(workspace, spool=workspace.parent / "spool")
+        try:
+            return find_session(session.id), await talk(session, "Go on")
+        finally:
+            await session.aclose()
+
+    log, events = anyio.run(live)
+    terminals = [event for event in events if isinstance(event, ToolCallUpdate) and event.terminal]
+    assert [event.terminal for event in terminals] == ["term-1", "term-1"]
+    assert lines(replayed(log)) == lines([event for event in events if event not in terminals])
 
 
 def test_long_output_is_kept_for_the_read_tool(open_desk: Open, model_server: ModelServer) -> None:

@@ -156,10 +156,12 @@ def test_promises_are_first_place_and_the_limit() -> None:
     ]
     mine.samples["new"], peer.samples["first"], peer.samples["updates"] = [0.3], [0.2], [0.5]
     assert acp.broken_promises([mine, peer]) == [
-        "first prompt to the model's first word: peer is ahead",
+        "first prompt, after a pause, to the model's first word: peer is ahead",
         "updates per second, second prompt: peer is ahead",
     ]
-    assert "| first prompt to the model's first word | 0.400 s | 0.200 s (×0.5) |" in acp.table([mine, peer])
+    assert "| first prompt, after a pause, to the model's first word | 0.400 s | 0.200 s (×0.5) |" in acp.table(
+        [mine, peer]
+    )
     assert "| updates per second, second prompt | 0 | 0 (×1.25) |" in acp.table([mine, peer])
 
 

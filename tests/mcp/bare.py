@@ -123,6 +123,8 @@ def main() -> None:
         result = answer(message)
         if result is not None:
             send(id=message["id"], result=result)
+        if "deaf" in BEHAVIOUR and message.get("method") == "tools/list":
+            time.sleep(600)
     if "stubborn" in BEHAVIOUR:
         time.sleep(600)
 

@@ -8,14 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from laguna_agent.mcp.description import McpServer
 from tests.acp.program import Message, Program, allow, is_alive, prompt, wait_for
-from tests.conftest import StartCli
+from tests.conftest import ROOT, StartCli
 from tests.mcp.serving import bare, official, over_http
 from tests.model_server import ModelServer, text, tool_call
 
@@ -90,7 +89,7 @@ def test_no_server_outlives_its_session(start: Start, model_server: ModelServer,
     model_server.reply(tool_call("bare__spawn", {"mark": str(workspace / "child")}), text("Started."))
     model_server.reply(tool_call("bare__wait"))
     program = start()
-    session = begin(program, workspace, bare("bare", "stubborn", PID=workspace / "pid"))
+    session = begin(program, workspace, bare("bare", *("stubborn",) * (how == "eof"), PID=workspace / "pid"))
     program.prompt(session)
     program.send("session/prompt", prompt(session, "Wait."))
     program.update(sessionUpdate="tool_call_update", status="in_progress")
@@ -131,66 +130,51 @@ def test_a_cancel_while_a_server_hangs_is_answered(start: Start, model_server: M
     assert program.close() == 0
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "answer", "heard"),
-    [
-        (
-            FORMS,
-            {"action": "accept", "content": {"colour": "blue"}},
-            {"action": "accept", "content": {"colour": "blue"}},
-        ),
-        (FORMS, {"action": "decline"}, {"action": "decline"}),
-        (FORMS, {"action": "cancel"}, {"action": "cancel"}),
-        ({"elicitation": {"url": {}}}, None, {"action": "decline"}),
-        ({}, None, {"code": -32600, "message": "Elicitation not supported"}),
-    ],
-)
-def test_a_server_asks_the_person_through_the_editor(
-    start: Start, model_server: ModelServer, workspace: Path, capabilities: Message, answer: Any, heard: Message
-) -> None:
+def test_a_server_asks_the_person_through_the_editor(start: Start, model_server: ModelServer, workspace: Path) -> None:
+    answers = [{"action": "accept", "content": {"colour": "blue"}}, {"action": "decline"}, {"action": "cancel"}]
     questions: list[Message] = []
 
     def person(request: Message) -> Message | None:
         questions.append(request["params"])
-        return allow(request) if request["method"] == "session/request_permission" else answer
+        return answers[len(questions) - 1]
 
-    model_server.reply(tool_call("bare__ask", id="call-ask"), text("Asked."))
+    model_server.reply(*(tool_call("bare__ask", id=f"ask-{number}") for number in range(3)), text("Asked."))
     program = start(person, LAGUNA_APPROVE="all")
-    session = begin(program, workspace, bare(), capabilities=capabilities)
+    session = begin(program, workspace, bare(), capabilities=FORMS)
     assert program.prompt(session) == {"stopReason": "end_turn"}
-    assert [json.loads(result) for result in results(model_server)] == [heard]
-    if answer is None:
-        assert not questions
-        return
-    (question,) = questions
+    assert [json.loads(result) for result in results(model_server)] == answers
+    question = questions[0]
     assert question["sessionId"] == session
-    assert question["toolCallId"] == "call-ask"
     assert question["mode"] == "form"
     assert question["message"] == "bare: Which colour?"
     assert question["requestedSchema"]["properties"] == {"colour": {"type": "string", "enum": ["red", "blue"]}}
     assert question["requestedSchema"]["required"] == ["colour"]
+    assert [each["toolCallId"] for each in questions] == ["ask-0", "ask-1", "ask-2"]
     # The editor knows the call before it is asked about it.
-    order = [
-        m["params"]["update"].get("status") if "update" in m["params"] else "asked"
-        for m in program.seen
-        if "method" in m
-    ]
+    requests = [message["params"] for message in program.seen if "method" in message]
+    order = [each["update"].get("status") if "update" in each else "asked" for each in requests]
     assert order.index("in_progress") < order.index("asked")
 
 
-def test_a_url_is_opened_only_where_the_editor_can(start: Start, model_server: ModelServer, workspace: Path) -> None:
+def test_only_what_the_editor_can_show_is_asked(start: Start, model_server: ModelServer, workspace: Path) -> None:
     questions: list[Message] = []
 
     def person(request: Message) -> Message | None:
         questions.append(request["params"])
         return {"action": "accept"}
 
-    model_server.reply(tool_call("bare__ask", {"url": "https://example.invalid/login"}), text("Asked."))
+    model_server.reply(tool_call("bare__ask"), tool_call("bare__ask", {"url": "https://example.invalid/login"}))
+    model_server.reply(text("Asked."), tool_call("bare__ask"), text("Not asked."))
     program = start(person, LAGUNA_APPROVE="all")
     session = begin(program, workspace, bare(), capabilities={"elicitation": {"url": {}}})
     assert program.prompt(session) == {"stopReason": "end_turn"}
-    assert json.loads(results(model_server)[0]) == {"action": "accept"}
-    assert (questions[0]["mode"], questions[0]["url"]) == ("url", "https://example.invalid/login")
+    assert [json.loads(result) for result in results(model_server)] == [{"action": "decline"}, {"action": "accept"}]
+    (question,) = questions
+    assert (question["mode"], question["url"]) == ("url", "https://example.invalid/login")
+    session = begin(program, workspace, bare(), capabilities={})
+    assert program.prompt(session) == {"stopReason": "end_turn"}
+    assert json.loads(results(model_server)[0])["message"] == "Elicitation not supported"
+    assert len(questions) == 1
 
 
 def test_a_question_is_taken_back_with_the_turn(start: Start, model_server: ModelServer, workspace: Path) -> None:
@@ -232,3 +216,17 @@ def test_nothing_is_loaded_where_there_are_no_servers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_broken_installation_costs_the_servers_only(
+    start: Start, model_server: ModelServer, workspace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "stub" / "mcp").mkdir(parents=True)
+    (tmp_path / "stub" / "mcp" / "__init__.py").write_text("raise ImportError('no module named rpds')\n")
+    model_server.reply(text("Without them, then."))
+    program = start(PYTHONPATH=f"{tmp_path / 'stub'}:{ROOT}")
+    session = begin(program, workspace, bare(), capabilities=NOTICES)
+    assert program.prompt(session) == {"stopReason": "end_turn"}
+    (notice,) = [update["title"] for update in program.updates() if update["sessionUpdate"] == "notice"]
+    assert notice == "MCP server bare cannot be used: no module named rpds"
+    assert program.close() == 0
