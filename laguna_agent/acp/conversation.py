@@ -84,14 +84,18 @@ class Conversation:
         return end
 
     async def aclose(self) -> None:
-        """Cancel the turn, wait for its end, free everything. Never raises: nobody could do anything about it."""
+        """Cancel the turn, wait for its end, free everything. Never raises: nobody could do anything about it.
+
+        A client that cancels its session/close in the meantime does not stop it: half closed is no use to anybody.
+        """
         self.cancel()
-        if self.running:
-            await self._ended.wait()
-        try:
-            await self.session.aclose()
-        except Exception:
-            log.exception("session %s could not be closed; this is a bug", self.session.id)
+        with anyio.CancelScope(shield=True):
+            if self.running:
+                await self._ended.wait()
+            try:
+                await self.session.aclose()
+            except Exception:
+                log.exception("session %s could not be closed; this is a bug", self.session.id)
 
     # -- updates ----------------------------------------------------------------------------------------------------
 
