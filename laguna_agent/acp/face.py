@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from laguna_agent.config import Settings
 
 PROTOCOL_VERSION = 1
+ONE_AT_A_TIME = {f"session/{what}" for what in ("load", "resume", "close", "delete", "fork", "set_title")}
+"""Requests that would find a session half open or half gone if they came between each other."""
 PAGE = 50
 """Sessions in one answer to session/list."""
 log = logging.getLogger(__name__)
@@ -78,12 +81,25 @@ class Face:
 
             requests["session/fork"] = (ForkSessionRequest, self._fork)
             requests["session/set_title"] = (SetSessionTitleRequest, self._set_title)
+        for method in requests.keys() & ONE_AT_A_TIME:
+            kind, handler = requests[method]
+            requests[method] = (kind, self._in_turn(handler))
         self.peer = Peer(source, sink, requests, notifications)
         self._flags = flags
         self._unstable = unstable
         self._client = schema.ClientCapabilities()
         self._conversations: dict[str, Conversation] = {}
+        self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._models: dict[tuple[str | None, str | None], list[str]] = {}
+
+    def _in_turn(self, handler: RequestHandler) -> RequestHandler:
+        """The handler, waiting for those before it that open, close or delete the same session."""
+
+        async def work(params: Any, call: Call) -> Any:
+            async with self._locks.setdefault(params.session_id, anyio.Lock()):
+                return await handler(params, call)
+
+        return work
 
     async def serve(self) -> None:
         """Serve the connection to its end; no process of a session outlives it."""
@@ -232,7 +248,7 @@ class Face:
     # -- open sessions ----------------------------------------------------------------------------------------------
 
     def _prompt(self, params: schema.PromptRequest, call: Call) -> Awaitable[schema.PromptResponse]:
-        from laguna_agent.acp.prompts import prompt_blocks
+        from laguna_agent.acp.prompts import as_given, prompt_blocks
 
         conversation = self._conversation(params.session_id)
         try:
@@ -241,7 +257,7 @@ class Face:
             raise RpcError(INVALID_PARAMS, str(error)) from error
         conversation.begin()
         call.on_cancel(conversation.cancel)
-        return conversation.turn(content)
+        return conversation.turn(content, as_given(params.prompt))
 
     def _cancel(self, params: schema.CancelNotification) -> None:
         self._conversation(params.session_id).cancel()

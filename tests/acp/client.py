@@ -187,7 +187,7 @@ def program(workspace: Path, server: ModelServer) -> Iterator[Client]:
     """The real program, which must exit with 0 when the client is gone, and say nothing on stderr."""
     ours, theirs = socket.socketpair()
     environment = {**os.environ, **server.env, "LAGUNA_RETRY_BUDGET": "0"}
-    command = [sys.executable, "-X", "dev", "-m", "laguna_agent", "acp"]
+    command = [sys.executable, "-W", "default", "-m", "laguna_agent", "acp"]
     with ours, (workspace.parent / "stderr").open("w+") as errors:
         process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=errors, env=environment, cwd=workspace)
         theirs.close()

@@ -22,6 +22,8 @@ ANSWERS: dict[str, Message] = {
     "nothing": {"result": None},
     "error": {"error": {"code": -32601, "message": "no"}},
     "bad error": {"error": 3},
+    "text": {"result": {"content": "old\n"}},
+    "terminal": {"result": {"terminalId": "t1", "output": "", "truncated": False, "exitCode": 0}},
 }
 sessions = st.integers(0, 1)
 steps = st.one_of(
@@ -43,8 +45,10 @@ endings = st.sampled_from(["settle", "settle", "hang up", "vanish"])
 class Race:
     """Turns steps into messages, and knows what may come of them."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, capable: bool) -> None:
         self.client = client
+        able = {"fs": {"readTextFile": True, "writeTextFile": True}, "terminal": True, "elicitation": {"form": {}}}
+        client.call("initialize", {"protocolVersion": 1, "clientCapabilities": able if capable else {}}, set())
         self.ids = [client.new_session(), client.new_session()]
         self.gone: set[str] = set()
         self.deleted: set[str] = set()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.acp.client import face, fuzz, script
 from tests.acp.races import Race, batches, endings, folder
@@ -21,11 +22,11 @@ def test_races(cases: int, workspace: Path, model_server: ModelServer, monkeypat
     numbers = itertools.count()
 
     @fuzz(cases)
-    @given(batches=batches, ending=endings)
-    def check(batches: list[tuple[list[Any], int]], ending: str) -> None:
+    @given(capable=st.booleans(), batches=batches, ending=endings)
+    def check(capable: bool, batches: list[tuple[list[Any], int]], ending: str) -> None:
         number = next(numbers)
         monkeypatch.setenv("XDG_STATE_HOME", str(workspace.parent / f"state{number}"))
         with face(folder(workspace, number), model_server) as client:
-            Race(client).run(batches, ending)
+            Race(client, capable).run(batches, ending)
 
     check()
