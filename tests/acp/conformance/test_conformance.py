@@ -41,6 +41,7 @@ SEEN = {
     "terminal/kill": "typescript",
     "terminal/release": "typescript acpx",
     "elicitation/create": "typescript",
+    "elicitation/complete": "typescript",
     "user_message_chunk": "typescript python_sdk",
     "agent_message_chunk": "typescript python_sdk acpx",
     "agent_thought_chunk": "typescript python_sdk acpx",
@@ -63,7 +64,6 @@ SEEN = {
 # What the program never sends, and why.
 NEVER = {
     "compaction_summary_chunk": "old tool results are dropped whole, so there is no summary",
-    "elicitation/complete": "optional; what is asked for at a page of the web is not followed to its end",
 }
 
 
