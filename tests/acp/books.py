@@ -122,8 +122,8 @@ class Books:
         if method == "$/cancel_request":
             self.questions.pop(key(params["requestId"]), None)
         elif method == "session/update":
-            named = {asked.params.get("sessionId") for each in self.asked.values() for asked in each if loads(asked)}
-            assert params["sessionId"] in self.sessions | named, f"an update of an unknown session: {message}"
+            named = [asked.params.get("sessionId") for each in self.asked.values() for asked in each if loads(asked)]
+            assert params["sessionId"] in [*self.sessions, *named], f"an update of an unknown session: {message}"
 
     def _refused(self, message: Message) -> None:
         require_valid(message["error"], "Error")
