@@ -139,6 +139,8 @@ class Client:
     def hang_up(self) -> None:
         """Close the sending side and read to the end. Every request must still be answered."""
         self.flush()
+        for session in self.books.sessions:
+            self.books.stop(session)
         self._socket.shutdown(socket.SHUT_WR)
         while self.read() is not None:
             pass
