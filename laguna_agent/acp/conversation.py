@@ -52,10 +52,12 @@ class Conversation:
             self._cancelled = True
             self.session.cancel()
 
-    async def turn(self, content: tuple[ContentBlock, ...]) -> schema.PromptResponse:
+    async def turn(
+        self, content: tuple[ContentBlock, ...], given: tuple[dict[str, object], ...] = ()
+    ) -> schema.PromptResponse:
         """Work on a prompt, after `begin`; raises RpcError for a turn that ended with an error."""
         try:
-            end = None if self._cancelled else await self._run(content)
+            end = None if self._cancelled else await self._run(content, given)
         finally:
             self.running = False
             self._shown.clear()
@@ -64,12 +66,12 @@ class Conversation:
             return schema.PromptResponse(stop_reason="cancelled")
         return answer_of(end)
 
-    async def _run(self, content: tuple[ContentBlock, ...]) -> TurnEnded | None:
+    async def _run(self, content: tuple[ContentBlock, ...], given: tuple[dict[str, object], ...]) -> TurnEnded | None:
         end = None
         if self._untold:
             await self.tell_options()
         await self._tell_info(content)
-        async with aclosing(self.session.prompt(content)) as events:
+        async with aclosing(self.session.prompt(content, given)) as events:
             async for event in events:
                 if self._cancelled:
                     # Again, as the first time may have been before the session had begun.

@@ -248,7 +248,7 @@ class Face:
     # -- open sessions ----------------------------------------------------------------------------------------------
 
     def _prompt(self, params: schema.PromptRequest, call: Call) -> Awaitable[schema.PromptResponse]:
-        from laguna_agent.acp.prompts import prompt_blocks
+        from laguna_agent.acp.prompts import as_given, prompt_blocks
 
         conversation = self._conversation(params.session_id)
         try:
@@ -257,7 +257,7 @@ class Face:
             raise RpcError(INVALID_PARAMS, str(error)) from error
         conversation.begin()
         call.on_cancel(conversation.cancel)
-        return conversation.turn(content)
+        return conversation.turn(content, as_given(params.prompt))
 
     def _cancel(self, params: schema.CancelNotification) -> None:
         self._conversation(params.session_id).cancel()

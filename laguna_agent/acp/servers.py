@@ -16,7 +16,7 @@ from laguna_agent.acp import schema
 from laguna_agent.acp.decoding import decode
 from laguna_agent.errors import LagunaError
 from laguna_agent.mcp.description import McpServer
-from laguna_agent.mcp.elicitation import Elicit, Elicitation, ElicitationAnswer
+from laguna_agent.mcp.elicitation import Elicitation, ElicitationAnswer
 from laguna_agent.mcp.servers import McpServers
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ def connect(
     session = conversation.session
     session.servers = McpServers(servers_of(servers))
     roots = (session.workspace.root, *session.workspace.roots)
-    session.servers.start(group, session.cwd, roots, elicitor(conversation, client))
+    offered = client.elicitation
+    can_ask = offered is not None and (offered.form is not None or offered.url is not None)
+    person = EditorsPerson(conversation, offered) if offered is not None and can_ask else None
+    session.servers.start(group, session.cwd, roots, person)
 
 
 def servers_of(servers: Iterable[schema.McpServer]) -> list[McpServer]:
@@ -52,29 +55,36 @@ def servers_of(servers: Iterable[schema.McpServer]) -> list[McpServer]:
     ]
 
 
-def elicitor(conversation: Conversation, client: schema.ClientCapabilities) -> Elicit | None:
-    """Asks the person in the editor, once it has seen the call; None where it cannot ask."""
-    offered = client.elicitation
-    if offered is None or (offered.form is None and offered.url is None):
-        return None
+class EditorsPerson:
+    """The person in the editor, asked in the ways that it has `offered`."""
 
-    async def elicit(question: Elicitation) -> ElicitationAnswer:
-        mode = offered.form if question.schema is not None else offered.url
+    def __init__(self, conversation: Conversation, offered: schema.ElicitationCapabilities) -> None:
+        self._conversation = conversation
+        self._offered = offered
+
+    async def elicit(self, question: Elicitation) -> ElicitationAnswer:
+        mode = self._offered.form if question.schema is not None else self._offered.url
         if mode is None:
             return ElicitationAnswer("decline")
         try:
-            request = request_of(question, conversation.session.id)
+            request = request_of(question, self._conversation.session.id)
         except msgspec.ValidationError:
             # Not the flat object of plain fields that both protocols allow.
             return ElicitationAnswer("decline")
-        await conversation.call_shown(question.call_id)
+        # An editor cannot place a question about a call that it does not know yet.
+        await self._conversation.call_shown(question.call_id)
         try:
-            response = await conversation.peer.request("elicitation/create", request, schema.CreateElicitationResponse)
+            response = await self._conversation.peer.request(
+                "elicitation/create", request, schema.CreateElicitationResponse
+            )
         except LagunaError:
             return ElicitationAnswer("cancel")
         return answer_of(response)
 
-    return elicit
+    async def visited(self, id: str) -> None:
+        await self._conversation.peer.notify(
+            "elicitation/complete", schema.CompleteElicitationNotification(elicitation_id=id)
+        )
 
 
 def request_of(question: Elicitation, session_id: str) -> schema.CreateElicitationRequest:
@@ -86,7 +96,7 @@ def request_of(question: Elicitation, session_id: str) -> schema.CreateElicitati
         requested_schema=None if form is None else decode(form, schema.ElicitationSchema),
         session_id=session_id,
         tool_call_id=question.call_id,
-        elicitation_id=None if form is not None else question.id or question.call_id,
+        elicitation_id=None if form is not None else question.id,
         url=None if form is not None else question.url,
     )
 

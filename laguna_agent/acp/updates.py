@@ -15,6 +15,7 @@ from time import monotonic
 import msgspec
 
 from laguna_agent.acp import schema
+from laguna_agent.acp.prompts import given_blocks
 from laguna_agent.agent import events
 from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, ToolKind
 
@@ -122,8 +123,14 @@ class Renderer:
         return f"{self._turn}-{speaker}-{self._messages}"
 
     def _said(self, event: events.UserMessage) -> Iterator[schema.SessionUpdate]:
-        blocks: list[schema.ContentBlock] = [schema.TextContent(text=event.text)] if event.text else []
-        blocks += [schema.ImageContent(data=image.data, mime_type=image.mime_type) for image in event.images]
+        blocks: list[schema.ContentBlock] = list(given_blocks(event.given))
+        if not blocks and event.text:
+            blocks = [schema.TextContent(text=event.text)]
+        blocks += (
+            []
+            if event.given
+            else [schema.ImageContent(data=image.data, mime_type=image.mime_type) for image in event.images]
+        )
         for block in blocks:
             yield schema.UserMessageChunk(content=block, message_id=self._message("user"))
 

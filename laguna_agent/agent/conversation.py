@@ -62,7 +62,7 @@ def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Ite
                 known = registry.joined([ServerTool(tool, not_connected) for tool in tools])
             case Prompted():
                 images = tuple(block for block in record.content if isinstance(block, ImageBlock))
-                yield events.UserMessage(_text(record), images)
+                yield events.UserMessage(_text(record), images, record.given)
             case Remarked(text=text):
                 yield events.TextDelta(text)
             case Said(message=Message(role="assistant") as message):

@@ -30,10 +30,11 @@ class TurnStarted(Event, frozen=True, tag="turn_started"):
 
 
 class UserMessage(Event, frozen=True, tag="user_message"):
-    """A prompt of the person; only in a conversation that is shown again."""
+    """A prompt of the person; only in a conversation that is shown again. `given` is as in the log (`Prompted`)."""
 
     text: str
     images: tuple[ImageBlock, ...] = ()
+    given: tuple[dict[str, object], ...] = ()
 
 
 class TextDelta(Event, frozen=True, tag="text_delta"):

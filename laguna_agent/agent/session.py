@@ -46,7 +46,7 @@ from laguna_agent.agent.store import (
     now,
     session_directory,
 )
-from laguna_agent.agent.tape import LiveTape, Tape, spellable
+from laguna_agent.agent.tape import LiveTape, Tape, encodable
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Backend
 from laguna_agent.config import Settings
@@ -210,19 +210,22 @@ class Session:
 
     # -- prompting --------------------------------------------------------------------------------------------------
 
-    async def prompt(self, content: str | tuple[ContentBlock, ...]) -> AsyncGenerator[events.Event, None]:
+    async def prompt(
+        self, content: str | tuple[ContentBlock, ...], given: tuple[dict[str, object], ...] = ()
+    ) -> AsyncGenerator[events.Event, None]:
         """Work on a prompt; yields events, the last of which is TurnEnded. One prompt at a time.
 
-        Leave it early only through `contextlib.aclosing`; `cancel` is the polite way.
+        `given` is kept for the face, which gets it back when the conversation is shown again. Leave the generator early
+        only through `contextlib.aclosing`; `cancel` is the polite way.
         """
         blocks = (TextBlock(content),) if isinstance(content, str) else content
-        blocks = tuple(TextBlock(spellable(b.text)) if isinstance(b, TextBlock) else b for b in blocks)
+        prompted = encodable(Prompted(blocks, given))
         # From here on, not from the task's first step, a cancel is for this prompt.
         self._busy, self._cause = True, None
         self._delivery = Delivery()
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._run, blocks, self._delivery)
+                group.start_soon(self._run, prompted, self._delivery)
                 try:
                     while (event := await self._delivery.next()) is not None:
                         yield event
@@ -242,7 +245,7 @@ class Session:
         if self._scope is not None:
             self._scope.cancel()
 
-    async def _run(self, content: tuple[ContentBlock, ...], delivery: Delivery) -> None:
+    async def _run(self, prompted: Prompted, delivery: Delivery) -> None:
         started, verdict = monotonic(), outcome.COMPLETED
         turn: Turn | None = None
         self._record = None
@@ -263,7 +266,8 @@ class Session:
                         self._scope.cancel()
                     await self._take_settings()
                     with anyio.move_on_after(self.settings.max_time) as clock:
-                        self._begin(content)
+                        self._begin(prompted)
+                        content = prompted.content
                         command = command_in(content)
                         if command in (None, "init"):
                             turn = await prepare(self, expanded(content), emit)
@@ -285,10 +289,10 @@ class Session:
     def _admit(self) -> None:
         """Called before each event goes out; a replay stops here where the recorded run did."""
 
-    def _begin(self, content: tuple[ContentBlock, ...]) -> None:
+    def _begin(self, prompted: Prompted) -> None:
         if not self.tape.recorded:
-            self.tape.note(Prompted(content))
-        self.prompts.append("".join(b.text for b in content if isinstance(b, TextBlock)))
+            self.tape.note(prompted)
+        self.prompts.append("".join(b.text for b in prompted.content if isinstance(b, TextBlock)))
         for message in orphan_results(self.history, self.unanswered):
             self.tape.note(Said(message))
             self.history.append(message)

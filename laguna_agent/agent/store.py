@@ -58,9 +58,13 @@ class Configured(Record, frozen=True, tag="configured"):
 
 
 class Prompted(Record, frozen=True, tag="prompted"):
-    """A prompt of the person, as typed; what the model was shown of it follows as `Said`."""
+    """A prompt of the person, as typed; what the model was shown of it follows as `Said`.
+
+    `given` is the prompt as the face has it, where that says more (links, attached files): only the face reads it.
+    """
 
     content: tuple[ContentBlock, ...]
+    given: tuple[dict[str, object], ...] = ()
 
 
 class Described(Record, frozen=True, tag="described"):

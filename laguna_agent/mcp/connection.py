@@ -20,7 +20,7 @@ import msgspec
 from laguna_agent import __version__
 from laguna_agent.errors import ToolError
 from laguna_agent.mcp.description import McpServer
-from laguna_agent.mcp.elicitation import Elicit, Elicitation
+from laguna_agent.mcp.elicitation import Elicitation, Person
 
 if TYPE_CHECKING:
     from mcp.client.client import Client
@@ -68,7 +68,7 @@ class Connection:
     """See the module. `run` is one life; a server that ended can be given another. `state` is "failed" before it was
     ever ready, "ended" after."""
 
-    def __init__(self, server: McpServer, cwd: Path, roots: Sequence[Path], elicit: Elicit | None) -> None:
+    def __init__(self, server: McpServer, cwd: Path, roots: Sequence[Path], person: Person | None) -> None:
         self.server = server
         self.state: State = "starting"
         self.problem = ""
@@ -80,7 +80,8 @@ class Connection:
         self.call_timeout = CALL_TIMEOUT
         self._cwd = cwd
         self._roots = roots
-        self._elicit = elicit
+        self._person = person
+        self._visits: set[str] = set()
         self._client: Client | None = None
         self._stop = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -164,6 +165,8 @@ class Connection:
         async def heard(message: Any) -> None:
             if isinstance(message, mcp_types.ToolListChangedNotification):
                 self.stale = True
+            elif isinstance(message, mcp_types.ElicitCompleteNotification):
+                await self._visited(message.params.elicitation_id)
 
         return Client(
             reach(self.server, self._cwd, evidence),
@@ -172,7 +175,7 @@ class Connection:
             client_info=mcp_types.Implementation(name="laguna-agent", title="Laguna Agent", version=__version__),
             list_roots_callback=roots,
             message_handler=heard,
-            elicitation_callback=self._asked if self._elicit is not None else None,
+            elicitation_callback=self._asked if self._person is not None else None,
         )
 
     async def _over(self, evidence: Evidence) -> None:
@@ -250,7 +253,7 @@ class Connection:
         """A question of the server to the person; only in the course of a call, where somebody waits for it."""
         import mcp_types
 
-        if not self._flights or self._elicit is None:
+        if not self._flights or self._person is None:
             return mcp_types.ElicitResult(action="decline")
         flight = self._flights[-1]
         question = Elicitation(
@@ -259,18 +262,26 @@ class Connection:
             flight.call_id,
             params.requested_schema if params.mode == "form" else None,
             getattr(params, "url", ""),
-            getattr(params, "elicitation_id", None) or "",
+            getattr(params, "elicitation_id", None) or flight.call_id,
         )
+        if question.url:
+            self._visits.add(question.id)
         with anyio.CancelScope() as scope:
             flight.questions.append(scope)
             flight.extend()
             try:
-                answer = await self._elicit(question)
+                answer = await self._person.elicit(question)
             finally:
                 flight.questions.remove(scope)
                 flight.extend()
             return mcp_types.ElicitResult(action=answer.action, content=answer.content)
         return mcp_types.ElicitResult(action="cancel")
+
+    async def _visited(self, id: str) -> None:
+        # Only what it has asked for: an id is unique among the questions of one server, not of all.
+        if self._person is not None and id in self._visits:
+            self._visits.discard(id)
+            await self._person.visited(id)
 
 
 def _load() -> None:

@@ -5,8 +5,7 @@ https://modelcontextprotocol.io/specification/2025-11-25/client/elicitation
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -30,5 +29,13 @@ class ElicitationAnswer(msgspec.Struct, frozen=True):
     content: dict[str, Any] | None = None
 
 
-Elicit = Callable[[Elicitation], Awaitable[ElicitationAnswer]]
-"""Asks the person; cancelled, it takes the question back."""
+class Person(Protocol):
+    """The way to the person, where a face has one."""
+
+    async def elicit(self, question: Elicitation) -> ElicitationAnswer:
+        """Ask; being cancelled takes the question back."""
+        ...
+
+    async def visited(self, id: str) -> None:
+        """What the person was sent to a URL for is done, says the server."""
+        ...

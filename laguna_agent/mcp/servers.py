@@ -18,7 +18,7 @@ from laguna_agent.errors import ToolError
 from laguna_agent.mcp.answers import tool_result
 from laguna_agent.mcp.connection import Connection, ToolInfo
 from laguna_agent.mcp.description import McpServer
-from laguna_agent.mcp.elicitation import Elicit
+from laguna_agent.mcp.elicitation import Person
 from laguna_agent.mcp.naming import Names
 from laguna_agent.mcp.tool import Args, ServedTool
 from laguna_agent.tools.base import ToolContext, ToolResult
@@ -44,12 +44,12 @@ class McpServers:
         self._waited: set[Connection] = set()
         self._left_out = 0
 
-    def start(self, group: anyio.abc.TaskGroup, cwd: Path, roots: Sequence[Path], elicit: Elicit | None) -> None:
-        """Start all servers in tasks of `group`, in the folder `cwd`. They may ask for `roots`; `elicit` asks the
-        person, where the face can."""
+    def start(self, group: anyio.abc.TaskGroup, cwd: Path, roots: Sequence[Path], person: Person | None) -> None:
+        """Start all servers in tasks of `group`, in the folder `cwd`. They may ask for `roots`; `person` is
+        asked what they ask, where the face can."""
         self._group = group
         for server in self.servers:
-            connection = Connection(server, cwd, roots, elicit)
+            connection = Connection(server, cwd, roots, person)
             self._connections.append(connection)
             group.start_soon(connection.run, name=f"mcp server {server.name}")
 

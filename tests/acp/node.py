@@ -29,7 +29,7 @@ def install() -> None:
             return
         path = f"{NODE_FOLDER}{os.pathsep}{ENVIRONMENT['PATH']}"
         # The wheel's own `npm` is a link in the original archive, and wheels hold no links.
-        npm = [NODE, NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        npm: list[str | Path] = [NODE, NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
         done = subprocess.run(
             npm, cwd=FOLDER, env=ENVIRONMENT | {"PATH": path}, capture_output=True, text=True, check=False
         )

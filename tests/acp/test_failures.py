@@ -21,7 +21,7 @@ from tests.acp.conformance import recorder
 from tests.acp.conformance.judge import judge
 from tests.acp.conformance.recording import load
 from tests.acp.program import Message, Program, allow, prompt
-from tests.model_server import ModelServer, Scripted, cut, http, reset, stall, stream, text, tool_call
+from tests.model_server import ModelServer, Part, Scripted, cut, http, reset, stall, stream, text, tool_call
 
 Start = Callable[..., Program]
 # What a busy machine may add to any budget. A hang is longer.
@@ -122,7 +122,7 @@ def test_a_wait_beyond_the_budget_is_not_begun(start: Start, model_server: Model
 
 @pytest.mark.parametrize("end", [cut(), reset()], ids=["cut", "reset"])
 def test_an_answer_that_breaks_off_is_asked_for_again_but_not_for_ever(
-    start: Start, model_server: ModelServer, workspace: Path, end: Scripted
+    start: Start, model_server: ModelServer, workspace: Path, end: Part
 ) -> None:
     program = start(LAGUNA_RETRY_BUDGET="30")
     session = program.begin(workspace)
@@ -144,10 +144,10 @@ HUNG: list[tuple[str, Scripted]] = [
 def test_a_model_that_falls_silent_is_given_up(
     start: Start, model_server: ModelServer, workspace: Path, failure: Scripted
 ) -> None:
-    program = start(LAGUNA_RETRY_BUDGET="0", LAGUNA_STALL_TIMEOUT="0.5")
+    program = start(LAGUNA_RETRY_BUDGET="0", LAGUNA_STALL_TIMEOUT="0.3")
     session = program.begin(workspace)
     model_server.reply(failure)
-    assert answered(program, session, 0.5)["code"] == -32603
+    assert answered(program, session, 0.3)["code"] == -32603
     goes_on(program, model_server, session)
 
 

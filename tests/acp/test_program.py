@@ -358,6 +358,10 @@ def test_what_the_editor_attaches_reaches_the_model(
     assert f"{workspace}/a b.py" in posted
     assert "x = 41" in posted
     assert "data:image/png;base64,iVBORw0KGgo=" in posted
+    program.seen.clear()
+    program.call("session/load", {"sessionId": session, "cwd": str(workspace), "mcpServers": []})
+    shown = [u["content"] for u in program.updates() if u["sessionUpdate"] == "user_message_chunk"]
+    assert shown == blocks
 
 
 def test_garbage_between_real_messages(program: Program, workspace: Path) -> None:

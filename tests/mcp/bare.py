@@ -59,6 +59,8 @@ def call(id: Any, name: str, given: dict[str, Any]) -> dict[str, Any] | None:
         schema = {"type": "object", "properties": {"colour": {"type": "string", "enum": ["red", "blue"]}}}
         form = {"mode": "form", "requestedSchema": schema | {"required": ["colour"]}}
         url = {"mode": "url", "url": given.get("url"), "elicitationId": "visit-1"}
+        if "url" in given:
+            waiting["visit"] = "visit-1"
         waiting["question"] = id
         asked = {"message": "Which colour?"} | (url if "url" in given else form)
         send(id="question", method="elicitation/create", params=asked)
@@ -79,6 +81,16 @@ def call(id: Any, name: str, given: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def ask_in_the_answer(params: dict[str, Any]) -> dict[str, Any]:
+    """The newest revision has no questions of servers: an answer says what is missing, and the call is made again."""
+    if params.get("requestState") == "asked":
+        return text(json.dumps(params["inputResponses"]["colour"], sort_keys=True))
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
+    form = {"mode": "form", "message": "Which colour?", "requestedSchema": schema}
+    wanted = {"colour": {"method": "elicitation/create", "params": form}}
+    return {"resultType": "input_required", "inputRequests": wanted, "requestState": "asked"}
+
+
 def answer(message: dict[str, Any]) -> dict[str, Any] | None:
     method, params = message.get("method"), message.get("params") or {}
     if method == "initialize":
@@ -86,19 +98,23 @@ def answer(message: dict[str, Any]) -> dict[str, Any] | None:
             send(id=message["id"], error=NOT_SUPPORTED)
             return None
         info = {"name": "bare", "version": "1"}
-        return {"protocolVersion": "2025-06-18", "capabilities": {"tools": {"listChanged": True}}, "serverInfo": info}
+        return {"protocolVersion": "2025-11-25", "capabilities": {"tools": {"listChanged": True}}, "serverInfo": info}
     if method == "server/discover":
         capabilities: dict[str, Any] = {"capabilities": {"tools": {}}, "supportedVersions": ["2026-07-28"]}
         return capabilities | {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
     if method == "tools/list":
         return listing(params)
     if method == "tools/call":
+        if "modern" in BEHAVIOUR and params["name"] == "ask":
+            return ask_in_the_answer(params)
         return call(message["id"], params["name"], params.get("arguments") or {})
     if method == "notifications/cancelled" and (mark := os.environ.get("CANCELLED")):
         with open(mark, "w") as file:
             file.write(str(params.get("requestId")))
     elif "method" not in message and message.get("id") in waiting:
         outcome = message.get("result") or message.get("error")
+        if "visit" in waiting:
+            send(method="notifications/elicitation/complete", params={"elicitationId": waiting.pop("visit")})
         send(id=waiting.pop(message["id"]), result=text(json.dumps(outcome, sort_keys=True)))
     return None
 

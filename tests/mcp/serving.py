@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
 
 from laguna_agent.mcp.description import McpServer
-from laguna_agent.mcp.elicitation import Elicit
+from laguna_agent.mcp.elicitation import Elicitation, ElicitationAnswer
 from laguna_agent.mcp.servers import McpServers
 from laguna_agent.tools.base import ToolContext, ToolResult
 from laguna_agent.tools.ledger import FileLedger
@@ -49,6 +49,19 @@ def over_http(kind: str) -> Iterator[McpServer]:
             process.stdout.close()
 
 
+Elicit = Callable[[Elicitation], Awaitable[ElicitationAnswer]]
+
+
+class Asked:
+    """A person who answers with `elicit`."""
+
+    def __init__(self, elicit: Elicit) -> None:
+        self.elicit = elicit
+
+    async def visited(self, id: str) -> None:
+        assert id
+
+
 class Running:
     """Servers that run. `offer` gives names and notices; `call` calls a tool."""
 
@@ -71,7 +84,7 @@ async def running(
     """The servers, started in `folder`, and closed at the end."""
     theirs = McpServers(servers, patience=patience)
     async with anyio.create_task_group() as group:
-        theirs.start(group, folder, (folder,), elicit)
+        theirs.start(group, folder, (folder,), None if elicit is None else Asked(elicit))
         try:
             yield Running(theirs, folder)
         finally:

@@ -171,6 +171,10 @@ def test_only_what_the_editor_can_show_is_asked(start: Start, model_server: Mode
     assert [json.loads(result) for result in results(model_server)] == [{"action": "decline"}, {"action": "accept"}]
     (question,) = questions
     assert (question["mode"], question["url"]) == ("url", "https://example.invalid/login")
+    completes = [message for message in program.seen if message.get("method") == "elicitation/complete"]
+    # It may come after the answer to the prompt, too.
+    complete = (completes or [program.until(lambda message: message.get("method") == "elicitation/complete")])[0]
+    assert complete["params"] == {"elicitationId": question["elicitationId"]}
     session = begin(program, workspace, bare(), capabilities={})
     assert program.prompt(session) == {"stopReason": "end_turn"}
     assert json.loads(results(model_server)[0])["message"] == "Elicitation not supported"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio
@@ -62,9 +64,16 @@ async def test_a_list_in_pages_and_a_greeting_on_stdout(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_a_server_of_the_newest_revision_only(tmp_path: Path) -> None:
-    async with running(tmp_path, bare("b", "modern")) as theirs:
+    async def elicit(question: Elicitation) -> ElicitationAnswer:
+        return ElicitationAnswer("accept", {"colour": f"{question.message} {question.call_id}"})
+
+    async with running(tmp_path, bare("b", "modern"), elicit=elicit) as theirs:
         assert await theirs.offer() == ([f"b__{name}" for name in BARE], [])
         assert (await theirs.call("b__echo", text="new")).text == "new"
+        told = json.loads((await theirs.call("b__ask")).text)
+        assert told == {"action": "accept", "content": {"colour": "Which colour? call-1"}}
+        await theirs.call("b__grow")
+        assert "b__grown" in (await theirs.offer())[0]
 
 
 @pytest.mark.anyio
@@ -278,3 +287,24 @@ async def test_nothing_of_a_server_survives(tmp_path: Path, how: str) -> None:
             await theirs.servers._connections[0].gone.wait()
             assert not any(is_alive(pid) for pid in pids)
     assert not any(is_alive(pid) for pid in pids)
+
+
+def test_a_server_that_nobody_ended_ends_with_the_program(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+import anyio
+from laguna_agent.mcp.process import ServerProcess
+from tests.mcp.serving import bare
+
+folder = Path(sys.argv[1])
+
+async def main():
+    await ServerProcess.start(bare("b", "stubborn", PID=folder / "pid"), folder)
+    while not (folder / "pid").exists() or not (folder / "pid").read_text():
+        await anyio.sleep(0.02)
+
+anyio.run(main)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60, check=True, capture_output=True)
+    assert not is_alive(int((tmp_path / "pid").read_text()))

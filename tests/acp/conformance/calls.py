@@ -10,6 +10,7 @@ from tests.acp.conformance.connection import Keeper, update_of
 from tests.acp.conformance.recording import Message, dig
 
 FINAL = {"completed", "failed"}
+KINDS = {"allow_once", "allow_always", "reject_once", "reject_always"}
 RANK = {"pending": 0, "in_progress": 1, "completed": 2, "failed": 2}
 
 
@@ -22,7 +23,7 @@ class Calls(Keeper):
         "calls/ended": "each call of a turn, or of a replay, has ended when the turn or the replay is answered",
         "calls/paths": "paths of diffs and locations are absolute",
         "permission/call": "request_permission is about a call that was announced and has not ended",
-        "permission/complete": "the question says title, kind and what would be done, and offers both yes and no once",
+        "permission/complete": "the question says what would be done, and offers yes and no, once and always",
         "permission/answer": "the person's answer is one of the options",
         "elicitation/call": "a question of a call's is about one that was announced and has not ended",
         "permission/refused": "a call that was refused is not carried out",
@@ -92,7 +93,7 @@ class Calls(Keeper):
         options = message.get("options") or []
         kinds = {option.get("kind") for option in options}
         told = call.get("title") and call.get("kind") and (call.get("rawInput") or call.get("content"))
-        if not told or not {"allow_once", "reject_once"} <= kinds:
+        if not told or not kinds >= KINDS:
             self.fault("permission/complete", message, f"too little to decide on: {message.body}")
         if len({option.get("optionId") for option in options}) < len(options):
             self.fault("permission/complete", message, "two options have one id")

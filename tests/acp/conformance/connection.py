@@ -28,9 +28,10 @@ class Session:
 
 @dataclass
 class Connection:
-    """One run of the agent. `closed_at` is the line at which the client hung up."""
+    """One run of the agent. `closed_at` is the line at which the client hung up, `heard` whether it read to the end."""
 
     closed_at: int
+    heard: bool
     client: dict[str, Any] = field(default_factory=dict)
     agent: dict[str, Any] = field(default_factory=dict)
     initialized: bool = False

@@ -43,7 +43,7 @@ def judge(recordings: Sequence[Sequence[Entry]]) -> tuple[list[Fault], list[Mess
 def judge_one(entries: Sequence[Entry], memory: Memory, faults: list[Fault]) -> list[Message]:
     """Judge one run of the agent into `faults`; its messages."""
     hung_up = (at for at, entry in enumerate(entries) if entry.get("from") == "client" and "end" in entry)
-    connection = Connection(next(hung_up, len(entries)))
+    connection = Connection(next(hung_up, len(entries)), heard=not any("unheard" in entry for entry in entries))
     keepers = [
         Order(connection, faults),
         Calls(connection, faults),

@@ -3,9 +3,10 @@
     python recorder.py FOLDER COMMAND ARGS...
 
 Bytes pass through untouched, in order and at once. Each run makes one file in FOLDER, one JSON object a line:
-`{"from": "client"|"agent", "line": TEXT}`, `{"from": ..., "end": true}` when that side closed its stream,
-`{"exit": CODE}` at last. A line is written down before its newline is passed on, so nobody can have answered a line
-that stands further down. Bytes that are no UTF-8 are kept as surrogates. Knows nothing of the protocol.
+`{"from": "client"|"agent", "line": TEXT}`; `{"from": ..., "end": true}` when that side closed its stream, with
+`"unheard": true` where the other one stopped reading before; `{"exit": CODE}` at last. A line is written down before
+its newline is passed on, so nobody can have answered a line that stands further down. Bytes that are no UTF-8 are kept
+as surrogates. Knows nothing of the protocol.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def relay(source: int, sink: int, sender: str, journal: Journal) -> None:
         try:
             write_all(sink, data)
         except OSError:
-            break
+            journal.write(**{"from": sender, "end": True, "unheard": True})
+            return
     if rest:
         journal.write(**{"from": sender, "line": rest.decode(errors="surrogateescape"), "unterminated": True})
     journal.write(**{"from": sender, "end": True})
@@ -77,8 +79,8 @@ def main(folder: str, *command: str) -> int:
         signal.signal(number, forward)
     agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     agents.append(agent)
-    for number in received:  # before there was anybody to tell
-        agent.send_signal(number)
+    for missed in received:  # before there was anybody to tell
+        agent.send_signal(missed)
     assert agent.stdin is not None
     assert agent.stdout is not None
 

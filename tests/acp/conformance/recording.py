@@ -113,6 +113,7 @@ class Reader:
     def __post_init__(self) -> None:
         self._open: dict[str, dict[Any, Message]] = {side: {} for side in SIDES}
         self._used: dict[str, set[Any]] = {side: set() for side in SIDES}
+        self._left = False
 
     def read(self, recording: Sequence[Entry]) -> Iterator[Message]:
         """The messages in order, also those that break a rule, as far as they can be understood."""
@@ -121,9 +122,19 @@ class Reader:
                 message = self._message(at, entry)
                 if message is not None:
                     yield message
+            elif entry.get("from") == "client" and "end" in entry:
+                self._leave()
+        if any("unheard" in entry for entry in recording):
+            return
         for side in SIDES:
             for request in self._open[side].values():
                 self._fault("wire/unanswered", other(side), request.at, f"{request.method} was never answered")
+
+    def _leave(self) -> None:
+        """The client hung up: it answers nothing any more, and owes no answer where it left in the middle of a turn."""
+        self._left = True
+        if self._open["client"]:
+            self._open["agent"].clear()
 
     def _fault(self, rule: str, blame: str, at: int, text: str) -> None:
         self.faults.append(Fault(rule, blame, at, text))
@@ -161,7 +172,8 @@ class Reader:
             if key in self._used[sender]:
                 self._fault("wire/id-reused", sender, at, f"the id {message.id!r} was used before")
             self._used[sender].add(key)
-            self._open[sender][key] = message
+            if sender == "client" or not self._left:
+                self._open[sender][key] = message
         return message
 
     def _answer(self, at: int, sender: str, value: dict[str, Any]) -> Message | None:

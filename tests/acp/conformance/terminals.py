@@ -42,7 +42,7 @@ class Terminals(Keeper):
             self.fault("terminal/live", message, f"{name} is no terminal of this session, or was released")
 
     def end(self) -> None:
-        for name, (_, created) in self._live.items():
+        for name, (_, created) in self._live.items() if self.connection.heard else ():
             request = created.request
             assert request is not None
             self.fault("terminal/released", request, f"{name} was never released")

@@ -86,3 +86,4 @@ def test_an_agent_whose_client_is_gone_feels_it(tmp_path: Path) -> None:
     assert process.stdout.read(100)
     process.stdout.close()
     assert process.wait(60) == 128 + signal.SIGPIPE
+    assert recorded(tmp_path / "recordings")[-2] == {"from": "agent", "end": True, "unheard": True}

@@ -33,6 +33,11 @@ def cancel(stage: Stage) -> None:
     stage.typescript("cancel")
 
 
+def leave(stage: Stage) -> None:
+    stage.model.reply(tool_call("shell", {"command": "sleep 300"}), text("It was cut off."))
+    stage.typescript("leave")
+
+
 def login(stage: Stage) -> None:
     # A server that is busy at first: the client is told that we try again.
     stage.model.reply(http(429, {"error": {"message": "slow down"}}, {"Retry-After": "0"}), text("Here I am."))
@@ -56,4 +61,4 @@ def sessions(stage: Stage) -> None:
     stage.having(FURTHER_DIRECTORY=str(further)).typescript("sessions")
 
 
-SCENARIOS = (turn, cancel, sessions, login, servers)
+SCENARIOS = (turn, cancel, leave, sessions, login, servers)

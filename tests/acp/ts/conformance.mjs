@@ -65,6 +65,25 @@ const SCENARIOS = {
     });
   },
 
+  // The editor is closed while a command runs; the next one finds the session as it was left.
+  async leave() {
+    const editor = new Editor();
+    const session = await connected(editor, command, async (ctx) => {
+      await hello(ctx);
+      const { sessionId } = await ctx.request(agent.session.new, opening);
+      prompt(ctx, sessionId, "Run it for a long time").catch(() => {});
+      await editor.until((update) => (update.content ?? []).some?.((part) => part.type === "terminal"));
+      return sessionId;
+    });
+    const again = new Editor();
+    await connected(again, command, async (ctx) => {
+      await hello(ctx);
+      await ctx.request(agent.session.load, { ...opening, sessionId: session });
+      assert.equal(again.updates.find((update) => update.sessionUpdate === "tool_call").toolCallId, "call_1");
+      assert.equal((await prompt(ctx, session, "Where were we?")).stopReason, "end_turn");
+    });
+  },
+
   // An MCP server of the editor's, which asks the person: by a form, and for a visit to a page.
   async servers() {
     const editor = new Editor();
