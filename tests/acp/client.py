@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -123,6 +125,15 @@ class Client:
                 self.read(left)
             except TimeoutError:
                 return
+
+    def wait_until_full(self) -> None:
+        """Read nothing until no more comes to be read."""
+        self.flush()
+        before, waiting = -1, 0
+        while not 0 < waiting == before:
+            before = waiting
+            time.sleep(0.5)
+            waiting = int.from_bytes(fcntl.ioctl(self._socket, termios.FIONREAD, b"\0" * 4), sys.byteorder)
 
     def settle(self) -> None:
         """Cancel what runs and dismiss what is asked, until every request is answered and a ping too."""
