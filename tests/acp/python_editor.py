@@ -11,7 +11,6 @@ from typing import Any
 import acp
 from acp import schema
 
-
 # Seconds that the agent may take to end before the SDK kills it: the machine may be busy.
 PATIENCE = 60.0
 
