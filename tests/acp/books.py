@@ -51,14 +51,23 @@ def is_answer(message: Message) -> bool:
     return "method" not in message and "id" in message and bool({"result", "error"} & set(message))
 
 
+TURN = {"user_message_chunk", "agent_message_chunk", "agent_thought_chunk", "tool_call", "tool_call_update", "plan"}
+"""Updates that belong to a turn, or to the history of a session that is being loaded."""
+ENDING = {"session/close", "session/delete", "session/load", "session/resume"}
+
+
 @dataclass
 class Asked:
-    """A request on its way. `errors` are the codes that it may be answered with; `ends` those of its own choice."""
+    """A request on its way: the codes that it may be answered with, and whether the client did anything to end it."""
 
     method: Any
     params: Any
     errors: set[int]
-    cancelled: bool = False
+    stopped: bool = False
+
+    def of(self, session: Any, methods: set[str]) -> bool:
+        """Whether it is one of these methods, for that session."""
+        return self.method in methods and isinstance(self.params, dict) and self.params.get("sessionId") == session
 
 
 @dataclass
@@ -81,10 +90,25 @@ class Books:
             self.questions.pop(key(message["id"]), None)
         elif "id" in message:
             self._requested(message, errors)
-        elif message["method"] == "$/cancel_request" and isinstance(message.get("params"), dict):
-            for asked in self.asked.get(key(message["params"].get("requestId", "\0")), ()):
-                asked.cancelled = True
+        elif isinstance(message.get("params"), dict):
+            self._notified(message["method"], message["params"])
+
+    def _notified(self, method: str, params: Message) -> None:
+        if method == "session/cancel":
+            self.stop(params.get("sessionId"))
+        elif method == "$/cancel_request":
+            for asked in self.asked.get(key(params.get("requestId", "\0")), ()):
+                asked.stopped = True
                 asked.errors.add(CANCELLED)
+
+    def stop(self, session: Any) -> None:
+        """From now on the prompts of a session may end as cancelled."""
+        for asked in self.pending():
+            asked.stopped = asked.stopped or asked.of(session, {"session/prompt"})
+
+    def pending(self) -> list[Asked]:
+        """The requests that are not answered yet."""
+        return [asked for twins in self.asked.values() for asked in twins]
 
     def _requested(self, message: Message, errors: set[int] | None) -> None:
         method = message.get("method")
@@ -93,7 +117,12 @@ class Books:
             errors = {INVALID_REQUEST}
         elif errors is None:
             errors = set(ERRORS.get(method, {UNKNOWN}))
-        twins.append(Asked(method, message.get("params"), errors | ({INVALID_REQUEST} if twins else set())))
+        asked = Asked(method, message.get("params"), errors | ({INVALID_REQUEST} if twins else set()))
+        session = asked.params.get("sessionId") if isinstance(asked.params, dict) else None
+        asked.stopped = any(other.of(session, ENDING) for other in self.pending())
+        twins.append(asked)
+        if asked.of(session, ENDING):
+            self.stop(session)
 
     def received(self, line: bytes) -> Message:
         """Judge a line and note it; AssertionError where it is wrong."""
@@ -122,8 +151,13 @@ class Books:
         if method == "$/cancel_request":
             self.questions.pop(key(params["requestId"]), None)
         elif method == "session/update":
-            named = [asked.params.get("sessionId") for each in self.asked.values() for asked in each if loads(asked)]
-            assert params["sessionId"] in [*self.sessions, *named], f"an update of an unknown session: {message}"
+            self._updated(params["sessionId"], params["update"]["sessionUpdate"])
+
+    def _updated(self, session: str, kind: str) -> None:
+        loading = any(asked.of(session, {"session/load", "session/resume"}) for asked in self.pending())
+        assert loading or session in self.sessions, f"{kind} of a session that is not known yet: {session}"
+        working = any(asked.of(session, {"session/prompt", "session/load"}) for asked in self.pending())
+        assert working or kind not in TURN, f"{kind} after the turn of {session}"
 
     def _refused(self, message: Message) -> None:
         require_valid(message["error"], "Error")
@@ -146,8 +180,10 @@ class Books:
             require_valid(message["result"], RESPONSES[asked.method])
         if asked.method == "session/new":
             self.sessions.add(message["result"]["sessionId"])
-        elif loads(asked):
+        elif asked.method in {"session/load", "session/resume"}:
             self.sessions.add(asked.params["sessionId"])
+        elif asked.method == "session/prompt":
+            assert asked.stopped or message["result"]["stopReason"] != "cancelled", (message, asked)
         self._settled(message, asked)
 
     def _settled(self, message: Message, asked: Asked) -> None:
@@ -155,7 +191,3 @@ class Books:
         twins.remove(asked)
         if not twins:
             del self.asked[key(message["id"])]
-
-
-def loads(asked: Asked) -> bool:
-    return asked.method in {"session/load", "session/resume"} and isinstance(asked.params, dict)

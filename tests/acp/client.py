@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -124,6 +126,15 @@ class Client:
             except TimeoutError:
                 return
 
+    def wait_until_full(self) -> None:
+        """Read nothing until no more comes to be read."""
+        self.flush()
+        before, waiting = -1, 0
+        while not 0 < waiting == before:
+            before = waiting
+            time.sleep(0.5)
+            waiting = int.from_bytes(fcntl.ioctl(self._socket, termios.FIONREAD, b"\0" * 4), sys.byteorder)
+
     def settle(self) -> None:
         """Cancel what runs and dismiss what is asked, until every request is answered and a ping too."""
         for session in sorted(self.books.sessions):
@@ -139,6 +150,8 @@ class Client:
     def hang_up(self) -> None:
         """Close the sending side and read to the end. Every request must still be answered."""
         self.flush()
+        for session in self.books.sessions:
+            self.books.stop(session)
         self._socket.shutdown(socket.SHUT_WR)
         while self.read() is not None:
             pass

@@ -11,6 +11,9 @@ from typing import Any
 import acp
 from acp import schema
 
+# Seconds that the agent may take to end before the SDK kills it: the machine may be busy.
+PATIENCE = 60.0
+
 
 class Editor:
     """The client's side: remembers what it is told, and answers each question with an option of the kind `answer`."""
@@ -65,4 +68,5 @@ def agent(
     editor: Editor, command: Sequence[str], environment: Mapping[str, str]
 ) -> AbstractAsyncContextManager[tuple[Any, Any]]:
     """The agent, spawned by the SDK: the connection and the process."""
-    return acp.spawn_agent_process(editor, *command, env=environment, transport_kwargs={"stderr": None})
+    kept = {"stderr": None, "shutdown_timeout": PATIENCE}
+    return acp.spawn_agent_process(editor, *command, env=environment, transport_kwargs=kept)

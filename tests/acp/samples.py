@@ -49,7 +49,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "sessionId": st.sampled_from(["<0>", "<0>", "<1>", "nobody", "", "../..", "a/b", "\x00"]),
     "cwd": st.sampled_from(["<cwd>", "<cwd>", "<cwd>/none", "relative", "", "/\x00"]),
     "additionalDirectories": st.lists(st.sampled_from(["<cwd>", "/", "relative"]), max_size=2),
-    "command": st.sampled_from(["/nonexistent/server", "", "\x00"]),
+    "command": st.sampled_from(["/nonexistent/server", "true", "", "\x00"]),
     "url": st.sampled_from(["http://127.0.0.1:9/", "no url", ""]),
     "configId": st.sampled_from(["mode", "model", "thought_level", "other"]),
     "value": st.sampled_from(["ask", "plan", "high", "default", "other"]),

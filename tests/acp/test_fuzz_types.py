@@ -122,3 +122,23 @@ def test_only_a_clear_yes_is_a_permission(cases: int, client: Client) -> None:
         client.books.sessions.discard(session)
 
     check()
+
+
+@pytest.mark.parametrize("cases", [4, pytest.param(150, marks=pytest.mark.slow)])
+def test_no_server_of_the_client_costs_the_session(cases: int, client: Client) -> None:
+    @fuzz(cases)
+    @given(servers=st.lists(instances("McpServer") | broken("McpServer"), min_size=1, max_size=3))
+    def check(servers: list[Any]) -> None:
+        where = {"cwd": str(client.workspace), "mcpServers": servers}
+        fits = acceptable(where, "NewSessionRequest")
+        answer = client.call("session/new", where, set() if fits else {INVALID_PARAMS})
+        if not fits:
+            return
+        session = answer["result"]["sessionId"]
+        words = [{"type": "text", "text": "Hello"}]
+        answer = client.call("session/prompt", {"sessionId": session, "prompt": words}, set())
+        assert answer["result"]["stopReason"] == "end_turn"
+        client.call("session/delete", {"sessionId": session})
+        client.books.sessions.discard(session)
+
+    check()

@@ -1,12 +1,12 @@
-"""Races that were lost once, each with the interleaving that lost it."""
+"""What is easily lost in a hurry: each an interleaving that was lost once, or must never be."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.acp.client import HOLD, face
+from tests.acp.client import HOLD, face, no_process_is_left
 from tests.acp.program import wait_for
-from tests.model_server import ModelServer, tool_call
+from tests.model_server import ModelServer, text, tool_call
 
 
 def test_a_session_is_deleted_twice_at_once(workspace: Path, model_server: ModelServer) -> None:
@@ -41,4 +41,21 @@ def test_a_close_that_is_withdrawn_still_lets_go_of_the_session(workspace: Path,
         client.settle()
         where = {"sessionId": session, "cwd": str(workspace), "mcpServers": []}
         assert "result" in client.call("session/load", where, set())
+        client.settle()
+
+
+def test_a_cancel_counts_while_the_client_reads_nothing(workspace: Path, model_server: ModelServer) -> None:
+    model_server.reply(tool_call("shell", {"command": f"echo yes > runs; {HOLD}"}))
+    model_server.always(text("x" * 8_000_000, pieces=2000))
+    with face(workspace, model_server) as client:
+        session, other = client.new_session(), client.new_session()
+        client.call("session/set_mode", {"sessionId": session, "modeId": "all"})
+        client.request("session/prompt", {"sessionId": session, "prompt": [{"type": "text", "text": "Go"}]})
+        client.flush()
+        wait_for(workspace / "runs")
+        client.request("session/prompt", {"sessionId": other, "prompt": [{"type": "text", "text": "Talk"}]})
+        client.wait_until_full()
+        client.notify("session/cancel", {"sessionId": session})
+        client.flush()
+        no_process_is_left()
         client.settle()

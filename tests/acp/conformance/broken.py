@@ -40,6 +40,13 @@ from tests.acp.conformance.spoken import (
     update,
 )
 
+VISITS = {"elicitation": {"url": {}}}
+VISIT = [
+    call(),
+    elicitation("url", url="https://example.invalid", elicitationId="e"),
+    result(1, {"action": "accept"}, "client"),
+    tell("elicitation/complete", "agent", elicitationId="e"),
+]
 BROKEN: dict[str, list[Recording | list[Recording]]] = {
     "wire/json": [
         [*hello(), {"from": "agent", "line": "Loading model ..."}],
@@ -129,6 +136,10 @@ BROKEN: dict[str, list[Recording | list[Recording]]] = {
     ],
     "permission/call": [turn(question(), chosen("y")), turn(call(), moved("completed"), question(), chosen("y"))],
     "elicitation/call": [turn(elicitation(), result(1, {"action": "cancel"}, "client"))],
+    "elicitation/complete": [
+        turn(tell("elicitation/complete", "agent", elicitationId="e"), client=VISITS),
+        turn(*VISIT, VISIT[-1], moved("completed"), client=VISITS),
+    ],
     "permission/complete": [
         turn(call(), question(rawInput=None), chosen("y"), moved("completed")),
         turn(call(), question(title=None), chosen("y"), moved("completed")),

@@ -26,12 +26,14 @@ class Calls(Keeper):
         "permission/complete": "the question says what would be done, and offers yes and no, once and always",
         "permission/answer": "the person's answer is one of the options",
         "elicitation/call": "a question of a call's is about one that was announced and has not ended",
+        "elicitation/complete": "only a visit that the client was asked for is said to be over, and once",
         "permission/refused": "a call that was refused is not carried out",
     }
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._calls: dict[str, dict[str, str]] = {}
+        self._visits: set[str] = set()
         self._refused: set[tuple[str, str]] = set()
 
     def see(self, message: Message) -> None:
@@ -42,8 +44,14 @@ class Calls(Keeper):
                 self._moved(message, name, update[0], update[1])
         elif message.is_("request", "session/request_permission"):
             self._asked(message, name)
-        elif message.is_("request", "elicitation/create") and isinstance(message.get("toolCallId"), str):
-            self._must_run("elicitation/call", message, name, message.get("toolCallId"))
+        elif message.is_("request", "elicitation/create"):
+            self._visits |= {message.get("elicitationId")} if message.get("mode") == "url" else set()
+            if isinstance(message.get("toolCallId"), str):
+                self._must_run("elicitation/call", message, name, message.get("toolCallId"))
+        elif message.is_("notification", "elicitation/complete"):
+            if message.get("elicitationId") not in self._visits:
+                self.fault("elicitation/complete", message, f"{message.get('elicitationId')} is no open visit")
+            self._visits.discard(message.get("elicitationId"))
         elif message.is_("result", "session/request_permission"):
             self._replied(message)
         elif message.is_("request", "session/load", "session/resume"):

@@ -16,6 +16,7 @@ CLIENT_METHODS = {
     "terminal/kill": ("terminal",),
     "terminal/release": ("terminal",),
     "elicitation/create": ("elicitation",),
+    "elicitation/complete": ("elicitation", "url"),
 }
 CLIENT_UPDATES = {
     "notice": ("session", "notices"),

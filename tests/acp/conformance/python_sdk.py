@@ -14,7 +14,7 @@ from tests.acp.conformance.stage import Stage
 from tests.acp.python_editor import Editor, agent
 from tests.mcp import bare as bare_server
 from tests.mcp import serving
-from tests.model_server import http, reasoning, stall, text, tool_call
+from tests.model_server import http, reasoning, stall, stream, text, tool_call
 
 FILES = schema.ClientCapabilities(fs=schema.FileSystemCapabilities(read_text_file=True, write_text_file=True))
 STEPS = [{"content": "Read greet.py", "status": "in_progress"}, {"content": "Change it", "status": "pending"}]
@@ -70,6 +70,23 @@ def bare(stage: Stage) -> None:
 
     play(stage.having(LAGUNA_RETRY_BUDGET="0"), Editor(), work)
     assert "goodbye" in (stage.workspace / "greet.py").read_text()
+
+
+def stops(stage: Stage) -> None:
+    """Every way in which a turn can end that is no error; what came of them is replayed."""
+
+    async def work(connection: Any, session: str) -> None:
+        stage.model.reply(stream(text("No, I will n"), finish="content_filter"))
+        assert await prompt(connection, session, "Refuse") == "refusal"
+        stage.model.always(stream(text("On and on"), finish="length"))
+        assert await prompt(connection, session, "Talk") == "max_tokens"
+        stage.model.always(tool_call("list", {"path": "."}))
+        assert await prompt(connection, session, "Look") == "max_turn_requests"
+        stage.model.always(text("Done."))
+        assert await prompt(connection, session, "End") == "end_turn"
+        await connection.load_session(cwd=str(stage.workspace), session_id=session)
+
+    play(stage.having(LAGUNA_MAX_TURNS="3"), Editor(), work)
 
 
 def reopened(stage: Stage) -> None:
@@ -180,4 +197,4 @@ def servers(stage: Stage) -> None:
     assert heard[2] == "hi"
 
 
-SCENARIOS = (bare, reopened, files, pages, servers)
+SCENARIOS = (bare, stops, reopened, files, pages, servers)

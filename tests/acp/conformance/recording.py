@@ -99,6 +99,12 @@ def updates() -> tuple[str, ...]:
     return tuple(variant["properties"]["sessionUpdate"]["const"] for variant in variants)
 
 
+@cache
+def stop_reasons() -> tuple[str, ...]:
+    """Every stable reason for which a turn can end."""
+    return tuple(reason["const"] for reason in json.loads(PINNED.read_text())["$defs"]["StopReason"]["oneOf"])
+
+
 def load(path: Path) -> list[Entry]:
     """The entries of a file that the recorder wrote."""
     return [json.loads(line) for line in path.read_text().splitlines()]

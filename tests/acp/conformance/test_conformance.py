@@ -11,9 +11,11 @@ import pytest
 from tests.acp.conformance import acpx, python_sdk, typescript
 from tests.acp.conformance.connection import update_of
 from tests.acp.conformance.judge import judge
-from tests.acp.conformance.recording import Message, methods, updates
+from tests.acp.conformance.recording import Message, methods, stop_reasons, updates
 from tests.acp.conformance.stage import Scenario, play
 
+# A test may have to wait for another worker's scenarios, or to play them all.
+pytestmark = pytest.mark.timeout(600)
 SCENARIOS: tuple[Scenario, ...] = typescript.SCENARIOS + python_sdk.SCENARIOS + acpx.SCENARIOS
 # What of the stable protocol is seen with which client, at least.
 SEEN = {
@@ -55,6 +57,11 @@ SEEN = {
     "usage_update": "typescript python_sdk acpx",
     "notice": "typescript",
     "compaction_update": "typescript",
+    "end_turn": "typescript python_sdk acpx",
+    "cancelled": "typescript python_sdk acpx",
+    "max_tokens": "python_sdk",
+    "max_turn_requests": "python_sdk",
+    "refusal": "python_sdk",
 }
 # What the program never sends, and why.
 NEVER = {
@@ -85,7 +92,7 @@ def test_the_whole_stable_protocol_was_seen(shared: Path) -> None:
     missing = {name: clients for name, clients in SEEN.items() if not set(clients.split()) <= seen[name]}
     assert not missing, seen
     assert not NEVER.keys() & {name for name, clients in seen.items() if clients}
-    assert SEEN.keys() | NEVER.keys() == {*methods(), *updates()}
+    assert SEEN.keys() | NEVER.keys() == {*methods(), *updates(), *stop_reasons()}
 
 
 def test_an_answer_that_is_lost_or_doubled_is_noticed_in_a_real_recording(shared: Path) -> None:
@@ -99,6 +106,7 @@ def test_an_answer_that_is_lost_or_doubled_is_noticed_in_a_real_recording(shared
 
 
 def names(messages: Iterable[Message]) -> set[str]:
-    """The methods that were answered with a result, the notifications, the kinds of update."""
+    """The methods that were answered with a result, the notifications, the kinds of update, the stop reasons."""
     found = {message.method for message in messages if message.kind in {"result", "notification"}}
+    found |= {str(message.get("stopReason")) for message in messages if message.is_("result", "session/prompt")}
     return found | {update[0] for message in messages if (update := update_of(message))}

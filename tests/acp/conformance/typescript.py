@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 from tests.acp.conformance.stage import Stage
 from tests.mcp import bare
-from tests.model_server import http, reasoning, stall, text, tool_call
+from tests.model_server import Scripted, http, reasoning, stall, text, tool_call
 
 STEPS = [{"content": "Read greet.py", "status": "in_progress"}, {"content": "Change it", "status": "pending"}]
 
@@ -38,6 +39,18 @@ def leave(stage: Stage) -> None:
     stage.typescript("leave")
 
 
+def together(stage: Stage) -> None:
+    def answer(body: Any) -> Scripted:
+        last = body["messages"][-1]
+        if last["role"] == "tool":
+            return text("Nothing.")
+        held = "Hold the line" in str(last)
+        return tool_call("shell", {"command": "sleep 300"}) if held else tool_call("list", {"path": "."})
+
+    stage.model.always(answer)
+    stage.typescript("together")
+
+
 def login(stage: Stage) -> None:
     # A server that is busy at first: the client is told that we try again.
     stage.model.reply(http(429, {"error": {"message": "slow down"}}, {"Retry-After": "0"}), text("Here I am."))
@@ -61,4 +74,4 @@ def sessions(stage: Stage) -> None:
     stage.having(FURTHER_DIRECTORY=str(further)).typescript("sessions")
 
 
-SCENARIOS = (turn, cancel, leave, sessions, login, servers)
+SCENARIOS = (turn, cancel, together, leave, sessions, login, servers)

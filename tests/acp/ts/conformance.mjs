@@ -65,6 +65,22 @@ const SCENARIOS = {
     });
   },
 
+  // Two sessions at work at the same time; one is cancelled, and the other one does not notice.
+  async together() {
+    const editor = new Editor();
+    await connected(editor, command, async (ctx) => {
+      await hello(ctx);
+      const [one, two] = await Promise.all([1, 2].map(() => ctx.request(agent.session.new, opening)));
+      const held = prompt(ctx, one.sessionId, "Hold the line");
+      await editor.until((update) => (update.content ?? []).some?.((part) => part.type === "terminal"));
+      assert.equal((await prompt(ctx, two.sessionId, "Look around")).stopReason, "end_turn");
+      await ctx.notify(agent.session.cancel, { sessionId: one.sessionId });
+      assert.equal((await held).stopReason, "cancelled");
+      const both = [one, two].map(({ sessionId }) => prompt(ctx, sessionId, "Look around"));
+      assert.deepEqual((await Promise.all(both)).map((answer) => answer.stopReason), ["end_turn", "end_turn"]);
+    });
+  },
+
   // The editor is closed while a command runs; the next one finds the session as it was left.
   async leave() {
     const editor = new Editor();
@@ -93,6 +109,7 @@ const SCENARIOS = {
       await hello(ctx);
       const { sessionId } = await ctx.request(agent.session.new, { cwd, mcpServers: [server] });
       assert.equal((await prompt(ctx, sessionId, "Ask me for a colour")).stopReason, "end_turn");
+      assert.equal(await editor.visit, "visit-1");
     });
     assert.deepEqual(editor.elicited, ["form", "url"]);
   },

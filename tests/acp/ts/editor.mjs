@@ -23,6 +23,7 @@ export class Editor {
     this.updates = [];
     this.asked = [];
     this.elicited = [];
+    this.visit = new Promise((resolve) => (this.visited = resolve));
     this.buffers = new Map();
     this.terminals = new Map();
     this.answer = "allow_once";
@@ -50,7 +51,7 @@ export class Editor {
         this.updates.push(params.update);
         for (const watcher of [...this.watchers]) watcher(params.update);
       })
-      .onNotification(methods.elicitation.complete, () => {})
+      .onNotification(methods.elicitation.complete, ({ params }) => this.visited(params.elicitationId))
       .onRequest(methods.session.requestPermission, ({ params }) => this.decide(params))
       .onRequest(methods.elicitation.create, ({ params }) => this.elicit(params))
       .onRequest(methods.fs.readTextFile, async ({ params }) => ({ content: await this.read(params) }))
