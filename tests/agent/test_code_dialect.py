@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from laguna_agent.agent.cloze import MARK
 from laguna_agent.agent.events import Event, TextDelta, ToolCallStarted
 from laguna_agent.agent.store import Said, ToolRan
 from tests.agent.driving import converse, posted, text_of
 from tests.agent.test_replay import cancel_at
-from tests.model_server import ModelServer, reset, stream, text, tool_call
+from tests.model_server import ModelServer, Part, reset, stream, text, tool_call
 
 WRONG = "def add(a, b):\n    return a - b\n"
 RIGHT = "def add(a, b):\n    return a + b\n"
@@ -180,3 +182,33 @@ def test_known_small_models_get_it_by_name(model_server: ModelServer, adding: Pa
     assert spoken.result.exit_code == 0
     assert "tools" not in model_server.chats[0]
     assert re.search(r"code block", text_of(posted(model_server, 0)[1]))
+
+
+SIGN = "def sign(n):\n    if n > 1:\n        return 1\n    return -1 if n < 0 else 0\n"
+SIGN_CHECK = "python3 -c 'import sign; assert [sign.sign(n) for n in (-3, 0, 1)] == [-1, 0, 1], sign.sign(1)'"
+
+
+def missing_line(question: str) -> str:
+    """The line of SIGN that a question leaves out; empty where it leaves out none."""
+    shown = question.rpartition("```python\n")[2].partition("```")[0].split("\n")
+    lines = SIGN.split("\n")
+    return next((lines[at] for at, line in enumerate(shown) if line.strip() == MARK), "")
+
+
+def test_a_line_after_the_other_is_left_out(model_server: ModelServer, workspace: Path) -> None:
+    """The model copies what it sees, and repeats every line but the wrong one when it does not see it."""
+    (workspace / "sign.py").write_text(SIGN)
+
+    def answer(body: dict[str, Any]) -> Part:
+        question = text_of(body["messages"][-1])
+        line = missing_line(question)
+        return text(block("    if n > 0:\n" if "n > 1" in line else f"{line}\n" if line else SIGN))
+
+    model_server.always(answer)
+    spoken = converse(model_server, workspace, "Fix sign in sign.py.", edit_format="symbol", check=SIGN_CHECK)
+    assert spoken.result.exit_code == 0, spoken.result.message
+    assert (workspace / "sign.py").read_text() == SIGN.replace("n > 1", "n > 0")
+    asked = [missing_line(text_of(posted(model_server, at)[1])) for at in range(len(model_server.chats))]
+    assert "    if n > 1:" in asked
+    wrong = text_of(posted(model_server)[1])
+    assert "n > 1" not in wrong, "a small model copies a wrong line that it sees"

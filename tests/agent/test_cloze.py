@@ -1,0 +1,141 @@
+"""A function with one line left out, and the answer put in its place."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import laguna_agent
+from laguna_agent.agent.cloze import LONGEST, MARK, clozes, fill
+from laguna_agent.agent.hiding import definition, functions
+
+SOURCES = sorted(Path(laguna_agent.__file__).parent.glob("agent/*.py"))
+
+AVERAGE = '''\
+def average(values):
+    """The mean.
+
+    Of nothing: 0.
+    """
+    if len(values) < 1:
+        return 0
+    total = 0
+    for value in values:
+        total += value
+    return total / len(values)
+'''
+CLASS = """\
+class Counter(Base, frozen=True):
+    step = 1
+
+    @property
+    def next(self):
+        if self.step > 1: return self.step
+        return (
+            self.count
+            + self.step
+        )
+
+    def reset(self):
+        self.count = 0
+"""
+
+
+def left_out(text: str, name: str, code: str) -> str:
+    """What stands in the text where the cloze has its mark."""
+    found = definition(text, name)
+    assert found is not None
+    owner, node = found
+    start = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+    documented = ast.get_docstring(node, clean=False) is not None and node.body[0].lineno > node.lineno
+    described = range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1) if documented else range(0)
+    source = text.split("\n")
+    lines = [source[at - 1] for at in range(start, (node.end_lineno or 0) + 1) if at not in described]
+    shown = code.rstrip("\n").split("\n")[1 if owner else 0 :]
+    (at,) = (index for index, line in enumerate(shown) if line.strip() == MARK)
+    assert lines[:at] == shown[:at]
+    missing = lines[at : len(lines) - (len(shown) - at - 1)]
+    assert lines[at + len(missing) :] == shown[at + 1 :]
+    return "\n".join(missing) + "\n"
+
+
+def bare(code: str) -> str:
+    """The syntax tree without docstrings and without what a class has around its method."""
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_the_line_that_was_left_out_fills_its_place(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for name in functions(text):
+        found = definition(text, name)
+        assert found is not None
+        for code in clozes(text, name):
+            missing = left_out(text, name, code)
+            assert missing.count("\n") <= LONGEST
+            filled = fill(code, missing)
+            assert filled is not None, (name, code)
+            assert bare(filled) == bare(ast.unparse(found[1])), (name, code)
+
+
+def test_the_description_is_not_repeated_and_what_computes_comes_first() -> None:
+    first, *others = clozes(AVERAGE, "average")
+    assert "The mean" not in first
+    assert left_out(AVERAGE, "average", first) == "    if len(values) < 1:\n"
+    assert len(others) == 5
+    assert left_out(AVERAGE, "average", others[0]) == "    return total / len(values)\n"
+
+
+def test_where_an_exception_passed_comes_first_then_what_is_before() -> None:
+    order = [left_out(AVERAGE, "average", code).strip() for code in clozes(AVERAGE, "average", raised=10)]
+    assert order[:3] == ["total += value", "for value in values:", "total = 0"]
+    assert order[-1] == "return total / len(values)"
+
+
+def test_a_method_keeps_its_class_and_its_decorators() -> None:
+    (inline,) = clozes(CLASS, "Counter.next")
+    assert inline.startswith(f"class Counter(Base, frozen=True):\n    @property\n    def next(self):\n        {MARK}\n")
+    assert left_out(CLASS, "Counter.next", inline) == "        if self.step > 1: return self.step\n"
+    assert clozes(CLASS, "Counter.reset") == [], "one line alone is asked for by asking for the function"
+
+
+@pytest.mark.parametrize("text", ["def broken(:\n", "value = 1\n", ""])
+def test_nothing_where_there_is_no_such_function(text: str) -> None:
+    assert clozes(text, "average") == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "if not values:",
+        "    if not values:",
+        "if not values:\n    return 0",
+        "if not values:\n        return 0\n    total = 0\n",
+        "def average(values):\n    if not values:",
+        f"    {MARK}\n    if not values:\n",
+    ],
+)
+def test_an_answer_is_cut_to_what_is_new(answer: str) -> None:
+    (code, *_) = clozes(AVERAGE, "average")
+    filled = fill(code, answer)
+    assert filled == code.replace(MARK, "if not values:"), filled
+
+
+def test_the_whole_function_is_taken_as_it_is() -> None:
+    whole = "def average(values):\n    return sum(values) / max(1, len(values))\n"
+    assert fill(clozes(AVERAGE, "average")[0], whole) == whole
+
+
+@pytest.mark.parametrize("answer", ["", "\n", MARK, "The line is wrong.", "if not values", "return (", "a\0b"])
+def test_what_is_no_sound_code_fills_nothing(answer: str) -> None:
+    assert fill(clozes(AVERAGE, "average")[0], answer) is None
+
+
+def test_code_without_a_mark_is_not_filled() -> None:
+    assert fill(AVERAGE, "return 1") is None
