@@ -1,8 +1,8 @@
-"""A function with one line left out, for a small model to fill in.
+"""A function with a gap where one statement's expression was, for a small model to fill in.
 
-Most mistakes are in one line, and a model that sees a wrong line repeats it. Without it, the rest of the function, what
-it must do and what fails tell what belongs there; and as the answer is one line, several of them take the time of one
-whole function. Pure text, Python only; it knows neither models nor what else is shown.
+Most mistakes are in one line, and a model that sees a wrong line repeats it. With a gap there, the rest of the
+function, what it must do and what fails tell what belongs there. The statement keeps its form (`if ____:`): without it
+a small model writes the line before or after. Pure text, Python only; it knows neither models nor what else is shown.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 
 from laguna_agent.agent.hiding import definition
 
-MARK = "# the missing line"
+GAP = "____"
 LONGEST = 3
-"""Statements of more lines than this are not left out: the answer is to be short."""
+"""Statements of more lines than this get no gap: they are seldom wrong in one place."""
 _OPAQUE = (
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal),
     *(ast.Try, ast.TryStar),
@@ -25,18 +25,18 @@ _BLOCKS = frozenset({"body", "orelse", "finalbody", "handlers", "cases"})
 
 
 def clozes(text: str, name: str, raised: int = 0) -> list[str]:
-    """The function of this qualified name with one line left out, once for each line, the most suspicious first; none
-    where there is nothing but one line.
+    """The function of this qualified name with a gap, once for each line, the most suspicious first; none where there
+    is nothing but one line.
 
     `raised`, a line of the text from 1 on, is where an exception passed through: the line that caused it is that one
     or, mostly, one shortly before. Otherwise lines that compute or decide much come first.
     """
     found = definition(text, name)
-    if found is None:
+    if found is None or GAP in text:
         return []
     owner, node = found
     lines = text.split("\n")
-    spans = {first: (last, _weight(statement)) for statement, first, last in _statements(node, lines)}
+    spans = {first: (last, statement) for statement, first, last in _statements(node, lines)}
     if len(spans) < 2:
         return []
     inside = node.lineno <= raised <= (node.end_lineno or 0)
@@ -44,30 +44,42 @@ def clozes(text: str, name: str, raised: int = 0) -> list[str]:
     def rank(first: int) -> tuple[int, int]:
         if inside:
             return (0, raised - first) if first <= raised else (1, first)
-        return (-spans[first][1], first)
+        return (-_weight(spans[first][1]), first)
 
     described = _docstring_span(node)
     chosen = [first for first in sorted(spans, key=rank) if spans[first][0] - first < LONGEST]
-    return [_without(lines, owner, node, described, first, spans[first][0]) for first in chosen]
+    start = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+    codes = []
+    for first in chosen:
+        shown = {number: lines[number - 1] for number in range(start, (node.end_lineno or 0) + 1)}
+        for number in described:
+            shown.pop(number, None)
+        for expression in reversed(_expressions(spans[first][1])):
+            _cut(shown, expression)
+        if sum(GAP in line for line in shown.values()) == 1:
+            codes.append("\n".join([*_head(owner), *shown.values()]) + "\n")
+    return codes
 
 
 def fill(code: str, answer: str) -> str | None:
-    """A cloze with the answer in the place of the missing line; None where that makes no sound code. An answer that
-    repeats lines around it is cut to what is new, and one that is the whole function is taken as it is."""
+    """A cloze with the answer in its gap; None where that makes no sound code. The answer may be the whole function,
+    the line (with lines around it, which are cut), or the expression alone."""
     lines = code.rstrip("\n").split("\n")
-    at = next((index for index, line in enumerate(lines) if line.strip() == MARK), None)
-    given = [line for line in textwrap.dedent(answer).split("\n") if line.strip() and line.strip() != MARK]
-    if at is None or not given:
+    at = next((index for index, line in enumerate(lines) if GAP in line), None)
+    given = [line for line in textwrap.dedent(answer).split("\n") if line.strip()]
+    if at is None or not given or GAP in answer:
         return None
-    opens = [line.strip() for line in lines[:at] if line.strip().startswith(("def ", "async def "))]
-    whole = _sound("\n".join(given) + "\n") if any(line.strip() in opens for line in given) else None
+    opens = [line.strip() for line in lines[: at + 1] if line.strip().startswith(("def ", "async def "))]
+    whole = _sound("\n".join(given)) if any(line.strip() in opens for line in given) else None
     if whole is not None:
         return whole
+    if lines[at].strip() != GAP and lines[at].count(GAP) == 1 and len(given) == 1 and _is_expression(given[0]):
+        return _sound(code.rstrip("\n").replace(GAP, given[0].strip()))
     given = given[_overlap(lines[:at], given, len(given) - 1) :]
     given = given[: len(given) - _overlap(given, lines[at + 1 :], len(given) - 1)]
     indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
     new = textwrap.indent(textwrap.dedent("\n".join(given)), indent)
-    return _sound("\n".join([*lines[:at], new, *lines[at + 1 :]]) + "\n")
+    return _sound("\n".join([*lines[:at], new, *lines[at + 1 :]]))
 
 
 def _overlap(left: Sequence[str], right: Sequence[str], most: int) -> int:
@@ -82,7 +94,47 @@ def _sound(code: str) -> str | None:
         ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
         return None
-    return code
+    return code + "\n"
+
+
+def _is_expression(text: str) -> bool:
+    try:
+        ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _expressions(statement: ast.stmt) -> list[ast.expr]:
+    """What is cut out of a statement, in order: all that it computes, not where it puts it. Where its block stands on
+    the same line, that of the block too."""
+    match statement:
+        case ast.If(test=test) | ast.While(test=test) | ast.Assert(test=test):
+            found = [test]
+        case ast.For(iter=over) | ast.AsyncFor(iter=over):
+            found = [over]
+        case ast.With(items=items) | ast.AsyncWith(items=items):
+            found = [item.context_expr for item in items]
+        case ast.Match(subject=subject):
+            found = [subject]
+        case ast.Raise(exc=value) | ast.Return(value=value) | ast.Expr(value=value):
+            found = [value] if value is not None else []
+        case ast.Assign(value=value) | ast.AugAssign(value=value) | ast.AnnAssign(value=value):
+            found = [value] if value is not None else []
+        case _:
+            found = []
+    inner = [each for each in getattr(statement, "body", []) if each.lineno == statement.lineno]
+    return [*found, *(expression for each in inner for expression in _expressions(each))]
+
+
+def _cut(shown: dict[int, str], expression: ast.expr) -> None:
+    """Put a gap in the place of the expression; `shown` are lines by their number, columns are counted in bytes."""
+    first, last = expression.lineno, expression.end_lineno or expression.lineno
+    before = shown[first].encode()[: expression.col_offset].decode()
+    after = shown[last].encode()[expression.end_col_offset or 0 :].decode()
+    shown[first] = f"{before}{GAP}{after}"
+    for number in range(first + 1, last + 1):
+        del shown[number]
 
 
 def _statements(
@@ -120,25 +172,6 @@ def _docstring_span(node: ast.FunctionDef | ast.AsyncFunctionDef) -> range:
     if ast.get_docstring(node, clean=False) is None or node.body[0].lineno == node.lineno:
         return range(0)
     return range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
-
-
-def _without(
-    lines: Sequence[str],
-    owner: ast.ClassDef | None,
-    node: ast.FunctionDef | ast.AsyncFunctionDef,
-    described: range,
-    first: int,
-    last: int,
-) -> str:
-    line = lines[first - 1]
-    indent = line[: len(line) - len(line.lstrip())]
-    start = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-    kept = [
-        f"{indent}{MARK}" if number == first else lines[number - 1]
-        for number in range(start, (node.end_lineno or last) + 1)
-        if number not in described and not first < number <= last
-    ]
-    return "\n".join([*_head(owner), *kept]) + "\n"
 
 
 def _head(owner: ast.ClassDef | None) -> list[str]:

@@ -18,7 +18,7 @@ import msgspec
 
 from laguna_agent.agent.choosing import CANDIDATES, CHOOSE, Choice, evident_action
 from laguna_agent.agent.choosing import question as ask_choice
-from laguna_agent.agent.cloze import MARK, fill
+from laguna_agent.agent.cloze import GAP, fill
 from laguna_agent.agent.code_blocks import CodeBlock, code_blocks
 from laguna_agent.agent.dialect import Shown
 from laguna_agent.agent.events import CheckRun
@@ -28,7 +28,7 @@ from laguna_agent.agent.mentions import Mentioned, every_source, mentioned
 from laguna_agent.agent.profiles import Profile
 from laguna_agent.agent.prompt import system_text
 from laguna_agent.agent.store import Said
-from laguna_agent.agent.strategies import LINE, MOST, Strategy, hidden, plan
+from laguna_agent.agent.strategies import GAPS, MOST, Strategy, hidden, plan
 from laguna_agent.backend.assemble import Reply
 from laguna_agent.backend.base import Sampling
 from laguna_agent.messages import ContentBlock, Message, TextBlock, ToolCall, ToolSpec, text_message
@@ -41,7 +41,7 @@ OUTPUT_CAP = 900
 """Characters of a check's output that a small model is shown."""
 WARM = 0.8
 """The temperature of the strategy that asks again what was asked before."""
-ANEW = frozenset({"fix", "anew", "again", "why", LINE})
+ANEW = frozenset({"fix", "anew", "again", "why", GAPS})
 """The strategies that always start from the files as they were."""
 # What follows these is chatter, and at a few tokens per second chatter is what takes the time. At most four: that is
 # what the OpenAI protocol allows. The last three end a block of functions, never a whole file.
@@ -113,7 +113,7 @@ class CodeDialect:
         if self._ladder is None:
             texts = [file.text for file in self._originals]
             self._ladder = plan(texts, self._prompts[-1], self._first_output, whole=self._whole)
-        if self._changed and self._strategy != LINE and failure != distill(self._first_output, OUTPUT_CAP):
+        if self._changed and self._strategy != GAPS and failure != distill(self._first_output, OUTPUT_CAP):
             self._last_failure = failure
         if not self._ladder:
             return None
@@ -126,7 +126,7 @@ class CodeDialect:
         if strategy.code:
             path = next(file.path for file in files if strategy.functions[0] in functions(file.text))
             files = [hidden(file, strategy.functions) for file in files]
-            order = _missing_line(path, strategy)
+            order = _with_gap(path, strategy)
         elif strategy.hide:
             files = [hidden(file, strategy.functions) for file in files]
             order = self._named("Write each function whose body is `...` anew, complete, in one code block", files)
@@ -210,8 +210,8 @@ class CodeDialect:
         self._strategy = said.strategy
         self._changed = False
         self._start = position
-        asked = code_blocks(said.message.text, complete=True) if said.strategy == LINE else []
-        self._cloze = next((block for block in reversed(asked) if MARK in block.code), None)
+        asked = code_blocks(said.message.text, complete=True) if said.strategy == GAPS else []
+        self._cloze = next((block for block in reversed(asked) if GAP in block.code), None)
 
     def view(self, history: Sequence[Message]) -> list[Message]:
         return [history[0], *history[self._start :]]
@@ -239,7 +239,7 @@ class CodeDialect:
         return tuple(call for part in parts if (call := self._call(part)) is not None)
 
     def _filled(self, cloze: CodeBlock, blocks: Sequence[CodeBlock], text: str) -> list[CodeBlock]:
-        """The function with the line that the answer gives in a block, or alone; none where there is no such line."""
+        """The function with its gap filled by what the answer gives in a block or alone; none where that fills none."""
         code = fill(cloze.code, blocks[0].code if blocks else text.strip().strip("`"))
         return [] if code is None else [msgspec.structs.replace(cloze, code=code)]
 
@@ -290,9 +290,11 @@ def _failure(output: str) -> str:
     return f"The check fails:\n{distill(output, OUTPUT_CAP)}" if output else ""
 
 
-def _missing_line(path: str, strategy: Strategy) -> str:
-    about = f"{path}, `{strategy.functions[0]}` with one line left out:\n```python\n{strategy.code}```"
-    return f"{about}\n\nGive only the line that belongs at `{MARK}`, in one code block. No explanation."
+def _with_gap(path: str, strategy: Strategy) -> str:
+    about = f"{path}, `{strategy.functions[0]}` with a gap:\n```python\n{strategy.code}```"
+    return (
+        f"{about}\n\nGive the complete function, with `{GAP}` filled in, in one code block. No tests, no explanation."
+    )
 
 
 def _symbols(files: Sequence[Mentioned]) -> Shown:

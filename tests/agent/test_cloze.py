@@ -1,4 +1,4 @@
-"""A function with one line left out, and the answer put in its place."""
+"""A function with a gap, and the answer put into it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import laguna_agent
-from laguna_agent.agent.cloze import LONGEST, MARK, clozes, fill
+from laguna_agent.agent.cloze import GAP, LONGEST, clozes, fill
 from laguna_agent.agent.hiding import definition, functions
 
 SOURCES = sorted(Path(laguna_agent.__file__).parent.glob("agent/*.py"))
@@ -34,8 +34,7 @@ class Counter(Base, frozen=True):
     def next(self):
         if self.step > 1: return self.step
         return (
-            self.count
-            + self.step
+            self.count + self.step
         )
 
     def reset(self):
@@ -57,9 +56,9 @@ def shown_lines(text: str, name: str) -> list[str]:
 
 
 def left_out(lines: list[str], code: str) -> str:
-    """What stands among the lines where the cloze has its mark."""
+    """What stands among the lines where the cloze has its gap."""
     shown = code.rstrip("\n").split("\n")
-    (at,) = (index for index, line in enumerate(shown) if line.strip() == MARK)
+    (at,) = (index for index, line in enumerate(shown) if GAP in line)
     assert lines[:at] == shown[:at]
     missing = lines[at : len(lines) - (len(shown) - at - 1)]
     assert lines[at + len(missing) :] == shown[at + 1 :]
@@ -67,14 +66,14 @@ def left_out(lines: list[str], code: str) -> str:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_the_line_that_was_left_out_fills_its_place(path: Path) -> None:
+def test_what_was_cut_out_fills_the_gap(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for name in functions(text):
         lines = shown_lines(text, name)
         for code in clozes(text, name):
             missing = left_out(lines, code)
             assert missing.count("\n") <= LONGEST
-            assert (fill(code, missing) or "").split() == " ".join(lines).split(), (name, code)
+            assert ast.dump(ast.parse(fill(code, missing) or "")) == ast.dump(ast.parse("\n".join(lines))), (name, code)
 
 
 def test_the_description_is_not_repeated_and_what_computes_comes_first() -> None:
@@ -92,10 +91,29 @@ def test_where_an_exception_passed_comes_first_then_what_is_before() -> None:
 
 
 def test_a_method_keeps_its_class_and_its_decorators() -> None:
-    (inline,) = clozes(CLASS, "Counter.next")
-    assert inline.startswith(f"class Counter(Base, frozen=True):\n    @property\n    def next(self):\n        {MARK}\n")
-    assert left_out(shown_lines(CLASS, "Counter.next"), inline) == "        if self.step > 1: return self.step\n"
+    inline, last = clozes(CLASS, "Counter.next")
+    head = "class Counter(Base, frozen=True):\n    @property\n    def next(self):\n"
+    assert inline.startswith(f"{head}        if {GAP}: return {GAP}\n        return (\n")
+    assert last == f"{head}        if self.step > 1: return self.step\n        return (\n            {GAP}\n        )\n"
     assert clozes(CLASS, "Counter.reset") == [], "one line alone is asked for by asking for the function"
+
+
+@pytest.mark.parametrize(
+    ("statement", "shown"),
+    [
+        ("total += -value", "total += ____"),
+        ("for value in range(1, 3): pass", "for value in ____: pass"),
+        ("while not done(): stop()", "while ____: ____"),
+        ("with open(one) as a, open(two): pass", "with ____ as a, ____: pass"),
+        ("assert a == b, 'why'", "assert ____, 'why'"),
+        ("raise ValueError(a)", "raise ____"),
+        ("count: int = len(a)", "count: int = ____"),
+        ("é, name = 'é', wrong(a)  # why", "é, name = ____  # why"),
+        ("a.sort(b)", "____"),
+    ],
+)
+def test_a_statement_keeps_its_form(statement: str, shown: str) -> None:
+    assert f"def f(a, b):\n    {shown}\n    return a\n" in clozes(f"def f(a, b):\n    {statement}\n    return a\n", "f")
 
 
 @pytest.mark.parametrize("text", ["def broken(:\n", "value = 1\n", ""])
@@ -111,13 +129,13 @@ def test_nothing_where_there_is_no_such_function(text: str) -> None:
         "if not values:\n    return 0",
         "if not values:\n        return 0\n    total = 0\n",
         "def average(values):\n    if not values:",
-        f"    {MARK}\n    if not values:\n",
+        "not values",
     ],
 )
 def test_an_answer_is_cut_to_what_is_new(answer: str) -> None:
     (code, *_) = clozes(AVERAGE, "average")
     filled = fill(code, answer)
-    assert filled == code.replace(MARK, "if not values:"), filled
+    assert filled == code.replace(GAP, "not values"), filled
 
 
 def test_the_whole_function_is_taken_as_it_is() -> None:
@@ -125,10 +143,10 @@ def test_the_whole_function_is_taken_as_it_is() -> None:
     assert fill(clozes(AVERAGE, "average")[0], whole) == whole
 
 
-@pytest.mark.parametrize("answer", ["", "\n", MARK, "The line is wrong.", "if not values", "return (", "a\0b"])
+@pytest.mark.parametrize("answer", ["", "\n", GAP, f"if {GAP}:", "The line is wrong.", "if not", "return (", "a\0b"])
 def test_what_is_no_sound_code_fills_nothing(answer: str) -> None:
     assert fill(clozes(AVERAGE, "average")[0], answer) is None
 
 
-def test_code_without_a_mark_is_not_filled() -> None:
+def test_code_without_a_gap_is_not_filled() -> None:
     assert fill(AVERAGE, "return 1") is None

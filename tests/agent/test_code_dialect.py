@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from laguna_agent.agent.cloze import MARK
+from laguna_agent.agent.cloze import GAP
 from laguna_agent.agent.events import Event, TextDelta, ToolCallStarted
 from laguna_agent.agent.store import Said, ToolRan
 from tests.agent.driving import converse, posted, text_of
@@ -188,27 +188,42 @@ SIGN = "def sign(n):\n    if n > 1:\n        return 1\n    return -1 if n < 0 el
 SIGN_CHECK = "python3 -c 'import sign; assert [sign.sign(n) for n in (-3, 0, 1)] == [-1, 0, 1], sign.sign(1)'"
 
 
-def missing_line(question: str) -> str:
-    """The line of SIGN that a question leaves out; empty where it leaves out none."""
-    shown = question.rpartition("```python\n")[2].partition("```")[0].split("\n")
-    lines = SIGN.split("\n")
-    return next((lines[at] for at, line in enumerate(shown) if line.strip() == MARK), "")
-
-
-def test_a_line_after_the_other_is_left_out(model_server: ModelServer, workspace: Path) -> None:
-    """The model copies what it sees, and repeats every line but the wrong one when it does not see it."""
+def test_a_gap_in_a_line_after_the_other(model_server: ModelServer, workspace: Path) -> None:
+    """A model that copies what it sees and, where it sees a gap, knows what belongs there."""
     (workspace / "sign.py").write_text(SIGN)
 
     def answer(body: dict[str, Any]) -> Part:
         question = text_of(body["messages"][-1])
-        line = missing_line(question)
-        return text(block("    if n > 0:\n" if "n > 1" in line else f"{line}\n" if line else SIGN))
+        shown = question.rpartition("```python\n")[2].partition("```")[0]
+        if GAP not in shown:
+            return text(block(SIGN))
+        return text(block(shown.replace(f"if {GAP}:", "if n > 0:").replace(GAP, "-1 if n < 0 else 0")))
 
     model_server.always(answer)
     spoken = converse(model_server, workspace, "Fix sign in sign.py.", edit_format="symbol", check=SIGN_CHECK)
     assert spoken.result.exit_code == 0, spoken.result.message
     assert (workspace / "sign.py").read_text() == SIGN.replace("n > 1", "n > 0")
-    asked = [missing_line(text_of(posted(model_server, at)[1])) for at in range(len(model_server.chats))]
-    assert "    if n > 1:" in asked
-    wrong = text_of(posted(model_server)[1])
-    assert "n > 1" not in wrong, "a small model copies a wrong line that it sees"
+    last = text_of(posted(model_server)[1])
+    assert "n > 1" not in last, "a small model copies a wrong line that it sees"
+    assert f"if {GAP}:" in last
+    assert "gap" in [said.strategy for said in spoken.records(Said)]
+
+
+def test_the_gap_alone_may_be_answered(model_server: ModelServer, workspace: Path) -> None:
+    (workspace / "sign.py").write_text(SIGN)
+
+    def answer(body: dict[str, Any]) -> Part:
+        return text("`if n > 0:`" if f"if {GAP}:" in text_of(body["messages"][-1]) else "I do not know.")
+
+    model_server.always(answer)
+    spoken = converse(model_server, workspace, "Fix sign in sign.py.", edit_format="symbol", check=SIGN_CHECK)
+    assert spoken.result.exit_code == 0, spoken.result.message
+    assert (workspace / "sign.py").read_text() == SIGN.replace("n > 1", "n > 0")
+
+
+def test_the_same_answer_over_and_over_is_no_loop(model_server: ModelServer, adding: Path) -> None:
+    """It changes nothing, so every one of the tries has its turn and the check has the last word."""
+    model_server.always(text(block(WRONG)))
+    spoken = converse(model_server, adding, "Fix add in add.py.", edit_format="symbol", check=CHECK)
+    assert (spoken.result.outcome, spoken.result.exit_code) == ("check_failed", 8)
+    assert (adding / "add.py").read_text().startswith(WRONG)
