@@ -46,7 +46,7 @@ class Measure:
 MEASURES = {
     "initialize": Measure("spawn to `initialize` answered", "s", 3),
     "new": Measure("spawn to `initialize` and `session/new` answered", "s", 3, limit=NEW_LIMIT),
-    "first": Measure("first prompt to the model's first word", "s", 3),
+    "first": Measure("first prompt, after a pause, to the model's first word", "s", 3),
     "second": Measure("second prompt to the model's first word", "s", 3),
     "whole": Measure("second prompt to its answer, all deltas shown", "s", 3),
     "updates": Measure("updates per second, second prompt", "", more_is_better=True),
@@ -163,7 +163,7 @@ def table(measured: list[Measured]) -> str:
     mine = ours_of(measured)
     lines = [f"| median | {' | '.join(heads)} |", "|---" * (len(measured) + 1) + "|"]
     for name, row in MEASURES.items():
-        cells = [cell(each, name, mine and mine.value(name)) for each in measured]
+        cells = [cell(each, name, mine.value(name) if mine else None) for each in measured]
         lines.append(f"| {row.title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -231,7 +231,8 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="laguna-acp-") as scratch, instant_model(settings.deltas) as url:
             measure(measured, url, settings.deltas, settings.pause, Path(scratch))
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}; ", end="")
-    print(f"{settings.rounds} rounds ({settings.peer_rounds} of the peers), {settings.deltas} deltas\n")
+    print(f"{settings.rounds} rounds ({settings.peer_rounds} of the peers), {settings.deltas} deltas, ", end="")
+    print(f"{settings.pause:g} s from session/new to the first prompt\n")
     print(table(measured))
     notes = missing + [f"{each.agent.name}: {each.problem}" for each in measured if each.problem]
     broken = broken_promises(measured)

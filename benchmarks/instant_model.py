@@ -67,7 +67,7 @@ def messages_events(pieces: list[str]) -> tuple[list[Event], list[Event], list[E
     """The same of https://docs.anthropic.com/en/docs/build-with-claude/streaming"""
     start = {**messages_answer([]), "content": [], "stop_reason": None}
     start["usage"] = {"input_tokens": 10, "output_tokens": 1}
-    before = [
+    before: list[Event] = [
         {"type": "message_start", "message": start},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     ]
@@ -75,7 +75,7 @@ def messages_events(pieces: list[str]) -> tuple[list[Event], list[Event], list[E
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}} for piece in pieces
     ]
     ended = {"stop_reason": "end_turn", "stop_sequence": None}
-    after = [
+    after: list[Event] = [
         {"type": "content_block_stop", "index": 0},
         {"type": "message_delta", "delta": ended, "usage": {"output_tokens": len(pieces)}},
         {"type": "message_stop"},
@@ -104,7 +104,7 @@ def responses_events(pieces: list[str]) -> tuple[list[Event], list[Event], list[
     place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     empty = {"type": "output_text", "text": "", "annotations": []}
     created = {**answer, "status": "in_progress", "output": []}
-    before = [
+    before: list[Event] = [
         {"type": "response.created", "response": created},
         {
             "type": "response.output_item.added",
@@ -114,7 +114,7 @@ def responses_events(pieces: list[str]) -> tuple[list[Event], list[Event], list[
         {"type": "response.content_part.added", **place, "part": empty},
     ]
     text = [{"type": "response.output_text.delta", **place, "delta": piece} for piece in pieces]
-    after = [
+    after: list[Event] = [
         {"type": "response.output_text.done", **place, "text": "".join(pieces)},
         {"type": "response.content_part.done", **place, "part": item["content"][0]},
         {"type": "response.output_item.done", "output_index": 0, "item": item},
@@ -180,6 +180,11 @@ class InstantModel(ThreadingHTTPServer):
         self.streams = {
             (path, main): stream_of(path, self.pieces[main]) for path in PROTOCOLS for main in (True, False)
         }
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """An agent that is ended drops its connection; anything else is a fault of this server."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):

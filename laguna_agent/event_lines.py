@@ -8,6 +8,7 @@ would obey control sequences in it.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -86,6 +87,8 @@ def question_lines(request: PermissionRequested) -> list[str]:
     """
     first, *more = printable(request.title).split("\n")
     lines = [f"? {first}", *(f"  {line}" for line in more)]
+    if request.kind == "other":
+        lines += [printable(f"  {name}: {json.dumps(value)}") for name, value in request.input.items()]
     for diff in request.diffs or _proposed(request):
         lines.extend(diff_lines(diff))
     for option in request.options:

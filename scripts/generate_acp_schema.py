@@ -83,6 +83,10 @@ TYPES = {
     "SetSessionConfigOptionRequest.value": "bool | str",
     "SessionConfigSelect.options": "list[SessionConfigSelectOption]",
     "ElicitationContentValue": "str | int | float | bool | list[str]",
+    # One Struct stands for the properties of every type; and a whole number must not leave as 1.0.
+    "ElicitationPropertySchema.default": "str | int | float | bool | list[str] | None",
+    "ElicitationPropertySchema.minimum": "int | float | None",
+    "ElicitationPropertySchema.maximum": "int | float | None",
 }
 
 HEADER = '''"""The ACP v1 messages that this program speaks, as msgspec Structs.

@@ -81,7 +81,7 @@ def test_empty_environment_variable_counts_as_unset(tmp_path: Path, monkeypatch:
         ("temperature = nan", ["temperature", "nan", "a number at least 0"]),
         ("top_p = 1.5", ["top_p", "1.5", "at least 0 and at most 1"]),
         ("max_cost = inf", ["max_cost", "inf", "above 0"]),
-        ("approve = 'never'", ["approve", "'never'", "one of ask, edits, all"]),
+        ("approve = 'never'", ["approve", "'never'", "one of plan, ask, edits, all"]),
         ("model = 7", ["model", "7", "a text"]),
         ("model = x", ["config.toml", "not valid TOML", "line 1"]),
     ],

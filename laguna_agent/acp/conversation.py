@@ -13,7 +13,7 @@ from laguna_agent.acp.peer import AUTH_REQUIRED, INTERNAL_ERROR, INVALID_REQUEST
 from laguna_agent.acp.updates import Renderer
 from laguna_agent.agent.archive import given_title, title_of
 from laguna_agent.agent.commands import COMMANDS
-from laguna_agent.agent.events import Event, PermissionRequested, TurnEnded
+from laguna_agent.agent.events import Event, PermissionRequested, ToolCallUpdate, TurnEnded
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import now
@@ -31,10 +31,11 @@ class Conversation:
         self.renderer = renderer
         self.running = False
         self.models: list[str] = []
-        self._peer = peer
+        self.peer = peer
         self._cancelled = False
         self._ended = anyio.Event()
         self._title: str | None = None
+        self._untold = False
         self._shown: dict[str, anyio.Event] = {}
 
     # -- the turn ---------------------------------------------------------------------------------------------------
@@ -51,10 +52,12 @@ class Conversation:
             self._cancelled = True
             self.session.cancel()
 
-    async def turn(self, content: tuple[ContentBlock, ...]) -> schema.PromptResponse:
+    async def turn(
+        self, content: tuple[ContentBlock, ...], given: tuple[dict[str, object], ...] = ()
+    ) -> schema.PromptResponse:
         """Work on a prompt, after `begin`; raises RpcError for a turn that ended with an error."""
         try:
-            end = None if self._cancelled else await self._run(content)
+            end = None if self._cancelled else await self._run(content, given)
         finally:
             self.running = False
             self._shown.clear()
@@ -63,30 +66,36 @@ class Conversation:
             return schema.PromptResponse(stop_reason="cancelled")
         return answer_of(end)
 
-    async def _run(self, content: tuple[ContentBlock, ...]) -> TurnEnded | None:
+    async def _run(self, content: tuple[ContentBlock, ...], given: tuple[dict[str, object], ...]) -> TurnEnded | None:
         end = None
+        if self._untold:
+            await self.tell_options()
         await self._tell_info(content)
-        async with aclosing(self.session.prompt(content)) as events:
+        async with aclosing(self.session.prompt(content, given)) as events:
             async for event in events:
                 if self._cancelled:
                     # Again, as the first time may have been before the session had begun.
                     self.session.cancel()
                 await self.show(event)
-                if isinstance(event, PermissionRequested):
-                    self._shown_event(event.call_id).set()
+                if isinstance(event, ToolCallUpdate):
+                    self._shown_event(event.id).set()
                 elif isinstance(event, TurnEnded):
                     end = event
         return end
 
     async def aclose(self) -> None:
-        """Cancel the turn, wait for its end, free everything. Never raises: nobody could do anything about it."""
+        """Cancel the turn, wait for its end, free everything. Never raises: nobody could do anything about it.
+
+        A client that cancels its session/close in the meantime does not stop it: half closed is no use to anybody.
+        """
         self.cancel()
-        if self.running:
-            await self._ended.wait()
-        try:
-            await self.session.aclose()
-        except Exception:
-            log.exception("session %s could not be closed; this is a bug", self.session.id)
+        with anyio.CancelScope(shield=True):
+            if self.running:
+                await self._ended.wait()
+            try:
+                await self.session.aclose()
+            except Exception:
+                log.exception("session %s could not be closed; this is a bug", self.session.id)
 
     # -- updates ----------------------------------------------------------------------------------------------------
 
@@ -95,9 +104,14 @@ class Conversation:
         for update in self.renderer.render(event):
             await self.tell(update)
 
+    async def show_again(self, event: Event) -> None:
+        """Tell the client of an event of the past."""
+        for update in self.renderer.look_back(event):
+            await self.tell(update)
+
     async def tell(self, update: schema.SessionUpdate) -> None:
         """Send one update."""
-        await self._peer.notify("session/update", schema.SessionNotification(session_id=self.session.id, update=update))
+        await self.peer.notify("session/update", schema.SessionNotification(session_id=self.session.id, update=update))
 
     async def introduce(self) -> None:
         """What a client should know of a session that it has just opened."""
@@ -130,7 +144,15 @@ class Conversation:
 
     async def tell_options(self) -> None:
         """The options have changed."""
+        self._untold = False
         await self.tell(schema.ConfigOptionUpdate(config_options=self.options()))
+
+    async def learn_models(self, models: list[str]) -> None:
+        """Offer these models. Between two turns nothing is sent: the next one begins with it."""
+        before, self.models = self.options(), models
+        self._untold = self.options() != before
+        if self._untold and (self.running or not self.session.prompts):
+            await self.tell_options()
 
     async def tell_mode(self) -> None:
         """The mode has changed."""
@@ -139,10 +161,9 @@ class Conversation:
     # -- questions --------------------------------------------------------------------------------------------------
 
     async def approve(self, asked: PermissionRequested) -> PermissionAnswer:
-        """Ask the person through the client, once the client has seen the call that it is about."""
-        await self._shown_event(asked.call_id).wait()
+        """Ask the person through the client."""
         try:
-            response = await self._peer.request(
+            response = await self.peer.request(
                 "session/request_permission",
                 self.renderer.permission(self.session.id, asked),
                 schema.RequestPermissionResponse,
@@ -158,6 +179,10 @@ class Conversation:
                 False, reason=f"the editor gave an answer that was not offered: {outcome.option_id}"
             )
         return PermissionAnswer(kind.startswith("allow"), kind.endswith("always"))
+
+    async def call_shown(self, call_id: str) -> None:
+        """Wait until the client has seen that the call runs."""
+        await self._shown_event(call_id).wait()
 
     def _shown_event(self, call_id: str) -> anyio.Event:
         return self._shown.setdefault(call_id, anyio.Event())

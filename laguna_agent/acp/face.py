@@ -7,15 +7,18 @@ The core is imported by the first session: an editor waits for `initialize`, and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
 
 from laguna_agent import __version__
 from laguna_agent.acp import schema
+from laguna_agent.acp.authentication import Authentication, auth_methods
 from laguna_agent.acp.peer import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -36,20 +39,17 @@ if TYPE_CHECKING:
     from laguna_agent.config import Settings
 
 PROTOCOL_VERSION = 1
+ONE_AT_A_TIME = {f"session/{what}" for what in ("load", "resume", "close", "delete", "fork", "set_title")}
+"""Requests that would find a session half open or half gone if they came between each other."""
 PAGE = 50
 """Sessions in one answer to session/list."""
+log = logging.getLogger(__name__)
 SESSION_CAPABILITIES = schema.SessionCapabilities(
     list=schema.SessionListCapabilities(),
     delete=schema.SessionDeleteCapabilities(),
     additional_directories=schema.SessionAdditionalDirectoriesCapabilities(),
     resume=schema.SessionResumeCapabilities(),
     close=schema.SessionCloseCapabilities(),
-)
-AUTH_METHOD = schema.AuthMethod(
-    id="environment",
-    name="Key from the environment or the configuration",
-    description="Put the key of your model's server into the environment variable that it is known by, such as "
-    "OPENROUTER_API_KEY or POOLSIDE_API_KEY. A local model needs none. `laguna-agent doctor` says what is missing.",
 )
 
 
@@ -58,9 +58,11 @@ class Face:
     `acp.unstable`."""
 
     def __init__(self, source: Source, sink: Sink, flags: Mapping[str, object], *, unstable: bool = False) -> None:
+        self._authentication = Authentication(flags)
         requests: dict[str, tuple[type, RequestHandler]] = {
             "initialize": (schema.InitializeRequest, self._initialize),
-            "authenticate": (schema.AuthenticateRequest, self._authenticate),
+            "authenticate": (schema.AuthenticateRequest, self._authentication.authenticate),
+            "logout": (schema.LogoutRequest, self._authentication.logout),
             "session/new": (schema.NewSessionRequest, self._new),
             "session/load": (schema.LoadSessionRequest, self._load),
             "session/resume": (schema.ResumeSessionRequest, self._resume),
@@ -79,20 +81,36 @@ class Face:
 
             requests["session/fork"] = (ForkSessionRequest, self._fork)
             requests["session/set_title"] = (SetSessionTitleRequest, self._set_title)
+        for method in requests.keys() & ONE_AT_A_TIME:
+            kind, handler = requests[method]
+            requests[method] = (kind, self._in_turn(handler))
         self.peer = Peer(source, sink, requests, notifications)
         self._flags = flags
         self._unstable = unstable
         self._client = schema.ClientCapabilities()
         self._conversations: dict[str, Conversation] = {}
+        self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        self._models: dict[tuple[str | None, str | None], list[str]] = {}
+
+    def _in_turn(self, handler: RequestHandler) -> RequestHandler:
+        """The handler, waiting for those before it that open, close or delete the same session."""
+
+        async def work(params: Any, call: Call) -> Any:
+            async with self._locks.setdefault(params.session_id, anyio.Lock()):
+                return await handler(params, call)
+
+        return work
 
     async def serve(self) -> None:
         """Serve the connection to its end; no process of a session outlives it."""
-        try:
-            await self.peer.run(on_close=self._cancel_all)
-        finally:
-            with anyio.CancelScope(shield=True):
-                for conversation in self._conversations.values():
-                    await conversation.aclose()
+        async with anyio.create_task_group() as self._background:
+            try:
+                await self.peer.run(on_close=self._cancel_all)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    for conversation in self._conversations.values():
+                        await conversation.aclose()
+            self._background.cancel_scope.cancel()
 
     def _cancel_all(self) -> None:
         for conversation in self._conversations.values():
@@ -112,16 +130,13 @@ class Face:
             agent_capabilities=schema.AgentCapabilities(
                 load_session=True,
                 prompt_capabilities=schema.PromptCapabilities(image=True, embedded_context=True),
+                mcp_capabilities=schema.McpCapabilities(http=True, sse=True),
                 session_capabilities=capabilities,
+                auth=schema.AgentAuthCapabilities(logout=schema.LogoutCapabilities()),
             ),
-            auth_methods=[AUTH_METHOD],
+            auth_methods=auth_methods(params.client_capabilities, self._flags),
             agent_info=schema.Implementation(name="laguna-agent", title="Laguna Agent", version=__version__),
         )
-
-    async def _authenticate(self, params: schema.AuthenticateRequest, _: Call) -> schema.AuthenticateResponse:
-        if params.method_id != AUTH_METHOD.id:
-            raise RpcError(INVALID_PARAMS, f"Unknown method of authentication: {params.method_id}")
-        return schema.AuthenticateResponse()
 
     # -- opening sessions -------------------------------------------------------------------------------------------
 
@@ -142,7 +157,7 @@ class Face:
     async def _load(self, params: schema.LoadSessionRequest, call: Call) -> schema.LoadSessionResponse:
         conversation = await self._reopen(params, call)
         for event in conversation.session.replay_events():
-            await conversation.show(event)
+            await conversation.show_again(event)
         return schema.LoadSessionResponse(modes=conversation.modes(), config_options=conversation.options())
 
     async def _resume(self, params: schema.ResumeSessionRequest, call: Call) -> schema.ResumeSessionResponse:
@@ -187,25 +202,53 @@ class Face:
 
         require_directory("cwd", cwd)
         try:
-            return load(Path(cwd), self._flags)
+            settings = load(Path(cwd), self._flags)
         except UsageError as error:
             raise RpcError(INVALID_PARAMS, str(error)) from error
+        self._authentication.require(settings)
+        return settings
 
     def _open(self, session: Session, servers: list[schema.McpServer] | None, call: Call) -> Conversation:
         from laguna_agent.acp.conversation import Conversation
+        from laguna_agent.acp.editor import through_editor
         from laguna_agent.acp.updates import Renderer
 
         conversation = Conversation(session, Renderer(session.cwd, self._client), self.peer)
         session.approver = conversation.approve
+        session.workspace = through_editor(session.workspace, self.peer, session.id, self._client)
         self._conversations[session.id] = conversation
         call.after_response(conversation.introduce)
-        call.after_response(lambda: mention_servers(conversation, servers))
+        if servers:
+            from laguna_agent.acp.servers import connect
+
+            connect(conversation, servers, self._client, self._background)
+        call.after_response(lambda: self._look_ahead(conversation))
         return conversation
+
+    async def _look_ahead(self, conversation: Conversation) -> None:
+        """While the person types: load what the first request needs, and ask which models there are."""
+        from laguna_agent.backend.providers import preload
+
+        await anyio.to_thread.run_sync(preload)
+        self._background.start_soon(self._learn_models, conversation)
+
+    async def _learn_models(self, conversation: Conversation) -> None:
+        from laguna_agent.backend.catalog import known_models
+
+        settings = conversation.session.wanted
+        # Another session's server is most likely the same one, and it was asked already.
+        where = (settings.base_url, settings.model)
+        try:
+            if where not in self._models:
+                self._models[where] = await known_models(settings)
+            await conversation.learn_models(self._models[where])
+        except Exception:
+            log.exception("the models could not be listed; this is a bug")
 
     # -- open sessions ----------------------------------------------------------------------------------------------
 
     def _prompt(self, params: schema.PromptRequest, call: Call) -> Awaitable[schema.PromptResponse]:
-        from laguna_agent.acp.prompts import prompt_blocks
+        from laguna_agent.acp.prompts import as_given, prompt_blocks
 
         conversation = self._conversation(params.session_id)
         try:
@@ -214,7 +257,7 @@ class Face:
             raise RpcError(INVALID_PARAMS, str(error)) from error
         conversation.begin()
         call.on_cancel(conversation.cancel)
-        return conversation.turn(content)
+        return conversation.turn(content, as_given(params.prompt))
 
     def _cancel(self, params: schema.CancelNotification) -> None:
         self._conversation(params.session_id).cancel()
@@ -313,12 +356,3 @@ def directories(paths: list[str] | None) -> tuple[str, ...]:
     for path in paths or ():
         require_directory("additionalDirectories", path)
     return tuple(paths or ())
-
-
-async def mention_servers(conversation: Conversation, servers: list[schema.McpServer] | None) -> None:
-    """Say that MCP servers are not used, rather than ignore them in silence."""
-    if servers:
-        from laguna_agent.agent.events import Notice
-
-        names = ", ".join(server.name for server in servers)
-        await conversation.show(Notice("warning", f"This version does not use MCP servers yet: {names}"))

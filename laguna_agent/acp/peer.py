@@ -14,6 +14,7 @@ that provokes errors by the thousand and does not read them is not read either.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -124,6 +125,7 @@ class Peer:
         self._calls: dict[str, Call] = {}
         self._held = 0
         self._answers: dict[str, Answer] = {}
+        self._late: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._last_id = 0
         self._reading = anyio.CancelScope()
         self._closed = False
@@ -155,10 +157,18 @@ class Peer:
         """Send a notification."""
         await self._outbox.put(encode({"jsonrpc": "2.0", "method": method, "params": params}))
 
-    async def request(self, method: str, params: msgspec.Struct, kind: type[T]) -> T:
+    def post(self, method: str, params: msgspec.Struct) -> None:
+        """Send a small request whose answer nobody needs, at once; for giving back what the other side holds."""
+        self._last_id += 1
+        self._outbox.post(encode({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}))
+
+    async def request(
+        self, method: str, params: msgspec.Struct, kind: type[T], *, late: Callable[[T], None] | None = None
+    ) -> T:
         """Send a request and wait for its result; raises RpcError, ConnectionClosed.
 
-        When the waiting is cancelled, the other side is told by `$/cancel_request` and its late answer is dropped.
+        When the waiting is cancelled, the other side is told by `$/cancel_request`. A result that comes all the same is
+        given to `late`, else dropped.
         """
         self._last_id += 1
         number = self._last_id
@@ -170,6 +180,8 @@ class Peer:
             if not self._closed:
                 await answer.arrived.wait()
         except anyio.get_cancelled_exc_class():
+            if late is not None and sent:
+                self._await_late(number, method, kind, late, answer.message)
             if sent and answer.message is None:
                 cancel = CancelRequestNotification(request_id=number)
                 self._outbox.post(encode({"jsonrpc": "2.0", "method": CANCEL_REQUEST, "params": cancel}))
@@ -177,6 +189,18 @@ class Peer:
         finally:
             del self._answers[id_key(number)]
         return result_of(answer.message, method, kind)
+
+    def _await_late(
+        self, number: int, method: str, kind: type[T], late: Callable[[T], None], message: dict[str, Any] | None
+    ) -> None:
+        def take(message: dict[str, Any]) -> None:
+            with contextlib.suppress(RpcError):
+                late(result_of(message, method, kind))
+
+        if message is None:
+            self._late[id_key(number)] = take
+        else:
+            take(message)
 
     async def _send(self) -> None:
         await self._outbox.drain()
@@ -217,7 +241,10 @@ class Peer:
         return None
 
     def _receive_answer(self, message: dict[str, Any]) -> None:
-        answer = self._answers.get(id_key(message["id"]))
+        key = id_key(message["id"])
+        if key in self._late:
+            self._late.pop(key)(message)
+        answer = self._answers.get(key)
         if answer is not None and answer.message is None:
             answer.message = message
             answer.arrived.set()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from laguna_agent.acp import schema
 from laguna_agent.errors import UsageError
@@ -16,6 +19,22 @@ def prompt_blocks(prompt: Iterable[schema.ContentBlock]) -> tuple[ContentBlock, 
     if not any(isinstance(block, ImageBlock) or block.text.strip() for block in blocks):
         raise UsageError("the prompt is empty")
     return blocks
+
+
+def as_given(prompt: Iterable[schema.ContentBlock]) -> tuple[dict[str, object], ...]:
+    """What the log keeps of a prompt that holds more than text and images, so that `given_blocks` can show it again."""
+    blocks = tuple(prompt)
+    if all(isinstance(block, schema.TextContent | schema.ImageContent) for block in blocks):
+        return ()
+    return tuple(msgspec.to_builtins(block) for block in blocks)
+
+
+def given_blocks(given: Iterable[dict[str, object]]) -> Iterator[schema.ContentBlock]:
+    """The prompt as the editor sent it, from the log; what a later version of the protocol no longer knows is left
+    out."""
+    for block in given:
+        with suppress(msgspec.ValidationError):
+            yield msgspec.convert(block, schema.ContentBlock)
 
 
 def prompt_block(block: schema.ContentBlock) -> ContentBlock:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+import msgspec
+
 from laguna_agent.acp import schema
+from laguna_agent.acp.prompts import given_blocks
 from laguna_agent.agent import events
 from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, ToolKind
 
@@ -44,6 +47,7 @@ class Renderer:
         self._turn = 0
         self._messages = 0
         self._compactions = 0
+        self._compacting = False
 
     def render(self, event: events.Event) -> Iterator[schema.SessionUpdate]:
         """The updates that tell the client of `event`; none for what it need not know."""
@@ -75,12 +79,22 @@ class Renderer:
             case events.TurnEnded():
                 yield from self._ended(event)
 
+    def look_back(self, event: events.Event) -> Iterator[schema.SessionUpdate]:
+        """As `render`, for a replay: a notice is no part of the history, but the word that a turn ended with is."""
+        if isinstance(event, events.Notice):
+            yield self._word(event.text)
+        else:
+            yield from self.render(event)
+
     def permission(self, session_id: str, asked: events.PermissionRequested) -> schema.RequestPermissionRequest:
         """The question, complete in itself: editors draw the card from this alone."""
         content = self._diffs(asked.diffs)
         command = asked.input.get("command")
         if not content and asked.kind == "execute" and isinstance(command, str):
             content = [text_content(fenced(command))]
+        elif asked.kind == "other" and asked.input:
+            # A tool of a server, whose title cannot say what it is called with.
+            content = [text_content(fenced(msgspec.json.format(msgspec.json.encode(asked.input)).decode()))]
         return schema.RequestPermissionRequest(
             session_id=session_id,
             tool_call=schema.ToolCallUpdate(
@@ -109,8 +123,14 @@ class Renderer:
         return f"{self._turn}-{speaker}-{self._messages}"
 
     def _said(self, event: events.UserMessage) -> Iterator[schema.SessionUpdate]:
-        blocks: list[schema.ContentBlock] = [schema.TextContent(text=event.text)] if event.text else []
-        blocks += [schema.ImageContent(data=image.data, mime_type=image.mime_type) for image in event.images]
+        blocks: list[schema.ContentBlock] = list(given_blocks(event.given))
+        if not blocks and event.text:
+            blocks = [schema.TextContent(text=event.text)]
+        blocks += (
+            []
+            if event.given
+            else [schema.ImageContent(data=image.data, mime_type=image.mime_type) for image in event.images]
+        )
         for block in blocks:
             yield schema.UserMessageChunk(content=block, message_id=self._message("user"))
 
@@ -135,6 +155,8 @@ class Renderer:
         if event.status in {"completed", "failed"}:
             del self._calls[event.id]
             content = self._diffs(event.diffs) + self._blocks(event.content, call.kind)
+        elif event.terminal:
+            content = [schema.Terminal(terminal_id=event.terminal)]
         elif event.output:
             call.tail = (call.tail + event.output)[-LIVE_TAIL:]
             if self._clock() - call.shown_at < LIVE_INTERVAL:
@@ -161,12 +183,13 @@ class Renderer:
     def _compacted(self, event: events.Compaction) -> schema.SessionUpdate:
         if not self._compaction:
             return self._thought(f"{event.summary or 'The conversation is being shortened.'}\n")
-        if event.status == "started" or not self._compactions:
+        if not self._compacting:
             self._compactions += 1
+        self._compacting = event.status == "started"
+        # No `summary`: that would be what the model still knows of what was dropped, and there is no such text.
         return schema.CompactionUpdate(
-            compaction_id=f"compaction-{self._compactions}",
-            status="in_progress" if event.status == "started" else event.status,
-            summary=[schema.TextContent(text=event.summary)] if event.summary else None,
+            compaction_id=f"{self._turn}-compaction-{self._compactions}",
+            status="in_progress" if self._compacting else event.status,
         )
 
     def _ended(self, event: events.TurnEnded) -> Iterator[schema.SessionUpdate]:
@@ -181,10 +204,14 @@ class Renderer:
             if self._notices:
                 yield schema.Notice(severity="warning", title=event.message)
             else:
-                self._speaking = ""
-                text = schema.TextContent(text=event.message)
-                yield schema.AgentMessageChunk(content=text, message_id=self._message("agent"))
+                yield self._word(event.message)
         self._speaking = ""
+
+    def _word(self, text: str) -> schema.AgentMessageChunk:
+        """A message of the agent's own, apart from what the model says also where a client knows no message ids."""
+        gap = "\n\n" if self._speaking == "agent" else ""
+        self._speaking = ""
+        return schema.AgentMessageChunk(content=schema.TextContent(text=gap + text), message_id=self._message("agent"))
 
     def _absolute(self, path: str) -> str:
         return str(self._cwd / path)

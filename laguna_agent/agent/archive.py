@@ -89,6 +89,7 @@ def summarize(path: Path) -> SessionSummary | None:
     title, turns, prompts, outcome, model = "", 0, 0, "interrupted", ""
     roots: tuple[str, ...] = ()
     try:
+        updated = _updated(path)
         for record in iterate_log(path):
             match record:
                 case Opened():
@@ -110,8 +111,15 @@ def summarize(path: Path) -> SessionSummary | None:
     if opened is None:
         return None
     title = given_title(path.parent.name) or title
-    updated = _updated(path)
     return SessionSummary(opened.id, opened.cwd, model, title, opened.created, updated, turns, outcome, roots, prompts)
+
+
+def _modified(path: Path) -> int:
+    """Nanoseconds; 0 for a log that was deleted since it was found."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _updated(path: Path) -> str:
@@ -124,7 +132,7 @@ def newest_first(cwd: Path | None = None, after: str | None = None) -> Iterator[
     `after` is a mark, as `mark_of` gives it, of the session after which to begin; raises UsageError for any other text.
     """
     begin = None if after is None else _read_mark(after)
-    logs = [(path.stat().st_mtime_ns, path.parent.name, path) for path in sessions_directory().glob("*/log.jsonl")]
+    logs = [(_modified(path), path.parent.name, path) for path in sessions_directory().glob("*/log.jsonl")]
     for modified, name, path in sorted(logs, reverse=True):
         if begin is not None and (modified, name) >= begin:
             continue

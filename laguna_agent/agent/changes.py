@@ -11,11 +11,7 @@ import os
 from pathlib import Path
 
 from laguna_agent.errors import UsageError
-
-CACHES = (
-    "__pycache__/", "*.pyc", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".hypothesis/", ".tox/", ".venv/",
-    "node_modules/", ".gradle/", "target/debug/", "target/release/", ".DS_Store",
-)  # fmt: skip
+from laguna_agent.tools.footprint import CACHES
 
 
 class Snapshot:

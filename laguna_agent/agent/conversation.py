@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from laguna_agent.agent import events
-from laguna_agent.agent.store import AnyRecord, Ended, Prompted, Remarked, Said, ToolRan
+from laguna_agent.agent.store import AnyRecord, Ended, Offered, Prompted, Remarked, Said, ToolRan
 from laguna_agent.errors import ToolError
+from laguna_agent.mcp.tool import ServerTool, not_connected
 from laguna_agent.messages import ImageBlock, Message, TextBlock
 from laguna_agent.tools.base import ToolResult, text_result
 from laguna_agent.tools.registry import Registry
@@ -54,11 +55,14 @@ def orphan_results(history: Sequence[Message], unanswered: Mapping[str, ToolResu
 
 def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Iterator[events.Event]:
     """The conversation as a face would show it: prompts, answers, thoughts, calls with their results."""
+    known = registry
     for record in records:
         match record:
+            case Offered(tools=tools):
+                known = registry.joined([ServerTool(tool, not_connected) for tool in tools])
             case Prompted():
                 images = tuple(block for block in record.content if isinstance(block, ImageBlock))
-                yield events.UserMessage(_text(record), images)
+                yield events.UserMessage(_text(record), images, record.given)
             case Remarked(text=text):
                 yield events.TextDelta(text)
             case Said(message=Message(role="assistant") as message):
@@ -67,8 +71,8 @@ def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Ite
                 if message.text:
                     yield events.TextDelta(message.text)
             case ToolRan():
-                yield from _call_events(record, registry)
-            case Ended(result=result) if result.exit_code and result.message:
+                yield from _call_events(record, known)
+            case Ended(result=result) if result.exit_code and result.message and result.stop_reason != "cancelled":
                 yield events.Notice("warning", result.message)
 
 

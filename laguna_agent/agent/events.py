@@ -30,10 +30,11 @@ class TurnStarted(Event, frozen=True, tag="turn_started"):
 
 
 class UserMessage(Event, frozen=True, tag="user_message"):
-    """A prompt of the person; only in a conversation that is shown again."""
+    """A prompt of the person; only in a conversation that is shown again. `given` is as in the log (`Prompted`)."""
 
     text: str
     images: tuple[ImageBlock, ...] = ()
+    given: tuple[dict[str, object], ...] = ()
 
 
 class TextDelta(Event, frozen=True, tag="text_delta"):
@@ -63,7 +64,9 @@ class ToolCallUpdate(Event, frozen=True, tag="tool_call_update"):
     """Progress or end of a call.
 
     `output` is a live fragment of a running command; `content` the whole result, present with completed or failed.
-    `seconds` is how long the tool ran.
+    `seconds` is how long the tool ran. `terminal` is the id of a terminal that the face itself provides, as long as it
+    lives: such an update is for this face alone, counts for nothing and is never replayed, so no one can name a
+    terminal that is gone.
     """
 
     id: str
@@ -74,6 +77,7 @@ class ToolCallUpdate(Event, frozen=True, tag="tool_call_update"):
     locations: tuple[Location, ...] = ()
     exit_code: int | None = None
     seconds: float | None = None
+    terminal: str = ""
 
 
 class PermissionOption(msgspec.Struct, frozen=True):

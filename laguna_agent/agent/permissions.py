@@ -8,7 +8,8 @@
 
 `ask` goes to the face's approver. A face without a person answers at once with a denial: nothing ever waits for
 somebody who is not there. Grants that a person gives for "always" hold for the session and for exactly what was
-shown: the same command, or writes inside the workspace.
+shown: the same command, or writes inside the workspace. A refusal touches the call that was asked about and, for
+"always", exactly that command or file for the rest of the session; the turn goes on.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class PermissionAnswer(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+PLAN_MODE = "plan mode only reads: say what you would change and how to check it"
 Approver = Callable[[PermissionRequested], Awaitable[PermissionAnswer]]
 
 
@@ -45,13 +47,16 @@ class Permissions:
 
     approve: Approve
     grants: set[tuple[str, str]] = field(default_factory=set)
+    refusals: set[tuple[str, str]] = field(default_factory=set)
 
     def allows(self, need: Need | None) -> bool:
         """Whether the call may run without asking."""
-        if need is None or self.approve == "all":
+        if need is None:
             return True
         if self.forbids(need):
             return False
+        if self.approve == "all":
+            return True
         if not need.outside:
             if need.access == "read":
                 return True
@@ -62,12 +67,18 @@ class Permissions:
     def forbids(self, need: Need) -> str | None:
         """Why the call may not even be asked for; None where it may. Grants do not outlast a change to plan mode."""
         if self.approve == "plan" and need.access != "read":
-            return "plan mode only reads: say what you would change and how to check it"
+            return PLAN_MODE
+        if (need.access, need.subject) in self.refusals:
+            return "the person refuses this for the whole session"
         return None
 
     def remember(self, need: Need) -> None:
         """Keep the grant that `options` described as "always"."""
         self.grants.add(self._grant(need))
+
+    def refuse(self, need: Need) -> None:
+        """Keep the refusal that `options` described as "always"."""
+        self.refusals.add((need.access, need.subject))
 
     @staticmethod
     def _grant(need: Need) -> tuple[str, str]:
@@ -86,5 +97,5 @@ def options(need: Need) -> tuple[PermissionOption, ...]:
         PermissionOption("allow", "allow_once", "allow this once"),
         PermissionOption("always", "allow_always", always),
         PermissionOption("reject", "reject_once", "refuse this once"),
-        PermissionOption("never", "reject_always", "refuse this and end the turn"),
+        PermissionOption("never", "reject_always", f"refuse exactly this for this session: {need.subject}"),
     )

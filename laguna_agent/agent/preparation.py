@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
 from laguna_agent.agent.dialect import Dialect, ToolDialect
-from laguna_agent.agent.events import CheckRun, Event, TurnStarted
+from laguna_agent.agent.events import CheckRun, Event, Notice, TurnStarted
 from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
-from laguna_agent.agent.store import Described, Said
+from laguna_agent.agent.store import Described, Offered, Said, session_directory
 from laguna_agent.agent.tape import RecordedTape, encodable
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Delta, ModelInfo, Request, Sampling
 from laguna_agent.config import Settings
+from laguna_agent.mcp.servers import NO_LIMIT
+from laguna_agent.mcp.tool import ServerTool, not_connected
 from laguna_agent.messages import ContentBlock, text_message
 from laguna_agent.tools.base import ToolContext
+from laguna_agent.tools.registry import Registry
 
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
@@ -37,13 +40,20 @@ async def prepare(
     described = await session.tape.take(Described, lambda: _describe(session))
     settings, info = session.settings, _with_overrides(described.info, session.settings)
     profile = choose_profile(described.model, settings)
-    dialect = _dialect(session, profile)
+    registry = await _with_servers(session, profile, info.context_length, emit)
+    dialect = _dialect(session, profile, registry)
     turn = Turn(
         model=described.model,
         history=session.history,
         dialect=dialect,
-        registry=session.registry,
-        tools=ToolContext(session.workspace, session.ledger, shell_timeout=settings.shell_timeout),
+        registry=registry,
+        tools=ToolContext(
+            session.workspace,
+            session.ledger,
+            footprint=session.footprint,
+            shell_timeout=settings.shell_timeout,
+            spool=session_directory(session.id) / "output",
+        ),
         permissions=session.permissions,
         approver=session.approver,
         budget=session.budget,
@@ -69,6 +79,31 @@ async def prepare(
 
     await turn.say(opening)
     return turn
+
+
+async def _with_servers(
+    session: Session, profile: Profile, window: int | None, emit: Callable[[Event], Awaitable[None]]
+) -> Registry:
+    """The session's tools with those that its MCP servers offer for this prompt; replayed, those on the tape."""
+    servers = session.servers
+    if servers is None and not isinstance(session.tape.peek(), Offered):
+        return session.registry
+
+    async def produce() -> Offered:
+        assert servers is not None, "the tape has no Offered record where there are no servers"
+        if profile.edit_format != "replace":
+            # A small model calls no tools: it need not wait for them, and they would only take room.
+            said = ("this model calls no tools, so those of the MCP servers are not used",)
+            return Offered(notices=said if len(session.prompts) == 1 else ())
+        # A third of the window: what is left must hold the work.
+        room = NO_LIMIT if window is None else window * CHARACTERS_PER_TOKEN // 3
+        return Offered(*await servers.offer(room))
+
+    offered = await session.tape.take(Offered, produce)
+    for text in offered.notices:
+        await emit(Notice("warning", text))
+    call = servers.call if servers is not None else not_connected
+    return session.registry.joined([ServerTool(tool, call) for tool in offered.tools])
 
 
 async def _choose(turn: Turn, content: tuple[ContentBlock, ...], before: CheckRun | None) -> None:
@@ -110,10 +145,10 @@ def _with_overrides(info: ModelInfo, settings: Settings) -> ModelInfo:
     return msgspec.structs.replace(info, context_length=settings.context_length)
 
 
-def _dialect(session: Session, profile: Profile) -> Dialect:
+def _dialect(session: Session, profile: Profile, registry: Registry) -> Dialect:
     if profile.edit_format == "replace":
         return ToolDialect(
-            session.registry.specs(),
+            registry.specs(),
             system_text("system"),
             session.workspace,
             len(session.prompts),

@@ -137,7 +137,7 @@ class _Replayed(Session):
         self.ended = next((record for record in segment if isinstance(record, Ended)), None)
 
     def _admit(self) -> None:
-        if self.ended is not None and self._emitted >= self.ended.events:
+        if self.ended is not None and self._delivery.emitted >= self.ended.events:
             raise RecordedEnd("the recorded run had sent its last event here")
 
     def _crashed(self, bug: Exception) -> Verdict:
@@ -164,8 +164,8 @@ class _Replayed(Session):
             if ours != recorded:
                 self.problem = Diverged(f"the replay ends with {name} {ours!r}, the recorded run with {recorded!r}")
                 return
-        if self._emitted != ended.events:
-            self.problem = Diverged(f"the replay gave {self._emitted} events, the recorded run {ended.events}")
+        if self._delivery.emitted != ended.events:
+            self.problem = Diverged(f"the replay gave {self._delivery.emitted} events, the recorded run {ended.events}")
 
     def _turn_ended(self, record: RunRecord, error: str) -> TurnEnded:
         return super()._turn_ended(record, self.ended.error if self.ended is not None else error)

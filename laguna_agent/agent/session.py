@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import anyio
 import msgspec
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from laguna_agent import __version__
 from laguna_agent.agent import events, outcome
@@ -29,6 +28,7 @@ from laguna_agent.agent.checks import Check
 from laguna_agent.agent.commands import command_in, expanded, obey
 from laguna_agent.agent.context import TokenEstimate
 from laguna_agent.agent.conversation import conversation_events, orphan_results, rebuild
+from laguna_agent.agent.delivery import Delivery
 from laguna_agent.agent.loop import run_turn
 from laguna_agent.agent.outcome import RunRecord, Verdict
 from laguna_agent.agent.permissions import Approver, Permissions
@@ -46,13 +46,15 @@ from laguna_agent.agent.store import (
     now,
     session_directory,
 )
-from laguna_agent.agent.tape import LiveTape, Tape, spellable
+from laguna_agent.agent.tape import LiveTape, Tape, encodable
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Backend
 from laguna_agent.config import Settings
 from laguna_agent.errors import LagunaError, UsageError
+from laguna_agent.mcp.servers import McpServers
 from laguna_agent.messages import ContentBlock, Message, TextBlock
 from laguna_agent.tools.base import ToolResult
+from laguna_agent.tools.footprint import Footprint
 from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.registry import Registry, default_registry
 from laguna_agent.tools.workspace import LocalWorkspace, Workspace
@@ -79,7 +81,9 @@ class Session:
         self.permissions = Permissions(settings.approve)
         self.estimate = TokenEstimate()
         self.ledger = FileLedger()
+        self.footprint = Footprint()
         self.registry: Registry = default_registry()
+        self.servers: McpServers | None = None
         self.workspace: Workspace = LocalWorkspace(
             self.cwd, spool=session_directory(self.id) / "output", roots=tuple(map(Path, opened.roots))
         )
@@ -93,7 +97,7 @@ class Session:
         self._scope: anyio.CancelScope | None = None
         self._cause: Cause | None = None
         self._busy = False
-        self._emitted = 0
+        self._delivery: Delivery
         self._record: RunRecord | None = None
 
     @classmethod
@@ -111,7 +115,6 @@ class Session:
         """A new session in `cwd`; raises UsageError where that is no directory or the log cannot be written.
 
         `roots` are further directories, absolute, that belong to the workspace as `cwd` does.
-
         `snapshot` keeps the workspace's state outside it, so that `patch` can tell every change, whoever made it.
         """
         if not cwd.is_dir():
@@ -207,28 +210,31 @@ class Session:
 
     # -- prompting --------------------------------------------------------------------------------------------------
 
-    async def prompt(self, content: str | tuple[ContentBlock, ...]) -> AsyncGenerator[events.Event, None]:
+    async def prompt(
+        self, content: str | tuple[ContentBlock, ...], given: tuple[dict[str, object], ...] = ()
+    ) -> AsyncGenerator[events.Event, None]:
         """Work on a prompt; yields events, the last of which is TurnEnded. One prompt at a time.
 
-        Leave it early only through `contextlib.aclosing`; `cancel` is the polite way.
+        `given` is kept for the face, which gets it back when the conversation is shown again. Leave the generator early
+        only through `contextlib.aclosing`; `cancel` is the polite way.
         """
         blocks = (TextBlock(content),) if isinstance(content, str) else content
-        blocks = tuple(TextBlock(spellable(b.text)) if isinstance(b, TextBlock) else b for b in blocks)
+        prompted = encodable(Prompted(blocks, given))
         # From here on, not from the task's first step, a cancel is for this prompt.
         self._busy, self._cause = True, None
-        send, receive = anyio.create_memory_object_stream[events.Event](64)
+        self._delivery = Delivery()
         try:
-            async with anyio.create_task_group() as group, receive:
-                group.start_soon(self._run, blocks, send)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._run, prompted, self._delivery)
                 try:
-                    while (event := await next_event(receive)) is not None:
+                    while (event := await self._delivery.next()) is not None:
                         yield event
                 except GeneratorExit:
                     # The face left. A task group would wrap this; end the run in good order instead.
                     self.cancel()
-                    async for _ in receive:
-                        pass
+                    await self._delivery.drain()
         finally:
+            self._delivery.abandon()
             self._busy = False
 
     def cancel(self, cause: Cause = "interrupted") -> None:
@@ -239,10 +245,10 @@ class Session:
         if self._scope is not None:
             self._scope.cancel()
 
-    async def _run(self, content: tuple[ContentBlock, ...], send: MemoryObjectSendStream[events.Event]) -> None:
+    async def _run(self, prompted: Prompted, delivery: Delivery) -> None:
         started, verdict = monotonic(), outcome.COMPLETED
         turn: Turn | None = None
-        self._record, self._emitted = None, 0
+        self._record = None
         self.budget.begin_run()
         if self.check is not None:
             self.check.runs.clear()
@@ -251,20 +257,17 @@ class Session:
             self._admit()
             if isinstance(event, events.UsageUpdated):
                 self.usage = event
-            try:
-                send.send_nowait(event)
-            except anyio.WouldBlock:
-                await send.send(event)
-            self._emitted += 1
+            await delivery.put(event)
 
-        async with send:
+        with delivery:
             try:
                 with anyio.CancelScope() as self._scope:
                     if self._cause is not None:
                         self._scope.cancel()
                     await self._take_settings()
                     with anyio.move_on_after(self.settings.max_time) as clock:
-                        self._begin(content)
+                        self._begin(prompted)
+                        content = prompted.content
                         command = command_in(content)
                         if command in (None, "init"):
                             turn = await prepare(self, expanded(content), emit)
@@ -281,15 +284,15 @@ class Session:
             if self._cause is not None:
                 verdict = outcome.TERMINATED if self._cause == "terminated" else outcome.INTERRUPTED
             self._record = await self._end(verdict, turn, round(monotonic() - started, 3))
-            await send.send(self._turn_ended(self._record, verdict.error))
+            await delivery.put(self._turn_ended(self._record, verdict.error))
 
     def _admit(self) -> None:
         """Called before each event goes out; a replay stops here where the recorded run did."""
 
-    def _begin(self, content: tuple[ContentBlock, ...]) -> None:
+    def _begin(self, prompted: Prompted) -> None:
         if not self.tape.recorded:
-            self.tape.note(Prompted(content))
-        self.prompts.append("".join(b.text for b in content if isinstance(b, TextBlock)))
+            self.tape.note(prompted)
+        self.prompts.append("".join(b.text for b in prompted.content if isinstance(b, TextBlock)))
         for message in orphan_results(self.history, self.unanswered):
             self.tape.note(Said(message))
             self.history.append(message)
@@ -299,7 +302,7 @@ class Session:
         """The run's record, in the log too."""
         record = await self._result(verdict, turn, seconds)
         try:
-            self.tape.note(Ended(record, verdict.error, self._emitted))
+            self.tape.note(Ended(record, verdict.error, self._delivery.emitted))
         except UsageError as error:
             record = msgspec.structs.replace(record, message=f"{record.message} ({error})".strip())
         return record
@@ -373,22 +376,10 @@ class Session:
         return conversation_events(iterate_log(find_session(self.id)), self.registry)
 
     async def aclose(self) -> None:
-        """End background commands, close the backend and the log."""
+        """End background commands and MCP servers, close the backend and the log."""
         with anyio.CancelScope(shield=True):
-            await self.workspace.aclose()
-            if self.backend is not None:
-                await self.backend.aclose()
+            for owned in (self.workspace, self.servers, self.backend):
+                if owned is not None:
+                    await owned.aclose()
         if self._journal is not None:
             self._journal.close()
-
-
-async def next_event(receive: MemoryObjectReceiveStream[events.Event]) -> events.Event | None:
-    """The next event, None after the last. Where one waits it is given without a step of the event loop: a burst from
-    a fast model reaches the face as one, which can then write it as one."""
-    try:
-        try:
-            return receive.receive_nowait()
-        except anyio.WouldBlock:
-            return await receive.receive()
-    except anyio.EndOfStream:
-        return None

@@ -24,6 +24,7 @@ from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.backend.base import Delta, ModelInfo
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import UsageError
+from laguna_agent.mcp.tool import ServedTool
 from laguna_agent.messages import ContentBlock, FileDiff, Message, ToolCall
 from laguna_agent.tools.base import Need, ToolResult
 
@@ -57,9 +58,13 @@ class Configured(Record, frozen=True, tag="configured"):
 
 
 class Prompted(Record, frozen=True, tag="prompted"):
-    """A prompt of the person, as typed; what the model was shown of it follows as `Said`."""
+    """A prompt of the person, as typed; what the model was shown of it follows as `Said`.
+
+    `given` is the prompt as the face has it, where that says more (links, attached files): only the face reads it.
+    """
 
     content: tuple[ContentBlock, ...]
+    given: tuple[dict[str, object], ...] = ()
 
 
 class Described(Record, frozen=True, tag="described"):
@@ -68,6 +73,14 @@ class Described(Record, frozen=True, tag="described"):
     model: str
     provider: str
     info: ModelInfo
+
+
+class Offered(Record, frozen=True, tag="offered"):
+    """What the session's MCP servers offer for this prompt, and what the person is told of them. Only in sessions that
+    have servers; the servers' later answers are ToolRan records like all others."""
+
+    tools: tuple[ServedTool, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 class Said(Record, frozen=True, tag="said"):
@@ -147,6 +160,7 @@ AnyRecord = (
     | Configured
     | Prompted
     | Described
+    | Offered
     | Said
     | Replied
     | Asked

@@ -33,7 +33,7 @@ from laguna_agent.agent.events import (
     ToolCallUpdate,
     UsageUpdated,
 )
-from laguna_agent.agent.permissions import Approver, Permissions, options
+from laguna_agent.agent.permissions import PLAN_MODE, Approver, Permissions, options
 from laguna_agent.agent.repetition import RepetitionGuard
 from laguna_agent.agent.store import Asked, Permitted, Replied, Said, ToolRan
 from laguna_agent.agent.tape import Tape, request_digest
@@ -271,14 +271,12 @@ class Turn:
             return None
         self.denied.append(tool.title(args))
         self.blocked = True
-        refusal = f"Denied: {answer.reason or 'the person refused this call'}. Do not repeat it."
         if answer.remember:
-            self.unanswered[call.id] = text_result(refusal, is_error=True)
-            raise Denied(f"denied: {tool.title(args)}")
-        return refusal
+            self.permissions.refuse(asked.need)
+        return f"Denied: {answer.reason or 'the person refused this call'}. Do not repeat it."
 
     async def _forbidden(self, call: ToolCall, title: str, reason: str) -> str:
-        """The refusal of the mode itself. Nobody is asked, and the turn is not blocked: the mode is what was wanted."""
+        """The refusal that nobody is asked about. Plan mode does not block the turn by it: that is what was wanted."""
 
         async def produce() -> Permitted:
             return Permitted(call.id, False, reason=reason)
@@ -286,6 +284,7 @@ class Turn:
         answer = await self.tape.take(Permitted, produce)
         await self.emit(PermissionResolved(call.id, False, answer.reason))
         self.denied.append(title)
+        self.blocked = self.blocked or answer.reason != PLAN_MODE
         return f"Denied: {answer.reason}."
 
     async def _preview(self, tool: Tool, args: Any) -> tuple[FileDiff, ...]:
@@ -313,7 +312,10 @@ class Turn:
             output.append(piece)
             await self.emit(ToolCallUpdate(call.id, "in_progress", output=piece))
 
-        self.tools.emit = emit
+        async def show_terminal(id: str) -> None:
+            await self.emit(ToolCallUpdate(call.id, "in_progress", terminal=id))
+
+        self.tools.emit, self.tools.show_terminal, self.tools.call_id = emit, show_terminal, call.id
         try:
             result = await tool.run(args, self.tools)
         except ToolError as problem:

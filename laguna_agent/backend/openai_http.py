@@ -8,6 +8,7 @@ stops is asked for again, after a RetryDelta that voids what had come of it.
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from time import monotonic
@@ -19,11 +20,12 @@ import anyio
 from laguna_agent import __version__
 from laguna_agent.backend.base import Delta, ModelInfo, Request, RetryDelta, Usage, UsageDelta
 from laguna_agent.backend.faults import Origin, Unreachable, error_object, http_error, network_error
+from laguna_agent.backend.http_library import import_httpx
 from laguna_agent.backend.probe import ServerKind, list_models, probe_model
 from laguna_agent.backend.proxy import proxy_for
 from laguna_agent.backend.retry import Retries, RetryPolicy
 from laguna_agent.backend.sse import LINE_LIMIT, SSEParser
-from laguna_agent.backend.wire import ChunkDecoder, Dialect, encode_request
+from laguna_agent.backend.wire import ChunkDecoder, Dialect, encode_request, parse_json
 from laguna_agent.config import Settings
 from laguna_agent.errors import AuthenticationFailed, ProviderError, ProviderUnavailable, UsageError
 
@@ -127,6 +129,12 @@ class OpenAIBackend:
         """See `Backend.models`."""
         return await list_models(self._kind, self._ask)
 
+    async def check_key(self) -> list[ModelInfo]:
+        """The models that the key opens, as far as the server lists any. Raises ProviderError for a refused key."""
+        if self._kind == "openrouter":
+            await self._ask("GET", "/v1/key")  # anybody gets its list of models
+        return await self.models()
+
     async def aclose(self) -> None:
         """Close the connections."""
         if self._client is not None:
@@ -184,9 +192,9 @@ class OpenAIBackend:
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], timer: Timer
     ) -> AsyncIterator[httpx.Response]:
         """Send a request and lend its response, closed afterwards whatever happens."""
+        client = self._open()
         import httpx
 
-        client = self._open()
         url = self.target + path if path.startswith("/") else path
         response: httpx.Response | None = None
         try:
@@ -206,13 +214,19 @@ class OpenAIBackend:
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
+            import_httpx()
             import httpx
 
             headers = {"User-Agent": f"laguna-agent/{__version__}"} | self._authorization()
             timeout = httpx.Timeout(None, connect=self._connect_timeout)
+            # To a server on this machine goes no TLS, so the authorities need not be read; this context trusts none.
+            plain = self._local and self.target.startswith("http:")
+            trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True
             try:
                 # A proxy from the environment is for the network, never for a server on this machine.
-                self._client = httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=not self._local)
+                self._client = httpx.AsyncClient(
+                    headers=headers, timeout=timeout, trust_env=not self._local, verify=trust
+                )
                 httpx.URL(self.target)
             except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
                 said = self._origin.words(str(error))
@@ -355,10 +369,7 @@ async def _events(
 
 
 def _chunk(data: str, event: str, origin: Origin) -> dict[str, Any]:
-    try:
-        chunk = json.loads(data)
-    except (ValueError, RecursionError):
-        chunk = None
+    chunk = parse_json(data)
     if not isinstance(chunk, dict):
         said = origin.words(data[:80])
         raise ProviderUnavailable(f"{origin.host} sent an event that is no JSON object: {said}", retryable=True)

@@ -16,12 +16,17 @@ from laguna_agent.backend.base import Backend
 from laguna_agent.backend.probe import ServerKind
 from laguna_agent.backend.wire import Dialect
 from laguna_agent.config import Settings
+from laguna_agent.credentials import Key, find_key, key_in_environment, stored_key
 from laguna_agent.errors import AuthenticationFailed, UsageError
 
 NOTHING_CONFIGURED = """\
 No model is configured. To run one on this machine: laguna-agent models pull qwen2.5-coder-1.5b
-To use a hosted one: set OPENROUTER_API_KEY (a key from openrouter.ai), and --model openrouter/NAME if you like.
+To use a hosted one: laguna-agent login (or set OPENROUTER_API_KEY), and --model openrouter/NAME if you like.
 To use a server that runs already: --base-url http://HOST:PORT/v1 (anything that speaks the OpenAI protocol)."""
+
+
+class NothingConfigured(UsageError):
+    """No model is asked for, and nothing is there that could be meant."""
 
 
 class Provider(msgspec.Struct, frozen=True):
@@ -89,6 +94,45 @@ PROVIDERS: dict[str, Provider] = {
 ALIASES = {"llama.cpp": "llamacpp", "llama-cpp": "llamacpp"}
 
 
+class KeyState(msgspec.Struct, frozen=True):
+    """How the server that the settings choose is told who asks: whom the key is for, whether nothing works without it,
+    the variable that may hold it, and the key where one was found. A model on this machine has no provider."""
+
+    provider: str = ""
+    needed: bool = False
+    variable: str = ""
+    key: Key | None = None
+
+    def missing(self) -> AuthenticationFailed | None:
+        """What a person must do before anything can work, if there is something."""
+        if self.key is not None or not self.needed:
+            return None
+        return AuthenticationFailed(_what_to_do(self.provider, self.variable))
+
+
+def find_provider(name: str) -> Provider:
+    """A provider by its name. Raises UsageError."""
+    provider = PROVIDERS.get(ALIASES.get(name, name))
+    if provider is None:
+        raise UsageError(f"unknown provider {name!r}; providers are {', '.join(PROVIDERS)}")
+    return provider
+
+
+def key_state(settings: Settings) -> KeyState:
+    """What is known of the key without asking any server. A model of no known provider counts as needing none, for
+    `open_backend` explains it. Raises NothingConfigured, and ConfigError where the file of stored keys is broken."""
+    if settings.base_url:
+        return _key_at(normal_url(settings.base_url, "the base URL"), settings)[1]
+    provider = PROVIDERS.get(provider_name(settings.model or default_model()))
+    return _key_of(provider) if provider else KeyState()
+
+
+def provider_name(model: str) -> str:
+    """The provider that a model's name begins with, as the table calls it."""
+    name = model.partition("/")[0]
+    return ALIASES.get(name, name)
+
+
 async def open_backend(settings: Settings) -> tuple[Backend, str]:
     """The backend that `settings` ask for, and the model's name as that backend knows it.
 
@@ -98,7 +142,7 @@ async def open_backend(settings: Settings) -> tuple[Backend, str]:
     """
     if settings.base_url:
         return await _at_url(settings, settings.base_url)
-    model = settings.model or _default_model()
+    model = settings.model or default_model()
     name, slash, rest = model.partition("/")
     if not slash or not rest:
         raise UsageError(f"model {model!r} names no provider; write PROVIDER/NAME, such as ollama/{model}; {_known()}")
@@ -109,17 +153,34 @@ async def open_backend(settings: Settings) -> tuple[Backend, str]:
     provider = PROVIDERS.get(ALIASES.get(name, name))
     if provider is None:
         raise UsageError(f"unknown provider {name!r} in model {model!r}; {_known()}, or use --base-url")
-    url = normal_url(os.environ.get(provider.base_env) or provider.base_url, provider.base_env)
-    return _backend(provider, url, provider.key_env, settings), rest
+    return _backend(provider, provider_url(provider), _key_of(provider), settings), rest
+
+
+def provider_url(provider: Provider) -> str:
+    """Where a provider is: what its variable says, else its own address."""
+    return normal_url(os.environ.get(provider.base_env) or provider.base_url, provider.base_env)
+
+
+def preload() -> None:
+    """Load the code that every provider's first request needs. May run in a thread: it touches nothing else."""
+    import laguna_agent.backend.openai_http  # noqa: F401
+    from laguna_agent.backend.http_library import import_httpx
+
+    import_httpx()
 
 
 def _known() -> str:
     return f"providers are {', '.join(PROVIDERS)} and local"
 
 
-def _default_model() -> str:
-    for provider in PROVIDERS.values():
-        if provider.default_model and os.environ.get(provider.key_env):
+def default_model() -> str:
+    """The model that is meant where none is named. Raises NothingConfigured."""
+    usual = [provider for provider in PROVIDERS.values() if provider.default_model]
+    for provider in usual:
+        if key_in_environment(provider.key_env):
+            return f"{provider.name}/{provider.default_model}"
+    for provider in usual:
+        if stored_key(provider.name):
             return f"{provider.name}/{provider.default_model}"
     # Nothing is asked for and no key is there: what the person has pulled is what they mean to use.
     from laguna_agent.backend.weights.store import Store
@@ -127,16 +188,13 @@ def _default_model() -> str:
     stored = Store().models()
     if stored:
         return f"local/{stored[-1].name}"
-    raise UsageError(NOTHING_CONFIGURED)
+    raise NothingConfigured(NOTHING_CONFIGURED)
 
 
 async def _at_url(settings: Settings, base_url: str) -> tuple[Backend, str]:
     url = normal_url(base_url, "the base URL")
-    host = urlsplit(url).hostname
-    # A key goes only to the host it is meant for: a provider's own, or wherever api_key_env was set beside the URL.
-    own = next((row for row in PROVIDERS.values() if row.needs_key and urlsplit(row.base_url).hostname == host), None)
-    provider = own or Provider(host or url, url, "", "", "unknown")
-    backend = _backend(provider, url, settings.api_key_env or provider.key_env, settings)
+    provider, state = _key_at(url, settings)
+    backend = _backend(provider, url, state, settings)
     if settings.model:
         return backend, settings.model
     try:
@@ -151,14 +209,38 @@ async def _at_url(settings: Settings, base_url: str) -> tuple[Backend, str]:
     raise UsageError(f"{url} needs a --model" + (f"; it offers {some}" if offered else ""))
 
 
-def _backend(provider: Provider, url: str, key_env: str, settings: Settings) -> Backend:
+def _key_at(url: str, settings: Settings) -> tuple[Provider, KeyState]:
+    """Who is at a base URL, and the key for it: a key goes only to the host it is meant for, which is a provider's own,
+    or wherever api_key_env was set beside the URL."""
+    host = urlsplit(url).hostname
+    own = next((row for row in PROVIDERS.values() if row.needs_key and urlsplit(row.base_url).hostname == host), None)
+    provider = own or Provider(host or url, url, "", "", "unknown")
+    if settings.api_key_env:
+        key = key_in_environment(settings.api_key_env)
+        return provider, KeyState(provider.name, True, settings.api_key_env, key)
+    return provider, _key_of(own) if own else KeyState(provider.name)
+
+
+def _key_of(provider: Provider) -> KeyState:
+    key = find_key(provider.name, provider.key_env)
+    return KeyState(provider.name, provider.needs_key, provider.key_env, key)
+
+
+def _what_to_do(provider: str, variable: str) -> str:
+    known = PROVIDERS.get(provider)
+    if known and known.key_env == variable:
+        return f"{provider} needs a key; run `laguna-agent login {provider}`, or set {variable}"
+    return f"{provider} needs a key; set {variable}"
+
+
+def _backend(provider: Provider, url: str, state: KeyState, settings: Settings) -> Backend:
     from laguna_agent.backend.openai_http import OpenAIBackend
 
-    key = os.environ.get(key_env, "").strip() or None if key_env else None
-    if key is None and (provider.needs_key or settings.api_key_env == key_env != ""):
-        raise AuthenticationFailed(f"{provider.name} needs a key; set {key_env}")
+    if (missing := state.missing()) is not None:
+        raise missing
+    key, source = (state.key.secret, state.key.source) if state.key else (None, state.variable)
     return OpenAIBackend(
-        provider.name, url, key, settings, key_env=key_env, dialect=provider.dialect, kind=provider.kind
+        provider.name, url, key, settings, key_env=source, dialect=provider.dialect, kind=provider.kind
     )
 
 

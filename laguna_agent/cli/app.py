@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 from laguna_agent import __version__
-from laguna_agent.cli import chat, config, doctor, models, run, sessions
+from laguna_agent.cli import chat, config, doctor, login, models, run, sessions, setup
 from laguna_agent.cli.grammar import PromptCommand
 from laguna_agent.errors import UsageError
 
@@ -47,7 +47,14 @@ def program(
 
 app.command(epilog=run.EPILOG, cls=PromptCommand)(run.run)
 app.command()(chat.chat)
-app.command()(chat.acp)
+acp = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+acp.callback()(chat.acp)
+acp.command("setup")(setup.setup)
+# A terminal login of the protocol is the editor's own command line with `login` at its end.
+acp.command("login")(login.login)
+app.add_typer(acp, name="acp")
+app.command()(login.login)
+app.command()(login.logout)
 app.add_typer(models.app, name="models")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")

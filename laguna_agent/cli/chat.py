@@ -31,13 +31,16 @@ Unstable = Annotated[
 
 
 def acp(
+    context: typer.Context,
     model: Model = None,
     base_url: BaseUrl = None,
     approve: Approve = None,
     edit_format: EditFormat = None,
     unstable: Unstable = False,
 ) -> int:
-    """Serve an editor: the Agent Client Protocol on stdin and stdout."""
+    """Serve an editor: the Agent Client Protocol on stdin and stdout. `acp setup EDITOR` tells an editor of it."""
+    if context.invoked_subcommand is not None:
+        return 0
     from laguna_agent.acp import serve
 
     flags = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format}

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from laguna_agent.cli.grammar import command_group
 from laguna_agent.cli.options import Cwd, Json
 from laguna_agent.cli.printing import show, show_json, show_table
+
+if TYPE_CHECKING:
+    from laguna_agent.config import Settings
 
 
 def show_settings(cwd: Cwd = None, as_json: Json = False) -> int:
@@ -16,11 +21,26 @@ def show_settings(cwd: Cwd = None, as_json: Json = False) -> int:
 
     settings, sources = load_with_sources(working_directory(cwd), {})
     values = msgspec.to_builtins(settings)
+    values["key"], sources["key"] = _key(settings)
     if as_json:
         show_json({key: {"value": values[key], "source": source} for key, source in sources.items()})
     else:
         show_table([(key, _text(values[key]), source) for key, source in sources.items()])
     return 0
+
+
+def _key(settings: Settings) -> tuple[str | None, str]:
+    """Whether the server in use gets a key, and where that comes from; never the key."""
+    from laguna_agent.backend.providers import key_state
+    from laguna_agent.errors import LagunaError
+
+    try:
+        state = key_state(settings)
+    except LagunaError as error:
+        return None, str(error).splitlines()[0]
+    if missing := state.missing():
+        return "missing", str(missing)
+    return ("set", state.key.source) if state.key else ("not needed", state.provider or "local")
 
 
 def show_paths(cwd: Cwd = None, as_json: Json = False) -> int:

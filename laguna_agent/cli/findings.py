@@ -6,7 +6,6 @@ model server only for its list of models.
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
@@ -23,7 +22,6 @@ from laguna_agent.config import Settings, load, user_file
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import LagunaError
 
-KEY_VARIABLES = ("OPENROUTER_API_KEY", "POOLSIDE_API_KEY")
 SERVER_PATIENCE = 15.0
 NAMED_MODELS = 5
 
@@ -108,15 +106,33 @@ def _state_directory() -> Finding:
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
-    names = [*KEY_VARIABLES, *([settings.api_key_env] if settings.api_key_env else [])]
-    present = [name for name in dict.fromkeys(names) if os.environ.get(name)]
-    if settings.api_key_env and settings.api_key_env not in present:
-        name = settings.api_key_env
-        yield Finding("key", "fail", f"api_key_env names {name}, which is not set", f"export {name}=...")
-    elif present:
-        yield Finding("key", "ok", f"{', '.join(present)} (set)")
+    """Where the key of the chosen provider comes from, and what other keys there are; never a key."""
+    from laguna_agent.backend.providers import PROVIDERS, NothingConfigured, key_state
+    from laguna_agent.credentials import credentials_file, is_private, key_in_environment, stored_providers
+
+    try:
+        try:
+            state = key_state(settings)
+        except NothingConfigured:
+            state = None
+        stored = [f"{provider} (stored)" for provider in stored_providers()]
+    except LagunaError as error:
+        yield Finding("key", "fail", str(error), "laguna-agent login")
+        return
+    names = dict.fromkeys([settings.api_key_env or "", *(row.key_env for row in PROVIDERS.values())])
+    others = [*(f"{name} (set)" for name in names if key_in_environment(name)), *stored]
+    if state is not None and (missing := state.missing()):
+        can_store = state.provider in PROVIDERS and state.variable == PROVIDERS[state.provider].key_env
+        step = f"laguna-agent login {state.provider}" if can_store else f"export {state.variable}=..."
+        yield Finding("key", "fail", str(missing), step)
+    elif state is not None and state.key is not None:
+        yield Finding("key", "ok", f"for {state.provider}: {state.key.source}; there are {', '.join(others)}")
     else:
-        yield Finding("key", "ok", "none set; local servers need none")
+        why = "the server in use needs none" if state else "no model is configured"
+        yield Finding("key", "ok", f"{', '.join(others) or 'none'}; {why}")
+    if not is_private():
+        path = credentials_file()
+        yield Finding("key file", "warn", f"others can read {path}", f"chmod 600 {path}")
 
 
 def _stored_models() -> Finding:

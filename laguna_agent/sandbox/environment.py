@@ -33,6 +33,13 @@ _FIXED = {
 }
 
 
+def terminal_environment(outer: Mapping[str, str]) -> dict[str, str]:
+    """What to set for a command that another program starts in its own environment, taken to be much like `outer`: the
+    settings that keep programs from asking, and nothing in the place of each secret."""
+    secrets = [name for name, value in outer.items() if _SECRET.search(name) or _CREDENTIAL_IN_URL.search(value)]
+    return dict.fromkeys(secrets, "") | _FIXED
+
+
 def command_environment(outer: Mapping[str, str]) -> dict[str, str]:
     """Of `outer`, the variables on the allow-list whose name looks like no secret and whose value holds no URL with a
     password; plus settings that keep programs from asking."""

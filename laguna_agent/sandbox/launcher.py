@@ -291,7 +291,8 @@ class Launcher:
             shutil.rmtree(self.spool, ignore_errors=True)
             self.spool = None
 
-    def _begin(self, kind: str, command: str, cwd: Path) -> RunningCommand:
+    def place(self, kind: str) -> tuple[str, Path]:
+        """An id for a command, and the file for its output."""
         if self.spool is None:
             self.spool = Path(os.path.realpath(tempfile.mkdtemp(prefix="laguna-agent-")))
         self._count += 1
@@ -299,8 +300,12 @@ class Launcher:
         while (self.spool / f"{kind}-{self._count}.log").exists():
             self._count += 1
         id = f"{kind}-{self._count}"
+        return id, self.spool / f"{id}.log"
+
+    def _begin(self, kind: str, command: str, cwd: Path) -> RunningCommand:
+        id, spool = self.place(kind)
         try:
-            running = RunningCommand(id, command, cwd, self.spool / f"{id}.log")
+            running = RunningCommand(id, command, cwd, spool)
         except (OSError, ValueError) as error:
             raise ToolError(f"The command could not be started: {error}.") from error
         _alive.add(running)
@@ -320,11 +325,15 @@ def _end_all() -> None:
         each.join(GRACE + 1)
 
 
+def shell() -> str:
+    """The program that commands are given to, after `-c`."""
+    return shutil.which("bash") or "/bin/sh"
+
+
 def _spawn(command: str, cwd: Path, output: int, mark: str) -> subprocess.Popen[bytes]:
-    shell = shutil.which("bash") or "/bin/sh"
     environment = command_environment(os.environ) | {processes.MARK: mark, "PWD": str(cwd)}
     return subprocess.Popen(
-        [shell, "-c", command],
+        [shell(), "-c", command],
         cwd=cwd,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 MARK = "AGENT_COMMAND_MARK"
@@ -46,6 +47,21 @@ def members(leader: int, mark: str, *, group_only: bool = False) -> set[int]:
                 found.add(child)
                 waiting.append(child)
     return found - dead
+
+
+def end_marked(mark: str, grace: float) -> None:
+    """End what carries `mark`, and its descendants, where another program started it: TERM, then KILL after `grace`
+    seconds. Blocking. Finds nothing on systems without /proc, or where the mark was not handed on."""
+    if not (_PROC / "self" / "stat").exists():
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + grace
+        told: set[int] = set()
+        # No process has the id, group or session -1: the mark alone decides.
+        while (left := members(-1, mark)) and time.monotonic() < deadline:
+            send(left - told, number)
+            told |= left
+            time.sleep(0.02)
 
 
 def send(pids: set[int], number: signal.Signals) -> None:

@@ -4,21 +4,25 @@ A tool is a class with a name, a kind, a msgspec Struct for its arguments and an
 `Workspace` it is given and never prints, never asks, never knows the model or the face. Whether a call may run is
 decided before `run`, from `needs()`.
 
-A tool's words for the model lie beside it in `<name>.md`: the first paragraph is the tool's description, each line
-`- field: text` describes a field of the arguments.
+The words for the model of a tool of ours (`StructTool`) lie beside it in `<name>.md`: the first paragraph is the tool's
+description, each line `- field: text` describes a field of the arguments. A tool that comes from elsewhere brings its
+words and its JSON Schema along (`SchemaTool`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from laguna_agent.messages import ContentBlock, FileDiff, Location, PlanEntry, TextBlock, ToolKind
+from laguna_agent.messages import ContentBlock, FileDiff, Location, PlanEntry, TextBlock, ToolKind, ToolSpec
+from laguna_agent.tools.footprint import Footprint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from laguna_agent.tools.ledger import FileLedger
     from laguna_agent.tools.workspace import Workspace
 
@@ -62,24 +66,36 @@ async def discard_output(_: str) -> None:
 class ToolContext:
     """What the session lends to a call.
 
-    `ledger` knows the content of each file as the model last saw it; `emit` takes live output; `shell_timeout` is in
-    seconds; `output_cap` is how many characters of a command's output reach the model.
+    `ledger` knows the content of each file as the model last saw it; `emit` takes live output, and
+    `show_terminal` the id of a terminal where the face itself shows it; `footprint` finds what commands change on disk;
+    `shell_timeout` is in seconds; `output_cap` is how many characters of a command's output reach the model. `spool` is
+    where the whole of a long output is kept; `call_id` is the call's own.
     """
 
     workspace: Workspace
     ledger: FileLedger
     emit: Callable[[str], Awaitable[None]] = discard_output
+    show_terminal: Callable[[str], Awaitable[None]] = discard_output
+    footprint: Footprint = field(default_factory=Footprint)
     shell_timeout: float = 120.0
     output_cap: int = 16_000
     read_cap: int = 60_000
+    spool: Path | None = None
+    call_id: str = ""
 
 
 class Tool(Protocol):
-    """One tool; instances hold no state between sessions."""
+    """One tool: a `StructTool` or a `SchemaTool`; instances hold no state between sessions."""
 
-    name: ClassVar[str]
-    kind: ClassVar[ToolKind]
-    arguments: ClassVar[type[msgspec.Struct]]
+    @property
+    def name(self) -> str:
+        """What the model calls it by."""
+        ...
+
+    @property
+    def kind(self) -> ToolKind:
+        """What people take it for."""
+        ...
 
     def title(self, args: Any) -> str:
         """One line for the person: `Edit src/app.py`, `$ pytest -q`."""
@@ -96,6 +112,22 @@ class Tool(Protocol):
     async def run(self, args: Any, context: ToolContext) -> ToolResult:
         """Do it. Raises ToolError for anything the model should hear about; being cancelled must leave no process
         and no half-written file."""
+        ...
+
+
+class StructTool(Tool, Protocol):
+    """A tool of this program; its schema is derived from a Struct, which its methods get as `args`."""
+
+    arguments: ClassVar[type[msgspec.Struct]]
+
+
+@runtime_checkable
+class SchemaTool(Tool, Protocol):
+    """A tool that brings its own JSON Schema; its methods get the validated object as `args`."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as the model sees it."""
         ...
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections import OrderedDict
+from itertools import islice
 from pathlib import Path
 
 from laguna_agent.errors import ToolError
@@ -50,6 +51,10 @@ class FileLedger:
     def knows(self, path: Path) -> bool:
         """Whether the model has seen the file at all."""
         return path in self._digests
+
+    def latest(self, count: int) -> list[Path]:
+        """The files seen last, at most `count`, the newest first."""
+        return list(islice(reversed(self._digests), count))
 
     def check(self, path: Path, shown: str, data: bytes) -> None:
         """Raise ToolError with the diff when the file, now holding `data`, is not what the model last saw.

@@ -10,13 +10,13 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import ToolCall, ToolSpec
-from laguna_agent.tools.base import Tool
+from laguna_agent.tools.base import SchemaTool, StructTool, Tool
 
 
 class Registry:
@@ -24,7 +24,12 @@ class Registry:
 
     def __init__(self, tools: Sequence[Tool], internal: Sequence[Tool] = ()) -> None:
         self._advertised = tuple(tools)
+        self._internal = tuple(internal)
         self._tools = {tool.name: tool for tool in (*tools, *internal)}
+
+    def joined(self, tools: Sequence[Tool]) -> Registry:
+        """These tools and `tools` after them."""
+        return Registry((*self._advertised, *tools), self._internal)
 
     def specs(self) -> tuple[ToolSpec, ...]:
         """The advertised tools, always in the same order and the same bytes."""
@@ -45,10 +50,15 @@ class Registry:
         tool = self.get(call.name)
         if call.error:
             raise ToolError(f"The call of {call.name} was not executed: {call.error}")
+        if isinstance(tool, SchemaTool):
+            from laguna_agent.tools.schema_arguments import checked
+
+            return checked(call.name, call.arguments, tool.spec.parameters)
+        kind = _struct(tool)
         try:
-            return msgspec.convert(_lenient(call.arguments, tool.arguments), tool.arguments, strict=False)
+            return msgspec.convert(_lenient(call.arguments, kind), kind, strict=False)
         except msgspec.ValidationError as error:
-            raise ToolError(f"{call.name}: {_explain(str(error), tool.arguments)}") from None
+            raise ToolError(f"{call.name}: {_explain(str(error), kind)}") from None
 
 
 def default_registry() -> Registry:
@@ -66,8 +76,13 @@ def default_registry() -> Registry:
 
 
 def spec(tool: Tool) -> ToolSpec:
-    """A tool as the model sees it: words from its .md, parameters from its struct."""
-    return _spec(tool.name, tool.arguments)
+    """A tool as the model sees it: its own words and schema, or words from its .md and parameters from its struct."""
+    return tool.spec if isinstance(tool, SchemaTool) else _spec(tool.name, _struct(tool))
+
+
+def _struct(tool: Tool) -> type[msgspec.Struct]:
+    # Every tool that brings no schema is one of ours.
+    return cast(StructTool, tool).arguments
 
 
 @cache

@@ -1,19 +1,27 @@
-"""Run shell commands: to the end, or in the background as jobs."""
+"""Run shell commands: to the end, or in the background as jobs.
+
+What a command run to its end changed on disk is part of its result; of what a job changes nobody is told.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import msgspec
 
 from laguna_agent.errors import ToolError
-from laguna_agent.messages import Location, ToolKind
+from laguna_agent.messages import FileDiff, Location, ToolKind
 from laguna_agent.sandbox.launcher import CommandResult
 from laguna_agent.tools.base import Need, ToolContext, ToolResult, text_result
+from laguna_agent.tools.footprint import Change
+from laguna_agent.tools.text import decode
 from laguna_agent.tools.workspace import Job, Workspace
 
 TIMEOUT_CAP = 3600
 """Seconds that a model may ask for at most."""
+DIFF_CAP = 256 * 1024
+"""Characters of old and new text that the diffs of one command may hold."""
 SETTLE = 0.5
 """Seconds that a new background job may take to fail at once."""
 
@@ -58,9 +66,19 @@ class Shell:
         timeout = min(args.timeout or context.shell_timeout, TIMEOUT_CAP)
         if timeout <= 0:
             raise ToolError("The timeout must be more than 0 seconds.")
-        result = await context.workspace.run(args.command, timeout=timeout, emit=context.emit)
+        workspace, footprint = context.workspace, context.footprint
+        look = await footprint.before(workspace, context.ledger)
+        result = await workspace.run(
+            args.command, timeout=timeout, emit=context.emit, on_terminal=context.show_terminal
+        )
+        changes = await footprint.changes(workspace, look)
+        notes = await workspace.follow(changes)
         return text_result(
-            _report(result, timeout, context.output_cap), is_error=result.timed_out, exit_code=result.exit_code
+            "\n".join([_report(result, timeout, context.output_cap), *notes]),
+            is_error=result.timed_out,
+            exit_code=result.exit_code,
+            diffs=tuple(_diffs(changes, workspace)),
+            locations=tuple(_locations(changes, workspace)),
         )
 
     async def _job(self, args: ShellArguments, context: ToolContext) -> ToolResult:
@@ -73,6 +91,32 @@ class Shell:
         elif args.timeout:
             await job.wait(min(args.timeout, TIMEOUT_CAP))
         return text_result(_job_report(job, context.output_cap), exit_code=job.result.exit_code)
+
+
+def _diffs(changes: Sequence[Change], workspace: Workspace) -> Iterator[FileDiff]:
+    """What became of the files that the model had seen, as far as they are text and not too long."""
+    room = DIFF_CAP
+    for change in changes:
+        before, after = (decode(data or b"") for data in (change.before, change.after))
+        if not change.known or before is None or after is None:
+            continue
+        room -= len(before.text) + len(after.text)
+        if room < 0:
+            return
+        shown = workspace.resolve(str(change.path)).shown
+        yield FileDiff(shown, before.text, None if change.after is None else after.text)
+
+
+def _locations(changes: Sequence[Change], workspace: Workspace) -> Iterator[Location]:
+    for change in changes:
+        if change.path.exists():
+            line = None if change.before is None or change.after is None else _first_line(change.before, change.after)
+            yield Location(workspace.resolve(str(change.path)).shown, line)
+
+
+def _first_line(before: bytes, after: bytes) -> int:
+    pairs = enumerate(zip(before.splitlines(), after.splitlines(), strict=False), 1)
+    return next((number for number, (old, new) in pairs if old != new), 1)
 
 
 def _report(result: CommandResult, timeout: float, cap: int) -> str:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -20,7 +20,10 @@ import msgspec
 
 from laguna_agent.errors import ToolError
 from laguna_agent.sandbox.launcher import TIER, CommandResult, Launcher
+from laguna_agent.sandbox.output import Capture
+from laguna_agent.tools.footprint import Change
 
+Listener = Callable[[str], Awaitable[None]]
 Scope = Literal["workspace", "spool", "outside"]
 EntryKind = Literal["file", "directory", "symlink", "other"]
 
@@ -101,9 +104,16 @@ class Workspace(Protocol):
         ...
 
     async def run(
-        self, command: str, *, timeout: float, emit: Callable[[str], Awaitable[None]] | None = None
+        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
     ) -> CommandResult:
-        """Run a shell command at the root to its end, at most `timeout` seconds. Being cancelled leaves no process."""
+        """Run a shell command at the root to its end, at most `timeout` seconds. Being cancelled leaves no process.
+
+        `emit` is given live output; where a face shows that itself, `on_terminal` is given the terminal's id instead.
+        """
+        ...
+
+    async def follow(self, changes: Sequence[Change]) -> Sequence[str]:
+        """A command changed these files on disk; lines for the model on those where that needs its attention."""
         ...
 
     async def start(self, command: str) -> Job:
@@ -173,9 +183,23 @@ class LocalWorkspace:
             raise _refusal("write", path, error) from error
 
     async def run(
-        self, command: str, *, timeout: float, emit: Callable[[str], Awaitable[None]] | None = None
+        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
     ) -> CommandResult:
         return await self._launcher.run(command, self.root, timeout=timeout, emit=emit)
+
+    async def follow(self, changes: Sequence[Change]) -> Sequence[str]:
+        return []
+
+    async def require_writable(self, path: Path) -> None:
+        """Make the parent directories; ToolError where `write_bytes` could not replace what lies at `path`."""
+        try:
+            await anyio.to_thread.run_sync(_prepare, path)
+        except OSError as error:
+            raise _refusal("write", path, error) from error
+
+    def capture(self) -> Capture:
+        """Where the output of a command is kept that something else runs; read as that of `run`."""
+        return Capture(self._launcher.place("command")[1])
 
     async def start(self, command: str) -> Job:
         return self._launcher.start(command, self.root)
@@ -231,7 +255,7 @@ def _read(path: Path, limit: int) -> bytes:
         return data
 
 
-def _write(path: Path, data: bytes) -> None:
+def _prepare(path: Path) -> os.stat_result | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         old = path.stat()
@@ -242,6 +266,11 @@ def _write(path: Path, data: bytes) -> None:
             raise ToolError(f"{path} is not a regular file.")
         if not os.access(path, os.W_OK):
             raise ToolError(f"{path} is read-only.")
+    return old
+
+
+def _write(path: Path, data: bytes) -> None:
+    old = _prepare(path)
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
     # Not mkstemp: a new file must get the mode that the umask asks for, not 0600.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

@@ -32,7 +32,16 @@ UNSTABLE = {"session/fork", "session/set_title"}
 SENT = {
     "session/update": "SessionNotification",
     "session/request_permission": "RequestPermissionRequest",
+    "elicitation/create": "CreateElicitationRequest",
+    "elicitation/complete": "CompleteElicitationNotification",
     "$/cancel_request": "CancelRequestNotification",
+    "fs/read_text_file": "ReadTextFileRequest",
+    "fs/write_text_file": "WriteTextFileRequest",
+    "terminal/create": "CreateTerminalRequest",
+    "terminal/output": "TerminalOutputRequest",
+    "terminal/wait_for_exit": "WaitForTerminalExitRequest",
+    "terminal/kill": "KillTerminalRequest",
+    "terminal/release": "ReleaseTerminalRequest",
 }
 Message = dict[str, Any]
 
@@ -50,6 +59,9 @@ class Program:
         self.process = process
         self.answer = answer
         self.seen: list[Message] = []
+        self.serve: Callable[[Message], None] | None = None
+        """Takes the requests for files and terminals."""
+        self._writing = threading.Lock()
         self._methods: dict[Any, str] = {}
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -62,8 +74,9 @@ class Program:
 
     def raw(self, text: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(text)
-        self.process.stdin.flush()
+        with self._writing:
+            self.process.stdin.write(text)
+            self.process.stdin.flush()
 
     def line(self, method: str, params: Message, id: Any = None) -> str:
         """A message as a line, sent with `raw`; a notification where there is no id."""
@@ -90,8 +103,11 @@ class Program:
         self.seen.append(message)
         if "method" in message:
             require_valid(message["params"], SENT[message["method"]])
-            if message["method"] == "session/request_permission":
+            if message["method"] in {"session/request_permission", "elicitation/create"}:
                 self.respond(message, self.answer(message))
+            elif message["method"].startswith(("fs/", "terminal/")):
+                assert self.serve is not None, f"{message['method']} was not offered"
+                self.serve(message)
         elif "error" in message:
             require_valid(message["error"], "Error")
         else:

@@ -45,7 +45,9 @@ def test_initialize_negotiates_and_advertises_only_what_works(program: Program) 
     assert answer["agentCapabilities"] == {
         "loadSession": True,
         "promptCapabilities": {"image": True, "embeddedContext": True},
+        "mcpCapabilities": {"http": True, "sse": True},
         "sessionCapabilities": {"list": {}, "delete": {}, "additionalDirectories": {}, "resume": {}, "close": {}},
+        "auth": {"logout": {}},
     }
     assert answer["authMethods"]
     assert program.call("authenticate", {"methodId": answer["authMethods"][0]["id"]}) == {}
@@ -77,6 +79,40 @@ def test_initialize_loads_nothing_heavy(workspace: Path) -> None:
     heavy = ("httpx", "httpcore", "rich", "typer", "click", "tree_sitter", "git", "torch", "pydantic", "prompt_toolkit")
     assert not {name for name in loaded if name.split(".")[0] in heavy}
     assert "laguna_agent.agent.session" not in loaded
+
+
+def test_what_the_first_prompt_needs_is_loaded_while_it_is_typed(workspace: Path, tmp_path: Path) -> None:
+    log = tmp_path / "imports"
+    environment = os.environ | {"LAGUNA_MODEL": "m", "LAGUNA_BASE_URL": "http://127.0.0.1:9/v1"}
+    command = [sys.executable, "-X", "importtime", "-m", "laguna_agent", "acp"]
+    opening = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": 1}},
+        {"jsonrpc": "2.0", "id": 2, "method": "session/new", "params": {"cwd": str(workspace), "mcpServers": []}},
+    ]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command,
+            cwd=workspace,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        for message in opening:
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+            assert "result" in json.loads(process.stdout.readline())
+        # The end of input waits for what follows an answer, as for any work that was begun.
+        process.stdin.close()
+        assert process.wait(30) == 0
+    loaded = [line.split("|")[-1].strip() for line in log.read_text().splitlines()]
+    assert loaded.index("laguna_agent.agent.session") < loaded.index("httpx")
+    assert "httpcore" in loaded
+    assert not {"rich", "click", "typer", "tree_sitter", "git", "pydantic", "mcp"} & set(loaded)
 
 
 WRONG = [
@@ -289,14 +325,6 @@ def test_nothing_but_protocol_reaches_stdout_and_no_command_reads_stdin(
     assert program.close() == 0
 
 
-def test_servers_that_are_not_used_are_mentioned_after_the_answer(program: Program, workspace: Path) -> None:
-    program.call("initialize", {"protocolVersion": 1, "clientCapabilities": {"session": {"notices": {}}}})
-    server = {"name": "files", "command": "files-mcp", "args": [], "env": []}
-    program.call("session/new", {"cwd": str(workspace), "mcpServers": [server]})
-    assert not program.updates()
-    assert "files" in program.update(sessionUpdate="notice")["params"]["update"]["title"]
-
-
 def test_the_history_comes_before_the_answer_and_survives_being_loaded_twice(
     program: Program, model_server: ModelServer, workspace: Path
 ) -> None:
@@ -330,6 +358,10 @@ def test_what_the_editor_attaches_reaches_the_model(
     assert f"{workspace}/a b.py" in posted
     assert "x = 41" in posted
     assert "data:image/png;base64,iVBORw0KGgo=" in posted
+    program.seen.clear()
+    program.call("session/load", {"sessionId": session, "cwd": str(workspace), "mcpServers": []})
+    shown = [u["content"] for u in program.updates() if u["sessionUpdate"] == "user_message_chunk"]
+    assert shown == blocks
 
 
 def test_garbage_between_real_messages(program: Program, workspace: Path) -> None:

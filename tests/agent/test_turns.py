@@ -186,20 +186,22 @@ def test_denied_but_another_way_was_found(model_server: ModelServer, workspace: 
     assert converse(model_server, workspace, "x", approve="ask").result.exit_code == 0
 
 
-def test_never_ends_the_turn_and_the_conversation_stays_valid(model_server: ModelServer, workspace: Path) -> None:
+def test_never_touches_that_one_call_and_is_remembered(model_server: ModelServer, workspace: Path) -> None:
     answers = iter([PermissionAnswer(False, remember=True), PermissionAnswer(True, remember=True)])
 
     async def person(_: PermissionRequested) -> PermissionAnswer:
         return next(answers)
 
-    model_server.reply([shell("touch a"), shell("touch b")], shell("touch c"), shell("touch c"), text("Done."))
-    spoken = converse(model_server, workspace, "one", "two", approve="ask", approver=person)
-    assert [result.exit_code for result in spoken.results] == [7, 0]
-    # "always" was for exactly this command, so it is asked once.
+    model_server.reply([shell("touch a"), shell("touch b")], [shell("touch a"), shell("touch b")], text("Done."))
+    spoken = converse(model_server, workspace, "one", approve="ask", approver=person)
+    assert spoken.result.exit_code == 0
+    assert spoken.result.denied == ("$ touch a", "$ touch a")
+    # "always" was for exactly this command, both times, so each is asked about once.
     assert len(spoken.of(PermissionRequested)) == 2
-    assert [path.name for path in workspace.iterdir()] == ["c"]
+    assert [path.name for path in workspace.iterdir()] == ["b"]
     require_valid_conversation(posted(model_server))
     assert "Denied" in text_of(posted(model_server)[3])
+    assert "for the whole session" in text_of(posted(model_server)[-2])
 
 
 def test_empty_answers(model_server: ModelServer, workspace: Path) -> None:

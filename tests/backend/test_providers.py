@@ -284,3 +284,16 @@ def test_the_table_loads_without_httpx() -> None:
         "import sys, laguna_agent.backend.providers, laguna_agent.backend.openai_http; sys.exit('httpx' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_http_library_comes_without_its_command_line() -> None:
+    code = """
+import sys
+from laguna_agent.backend.http_library import import_httpx
+import_httpx()
+import_httpx()
+import httpx
+assert httpx.Client().build_request("GET", "http://127.0.0.1").url.host == "127.0.0.1"
+assert not {"rich", "click", "pygments"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

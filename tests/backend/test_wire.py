@@ -23,7 +23,7 @@ from laguna_agent.backend.base import (
     Usage,
     UsageDelta,
 )
-from laguna_agent.backend.wire import ChunkDecoder, Dialect, encode_request
+from laguna_agent.backend.wire import ChunkDecoder, Dialect, encode_request, parse_json
 from laguna_agent.errors import ProviderUnavailable
 from laguna_agent.messages import ImageBlock, Message, TextBlock, ToolCall, ToolSpec, text_message
 
@@ -376,3 +376,22 @@ def test_no_chunk_makes_the_decoder_fail(chunk: dict[str, Any]) -> None:
     decoder.decode({"choices": [{"delta": chunk}]})
     decoder.decode({"choices": [{"delta": {"tool_calls": [chunk, {"function": chunk}]}}]})
     decoder.end()
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(ANY_TEXT, inner),
+    max_leaves=8,
+)
+
+
+@given(ANY_JSON, st.booleans())
+def test_json_is_read_as_python_reads_it(value: Any, ascii: bool) -> None:
+    written = json.dumps(value, ensure_ascii=ascii)
+    assert repr(parse_json(written)) == repr(json.loads(written))
+
+
+@pytest.mark.parametrize("damaged", ["", "{", '{"a": 1}{"b": 2}', "[" * 100_000, "<html>", "\ud83d"])
+def test_what_is_no_json_is_none(damaged: str) -> None:
+    assert parse_json(damaged) is None

@@ -118,7 +118,7 @@ BAD = [
     (["run", "x", "--resume", "../etc"], "", "not a session id"),
     (["run", "x", "--continue"], "", "no session of"),
     (["run", "x", "--continue", "--resume", "a"], "", "exclude each other"),
-    (["run", "x", "--approve", "never"], "", "ask, edits, all"),
+    (["run", "x", "--approve", "never"], "", "plan, ask, edits, all"),
     (["run", "x", "--max-turns", "0"], "", "at least 1"),
     (["run", "x", "--max-turns", "many"], "", "--max-turns"),
     (["run", "x", "--max-cost", "nan"], "", "--max-cost"),

@@ -1,0 +1,111 @@
+"""The keys that `laguna-agent login` stored, by provider, and the order in which a key is looked for.
+
+Knows where a key can come from; must not know what a provider is. A key is never shown: whoever holds a `Key` can
+print it without showing the secret.
+
+    <config>/credentials.json    {"openrouter": {"key": "..."}}    mode 0600, replaced whole
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from laguna_agent.atomic import OWNER_ONLY, replace_file
+from laguna_agent.directories import config_directory
+from laguna_agent.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key and where it was found, in words that fit behind "check"."""
+
+    secret: str = field(repr=False)
+    source: str
+
+
+def credentials_file() -> Path:
+    """Where stored keys are, whether or not there are any."""
+    return config_directory() / "credentials.json"
+
+
+def find_key(provider: str, variable: str) -> Key | None:
+    """The key for a provider: what `variable` holds, else what was stored. Raises ConfigError for a broken file."""
+    return key_in_environment(variable) or stored_key(provider)
+
+
+def key_in_environment(variable: str) -> Key | None:
+    """The key that an environment variable holds; an empty one counts as absent."""
+    secret = os.environ.get(variable, "").strip() if variable else ""
+    return Key(secret, variable) if secret else None
+
+
+def stored_key(provider: str) -> Key | None:
+    """The key that was stored for a provider. Raises ConfigError for a broken file."""
+    secret = _read().get(provider, {}).get("key")
+    return Key(secret, f"the key that `laguna-agent login {provider}` stored") if secret else None
+
+
+def stored_providers() -> list[str]:
+    """The providers that a key is stored for, sorted. Raises ConfigError for a broken file."""
+    return sorted(_read())
+
+
+def store_key(provider: str, secret: str) -> None:
+    """Store a key, in place of an older one. Raises ConfigError."""
+    _write(_read() | {provider: {"key": secret}})
+
+
+def remove_key(provider: str) -> bool:
+    """Forget a stored key; whether there was one. Raises ConfigError."""
+    kept = _read()
+    if kept.pop(provider, None) is None:
+        return False
+    _write(kept)
+    return True
+
+
+def is_private() -> bool:
+    """Whether nobody but the owner can read the file; true where there is none."""
+    try:
+        return not credentials_file().stat().st_mode & 0o077
+    except OSError:
+        return True
+
+
+def _read() -> dict[str, dict[str, Any]]:
+    path = credentials_file()
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"cannot read the stored keys {path}: {error.strerror}") from error
+    except ValueError as error:
+        # The text of the error may quote the file, and the file holds keys.
+        raise _broken(path) from error
+    if not isinstance(stored, dict) or not all(_is_entry(entry) for entry in stored.values()):
+        raise _broken(path)
+    return stored
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("key"), str)
+
+
+def _broken(path: Path) -> ConfigError:
+    return ConfigError(f"the stored keys {path} are damaged; remove the file and run `laguna-agent login` again")
+
+
+def _write(entries: dict[str, dict[str, Any]]) -> None:
+    path = credentials_file()
+    try:
+        if entries:
+            replace_file(path, (json.dumps(entries, indent=2) + "\n").encode(), mode=OWNER_ONLY)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write the stored keys {path}: {error.strerror}") from error

@@ -1,0 +1,19 @@
+"""How to reach an MCP server, as a face hands it over. Wire-neutral: knows neither ACP nor any configuration file."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class McpServer(msgspec.Struct, frozen=True):
+    """One server. Transport stdio runs `command` with `args` and `env` on top of a filtered environment; http
+    (streamable) and sse (of the revision 2024-11-05) talk to `url` with `headers`. Any other transport is a server that
+    cannot be reached, which is told like every other failure."""
+
+    name: str
+    transport: str = "stdio"
+    command: str = ""
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    url: str = ""
+    headers: dict[str, str] = {}

@@ -1,0 +1,177 @@
+"""A stdio server: its processes and its three pipes. It leaves nothing behind, however it or the session ends.
+
+A server runs in a session of its own with a filtered environment. At the end its stdin is closed, which a well-behaved
+server takes for the end; then everything that it started (see `sandbox.processes`) gets TERM, then KILL. Its stderr,
+and what it prints to stdout that is no message, is kept as a short tail for the notice that tells of a failure.
+
+Knows bytes, lines and processes; must not know MCP. (`mcp.client.stdio` is not used: with it, a grandchild outlives a
+server that ends by itself.) https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#stdio
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from laguna_agent.mcp.description import McpServer
+from laguna_agent.sandbox import processes
+from laguna_agent.sandbox.environment import command_environment
+
+TAIL = 400
+"""Bytes of stderr that are kept; more belongs into the server's own log."""
+LONGEST_LINE = 64 * 1024 * 1024
+"""Bytes of one message; a server that sends more is broken."""
+EOF_GRACE, TERM_GRACE, GIVE_UP = 1.0, 2.0, 2.0
+"""Seconds from the end of stdin to TERM, from TERM to KILL, and from KILL to leaving it."""
+POLL = 0.2
+_BROKEN = (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError)
+
+
+class Tail:
+    """The last bytes of what was written."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take more."""
+        self._bytes = (self._bytes + data)[-TAIL:]
+
+    @property
+    def text(self) -> str:
+        """As one line."""
+        return " ".join(self._bytes.decode("utf-8", "replace").split())
+
+
+class ServerProcess:
+    """The processes of one server; make one with `start` and leave it with `end`."""
+
+    def __init__(self, process: anyio.abc.Process, mark: str) -> None:
+        self.said = Tail()
+        self._process = process
+        self._mark = mark
+
+    @classmethod
+    async def start(cls, server: McpServer, cwd: Path) -> ServerProcess:
+        """Run the server's command in `cwd`. Raises OSError or ValueError where it cannot be started."""
+        mark = secrets.token_hex(8)
+        environment = command_environment(os.environ) | server.env | {processes.MARK: mark}
+        process = await anyio.open_process(
+            [server.command, *server.args], cwd=cwd, env=environment, start_new_session=True
+        )
+        _alive[process.pid] = mark
+        return cls(process, mark)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for a signal."""
+        return self._process.returncode
+
+    async def exited(self) -> None:
+        """Wait for its end; not `wait`, which waits for its pipes too, and those a grandchild may hold."""
+        try:
+            watch = os.pidfd_open(self._process.pid)
+        except (AttributeError, OSError):
+            # No such thing on this system, or it has been reaped.
+            while self.exit_code is None:  # noqa: ASYNC110 - nothing tells of it here
+                await anyio.sleep(POLL)
+            return
+        try:
+            await anyio.wait_readable(watch)
+        finally:
+            anyio.notify_closing(watch)
+            os.close(watch)
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """The lines of its stdout, to the end; raises ValueError for one without end."""
+        assert self._process.stdout is not None
+        buffer = bytearray()
+        with contextlib.suppress(anyio.EndOfStream, *_BROKEN):
+            while True:
+                data = await self._process.stdout.receive()
+                start = len(buffer)
+                buffer += data
+                if b"\n" in data:
+                    *whole, rest = bytes(buffer).split(b"\n")
+                    buffer = bytearray(rest)
+                    for line in whole:
+                        yield line
+                elif start > LONGEST_LINE:
+                    raise ValueError(f"it sent a line of more than {LONGEST_LINE:,} bytes")
+
+    async def send(self, line: bytes) -> bool:
+        """Write a line to its stdin; False where nobody reads it any more."""
+        assert self._process.stdin is not None
+        try:
+            await self._process.stdin.send(line)
+        except _BROKEN:
+            return False
+        return True
+
+    async def listen(self) -> None:
+        """Read its stderr to the end: a full pipe would stop it."""
+        assert self._process.stderr is not None
+        with contextlib.suppress(anyio.EndOfStream, *_BROKEN):
+            while True:
+                self.said.feed(await self._process.stderr.receive())
+
+    async def end(self) -> None:
+        """End it and everything it started; whatever happens to the caller, that is done before this returns."""
+        with anyio.CancelScope(shield=True):
+            with contextlib.suppress(*_BROKEN):
+                assert self._process.stdin is not None
+                await self._process.stdin.aclose()
+            await self._gone(EOF_GRACE, leader_only=True)
+            for number, patience in ((signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, GIVE_UP)):
+                remaining = await anyio.to_thread.run_sync(_members, self._process.pid, self._mark)
+                if not remaining:
+                    break
+                processes.send(remaining, number)
+                await self._gone(patience)
+            _alive.pop(self._process.pid, None)
+            # A process that survives even KILL may hold the pipes: they are closed, not waited for.
+            with anyio.move_on_after(GIVE_UP):
+                await self._process.aclose()
+
+    async def _gone(self, patience: float, *, leader_only: bool = False) -> None:
+        """Wait until it is gone, with everything that it started or without."""
+        # A look at /proc costs more than one at the exit code.
+        step, deadline = (0.01 if leader_only else 0.05), anyio.current_time() + patience
+        while anyio.current_time() < deadline:
+            if self.exit_code is not None and (
+                leader_only or not await anyio.to_thread.run_sync(_members, self._process.pid, self._mark)
+            ):
+                return
+            await anyio.sleep(step)
+
+
+def _members(leader: int, mark: str) -> set[int]:
+    return processes.members(leader, mark)
+
+
+_alive: dict[int, str] = {}
+"""Leaders and marks of the servers that run."""
+
+
+@atexit.register
+def _end_all() -> None:
+    """No server outlives the program, even when nobody closed the session."""
+    for number, patience in ((signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, 0.0)):
+        deadline = time.monotonic() + patience
+        remaining = {pid for leader, mark in _alive.items() for pid in processes.members(leader, mark)}
+        processes.send(remaining, number)
+        while remaining and time.monotonic() < deadline:
+            time.sleep(0.05)
+            remaining = {pid for leader, mark in _alive.items() for pid in processes.members(leader, mark)}
+        if not remaining:
+            return
