@@ -32,7 +32,8 @@ def clozes(text: str, name: str, raised: int = 0) -> list[str]:
     or, mostly, one shortly before. Otherwise lines that compute or decide much come first.
     """
     found = definition(text, name)
-    if found is None or GAP in text:
+    if found is None or GAP in text or "\r" in text.replace("\r\n", ""):
+        # To `ast` a lone CR ends a line, to nobody else.
         return []
     owner, node = found
     lines = text.split("\n")
@@ -66,11 +67,12 @@ def fill(code: str, answer: str) -> str | None:
     the line (with lines around it, which are cut), or the expression alone."""
     lines = code.rstrip("\n").split("\n")
     at = next((index for index, line in enumerate(lines) if GAP in line), None)
-    given = [line for line in textwrap.dedent(answer).split("\n") if line.strip()]
+    answer = textwrap.dedent(answer).strip("\n")
+    given = [line for line in answer.split("\n") if line.strip()]
     if at is None or not given or GAP in answer:
         return None
     opens = [line.strip() for line in lines[: at + 1] if line.strip().startswith(("def ", "async def "))]
-    whole = _sound("\n".join(given)) if any(line.strip() in opens for line in given) else None
+    whole = _sound(answer) if any(line.strip() in opens for line in given) else None
     if whole is not None:
         return whole
     if lines[at].strip() != GAP and lines[at].count(GAP) == 1 and len(given) == 1 and _is_expression(given[0]):

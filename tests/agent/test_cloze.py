@@ -116,7 +116,9 @@ def test_a_statement_keeps_its_form(statement: str, shown: str) -> None:
     assert f"def f(a, b):\n    {shown}\n    return a\n" in clozes(f"def f(a, b):\n    {statement}\n    return a\n", "f")
 
 
-@pytest.mark.parametrize("text", ["def broken(:\n", "value = 1\n", ""])
+@pytest.mark.parametrize(
+    "text", ["def broken(:\n", "value = 1\n", "", AVERAGE.replace("\n", "\r"), f"{AVERAGE}# {GAP}"]
+)
 def test_nothing_where_there_is_no_such_function(text: str) -> None:
     assert clozes(text, "average") == []
 
@@ -139,7 +141,7 @@ def test_an_answer_is_cut_to_what_is_new(answer: str) -> None:
 
 
 def test_the_whole_function_is_taken_as_it_is() -> None:
-    whole = "def average(values):\n    return sum(values) / max(1, len(values))\n"
+    whole = "def average(values):\n    text = '''a\n\n    b'''\n\n    return sum(values) / max(1, len(values))\n"
     assert fill(clozes(AVERAGE, "average")[0], whole) == whole
 
 
@@ -150,3 +152,8 @@ def test_what_is_no_sound_code_fills_nothing(answer: str) -> None:
 
 def test_code_without_a_gap_is_not_filled() -> None:
     assert fill(AVERAGE, "return 1") is None
+
+
+def test_lines_that_end_as_on_windows() -> None:
+    codes = clozes(AVERAGE.replace("\n", "\r\n"), "average")
+    assert [code.replace("\r", "") for code in codes] == clozes(AVERAGE, "average")
