@@ -64,7 +64,7 @@ class Attention(nn.Module):
         self.g_proj = Linear(hidden, config.gate_rows(layer), dtype=dtype) if at.gate else None
 
     def forward(self, x: Tensor, turn: Rotation, spans: list[Span]) -> Tensor:
-        """x [tokens, hidden] (normed) -> [tokens, hidden]."""
+        """x [tokens, hidden] (normed, tokens > 0) -> [tokens, hidden]."""
         tokens = x.shape[0]
         q = self.q_proj(x).view(tokens, self.heads, self.head_dim)
         k = self.k_proj(x).view(tokens, self.kv_heads, self.head_dim)
@@ -73,8 +73,8 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, turn), rotate(k, turn)
         parts = [self._attend(q, k, v, span) for span in spans]
-        seen = parts[0] if len(parts) == 1 else torch.cat(parts) if parts else q
-        y: Tensor = self.o_proj(self._gated(seen, x).reshape(tokens, -1))
+        seen = parts[0] if len(parts) == 1 else torch.cat(parts)
+        y: Tensor = self.o_proj(self._gated(seen, x).flatten(1))
         return y
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:

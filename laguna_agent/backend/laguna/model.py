@@ -95,7 +95,8 @@ class CausalLM(nn.Module):
 
     def head(self, h: Tensor) -> Tensor:
         """Logits of final hidden states: [n, hidden] -> [n, vocab]."""
-        return linear(h, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(h)
+        logits: Tensor = linear(h, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(h)
+        return logits
 
     def hidden(self, pieces: Sequence[Piece]) -> Tensor:
         """Hidden states after the last norm, [all tokens, hidden]; otherwise like `forward`."""
@@ -104,7 +105,9 @@ class CausalLM(nn.Module):
             ids = torch.cat([piece.ids.to(self.device) for piece in pieces])
             self._check_ids(ids)
             spans = self._spans(pieces)
-            h = self.model.embed_tokens(ids, self.compute_dtype)
+            h: Tensor = self.model.embed_tokens(ids, self.compute_dtype)
+            if not len(ids):
+                return h
             turns = self._rotations(spans)
             seen: list[Span] = [span for span in spans if span.end > span.begin]
             for layer in self.model.layers:
