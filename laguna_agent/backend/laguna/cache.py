@@ -23,7 +23,8 @@ from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.errors import ContextTooLong
 
 SLACK = 64
-SNAPSHOTS = 256
+SNAPSHOTS = 24
+"""A snapshot is a copy of the sliding layers: for Laguna XS in bf16 71 MB, whatever the length."""
 
 
 @dataclass
@@ -46,7 +47,7 @@ class KVCache:
     """Keys and values of one sequence, and the token ids they were made from.
 
     `length`: how many tokens. `tokens`: their ids. `slack`: how many tokens the sliding layers can give back without a
-    snapshot. At most `max_snapshots` are kept; the oldest but the first then go.
+    snapshot. At most `max_snapshots` are kept: the first, the newest, and between them the denser the nearer they are.
     """
 
     def __init__(
@@ -101,8 +102,8 @@ class KVCache:
             return
         self._ring.shared = True
         self.snapshots.append(Snapshot(self.length, self._ring))
-        while len(self.snapshots) > max(1, self.max_snapshots):
-            del self.snapshots[min(1, len(self.snapshots) - 2)]
+        if len(self.snapshots) > max(2, self.max_snapshots):
+            del self.snapshots[self._most_dispensable()]
 
     def rewind(self, length: int) -> int:
         """Drop tokens until at most `length` are left; returns how many are.
@@ -186,6 +187,15 @@ class KVCache:
             nearest = max(before, key=lambda kept: kept.length)
             return nearest.length, nearest.ring
         return 0, self._blank_ring()
+
+    def _most_dispensable(self) -> int:
+        """Which snapshot to give up: the one between near neighbours, the more so the longer ago it was."""
+        places = [kept.length for kept in self.snapshots]
+
+        def loss(index: int) -> float:
+            return (places[index + 1] - places[index - 1]) / (self.length - places[index])
+
+        return min(range(1, len(places) - 1), key=loss)
 
     def _writable_view(self) -> View:
         """A view that ends at the cache's last token and whose run this cache may extend."""
