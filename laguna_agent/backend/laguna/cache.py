@@ -128,12 +128,19 @@ class KVCache:
 
         At least one id is left to be appended, because only appending gives logits.
         """
-        same = 0
-        for mine, theirs in zip(self.tokens, ids[:-1], strict=False):
-            if mine != theirs:
-                break
-            same += 1
-        return self.rewind(same)
+        return self.rewind(min(self.shared_prefix(ids), max(0, len(ids) - 1)))
+
+    def shared_prefix(self, ids: Sequence[int]) -> int:
+        """How many tokens the cache and `ids` begin with alike."""
+        if self.tokens == ids[: self.length]:
+            return self.length
+        return next(
+            at for at, (mine, theirs) in enumerate(zip(self.tokens, [*ids, None], strict=False)) if mine != theirs
+        )
+
+    def reachable(self, length: int) -> int:
+        """How many tokens `rewind(length)` would leave; nothing changes."""
+        return self._ring_at(length)[0]
 
     def fork(self) -> KVCache:
         """A cache with the same tokens that goes its own way from here; nothing is copied until one of them writes."""
