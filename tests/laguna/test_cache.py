@@ -90,7 +90,7 @@ class Session:
 
 
 @pytest.mark.parametrize("kinds", [MIXED, (FULL, FULL), (SLIDING, SLIDING)], ids=["mixed", "full", "sliding"])
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(moves=MOVES, window=st.sampled_from([1, 3, 8]), slack=st.sampled_from([0, 2, 64]))
 def test_any_session(kinds: tuple[str, ...], moves: list[Move], window: int, slack: int) -> None:
     session = Session(MODELS[kinds, window], slack)

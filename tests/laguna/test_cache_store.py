@@ -74,7 +74,7 @@ def test_what_the_store_offers_changes_no_token(kinds: tuple[str, ...]) -> None:
     config = small_config(kinds, context=4000)  # type: ignore[arg-type]
     agent, rng = Agent(budget=90_000, model=small_model(config)), random.Random(2)
     known: list[list[int]] = [[1]]
-    for _ in range(40):
+    for _ in range(24):
         whole = rng.choice(known)
         prompt = [*whole[: rng.randrange(1, len(whole) + 1)], *(rng.randrange(41) for _ in range(rng.randrange(1, 9)))]
         fresh = generate(

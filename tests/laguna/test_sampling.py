@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laguna_agent.backend.laguna.model import CausalLM, Piece
@@ -25,6 +25,7 @@ def watched(model: CausalLM) -> list[int]:
     return counts
 
 
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     temperature=st.floats(0.1, 3.0),
@@ -50,11 +51,11 @@ def test_probabilities_are_those_of_transformers(
 def test_draws_follow_the_probabilities() -> None:
     options = SamplingOptions(temperature=1.3, top_k=4, seed=11)
     sampler = Sampler(options)
-    drawn = Counter(sampler.choose(LOGITS) for _ in range(20_000))
+    drawn = Counter(sampler.choose(LOGITS) for _ in range(8_000))
     expected = probabilities(LOGITS, options)
     assert set(drawn) == {0, 1, 3, 6}
     for token, count in drawn.items():
-        assert count / 20_000 == pytest.approx(expected[token].item(), abs=0.012)
+        assert count / 8_000 == pytest.approx(expected[token].item(), abs=0.018)
 
 
 def test_a_seed_repeats_and_another_does_not() -> None:
