@@ -211,7 +211,9 @@ class PackedTensor:
     def __post_init__(self) -> None:
         wanted = self.format.parts(self.shape[-1])
         if set(self.parts) != {part.name for part in wanted}:
-            raise WeightsError(f"{self.format.spelling} needs the parts {[p.name for p in wanted]}, got {list(self.parts)}")
+            raise WeightsError(
+                f"{self.format.spelling} needs the parts {[p.name for p in wanted]}, got {list(self.parts)}"
+            )
         for part in wanted:
             tensor, shape = self.parts[part.name], (*self.shape[:-1], part.columns)
             if tuple(tensor.shape) != shape or tensor.dtype != part.dtype:

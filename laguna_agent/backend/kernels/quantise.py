@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from laguna_agent.backend.kernels.formats import Ggml, GroupInt, PackedTensor
-from laguna_agent.backend.kernels.ggml_blocks import as_blocks, half, k_factors, k_nibbles, nibbles, q5_0_codes, q8_0_codes
+from laguna_agent.backend.kernels.ggml_blocks import (
+    as_blocks,
+    half,
+    k_factors,
+    k_nibbles,
+    nibbles,
+    q5_0_codes,
+    q8_0_codes,
+)
 
 # How far the largest value of a group may be clipped: each step is tried, the smallest squared error wins.
 CLIPS = (1.0, 0.93, 0.86)
@@ -20,9 +28,9 @@ _AT_ONCE = 1 << 18
 
 
 def quantise(values: Tensor, format: GroupInt) -> PackedTensor:
-    """fp32 [..., columns] -> the nearest codes found, same shape. Values that are not finite give scales that are not.
+    """fp32 [..., columns] -> the nearest codes found, same shape. Values that are not finite give such scales.
 
-    The scale is rounded to `scale_type` before the codes are chosen. Columns past the last whole group form a short one.
+    The scale is rounded to `scale_type` before the codes are chosen. Columns past the last whole group are a short one.
     """
     columns = values.shape[-1]
     short = -columns % format.group
@@ -41,15 +49,19 @@ def quantise(values: Tensor, format: GroupInt) -> PackedTensor:
 
 def _round_groups(groups: Tensor, format: GroupInt) -> tuple[Tensor, Tensor, Tensor]:
     """[n, group] -> codes [n, group], scales [n, 1], minimums [n, 1] of the least squared error among `CLIPS`."""
-    best = None
+    best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
     for clip in CLIPS if format.bits == 4 else (1.0,):
         codes, scales, minimums, error = _round_at(groups, format, clip)
         if best is None:
             best = codes, scales, minimums, error
             continue
         better = error < best[3]
-        new = (codes, scales, minimums, error)
-        best = tuple(torch.where(better, now, old) for now, old in zip(new, best, strict=True))
+        best = (
+            torch.where(better, codes, best[0]),
+            torch.where(better, scales, best[1]),
+            torch.where(better, minimums, best[2]),
+            torch.where(better, error, best[3]),
+        )
     assert best is not None
     codes, scales, minimums, _ = best
     return codes.to(torch.int8 if format.bits == 8 else torch.uint8), scales, minimums

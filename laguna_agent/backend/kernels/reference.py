@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from laguna_agent.backend.kernels.formats import Fp8, Ggml, GroupInt, Nvfp4, PackedTensor, Plain, Weight
+from laguna_agent.backend.kernels.formats import Fp8, Ggml, GroupInt, Nvfp4, Plain, Weight
 from laguna_agent.backend.kernels.ggml_blocks import decode
 
 CHUNK = 1 << 24
@@ -75,7 +75,7 @@ def expert_linear(x: Tensor, weight: Weight, experts: Tensor) -> Tensor:
     touched.
     """
     result = x.new_empty(x.shape[0], weight.shape[1])
-    for expert in experts.unique().tolist():
+    for expert in torch.unique(experts).tolist():
         chosen = (experts == expert).nonzero().flatten()
         result[chosen] = linear(x[chosen], weight[expert])
     return result

@@ -33,7 +33,9 @@ class CompressedModule:
         """The matrix. Raises WeightsError naming file and tensor where a part is missing or has another shape."""
         self._check_shape_tensor()
         if self._has("weight_g_idx"):
-            raise WeightsError(f"{self._where('weight_g_idx')}: reordered groups (activation ordering) are not supported")
+            raise WeightsError(
+                f"{self._where('weight_g_idx')}: reordered groups (activation ordering) are not supported"
+            )
         match self.scheme.kind:
             case "fp8":
                 format, read = self._fp8()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -23,7 +22,13 @@ from laguna_agent.backend.laguna.weights.canonical import Expected, expected_ten
 from laguna_agent.backend.laguna.weights.compressed import QUANTISED, CompressedModule
 from laguna_agent.backend.laguna.weights.compressed_config import QuantizationConfig
 from laguna_agent.backend.laguna.weights.folder import SafetensorsFolder
-from laguna_agent.backend.laguna.weights.stored import CanonicalTensor, Checkpoint, Piece, StoredMatrix
+from laguna_agent.backend.laguna.weights.stored import (
+    CanonicalTensor,
+    Checkpoint,
+    Piece,
+    StoredMatrix,
+    checkpoint_identity,
+)
 from laguna_agent.errors import WeightsError
 
 PLAIN_TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -43,7 +48,7 @@ def open_hub(folder: Path) -> Checkpoint:
     reader = _HubReader(files, config)
     tensors = {expected.name: reader.canonical(expected) for expected in expected_tensors(config)}
     reader.refuse_leftovers()
-    identity = sha256(files.identity().encode() + msgspec.json.encode(config)).hexdigest()
+    identity = checkpoint_identity(files.identity(), config)
     return Checkpoint(str(folder), identity, msgspec.structs.replace(config, quantization=None), tensors)
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
+import msgspec
 import torch
 from torch import Tensor
 
 from laguna_agent.backend.kernels.formats import Format, PackedTensor, Plain, bytes_needed
 from laguna_agent.backend.laguna.config import ModelConfig
+from laguna_agent.backend.laguna.weights.canonical import expected_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,15 @@ class CanonicalTensor:
         for piece in self.pieces:
             for start in range(piece.start, piece.stop, step):
                 yield piece.matrix.where, piece.matrix.packed(start, min(start + step, piece.stop))
+
+
+def checkpoint_identity(files: str, config: ModelConfig) -> str:
+    """A name for the weights in `files` (a digest), read as `config` says: which tensors there are, stored how.
+
+    The rest of the config stays out, so that a person may override a rope setting without packing again.
+    """
+    described = (files, list(expected_tensors(config)), config.quantization)
+    return sha256(msgspec.json.encode(described)).hexdigest()
 
 
 @dataclass(frozen=True)
