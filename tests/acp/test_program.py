@@ -16,7 +16,7 @@ import pytest
 
 from tests.acp.program import Message, Program, allow, is_alive, prompt, wait_for
 from tests.conftest import StartCli
-from tests.model_server import ModelServer, cut, http, stall, stream, text, tool_call
+from tests.model_server import ModelServer, cut, http, stream, text, tool_call
 
 Start = Callable[..., Program]
 # How a shell tool proves that it runs, and who it is.
@@ -167,14 +167,6 @@ def test_a_failing_model_ends_the_turn_and_not_the_session(
         assert failure["data"]["outcome"] == "provider_error"
         assert error is None or failure["data"]["error"] == error
         assert program.prompt(session) == {"stopReason": "end_turn"}
-
-
-def test_a_model_that_never_answers_is_given_up(start: Start, model_server: ModelServer, workspace: Path) -> None:
-    program = start(LAGUNA_RETRY_BUDGET="0", LAGUNA_STALL_TIMEOUT="0.5")
-    session = program.begin(workspace)
-    model_server.reply(stall(), text("Back again."))
-    assert program.prompt(session)["code"] == -32603
-    assert program.prompt(session) == {"stopReason": "end_turn"}
 
 
 def test_a_spent_budget_says_so_and_is_no_error(start: Start, model_server: ModelServer, workspace: Path) -> None:

@@ -15,9 +15,11 @@ import anyio
 from msgspec import Struct
 
 from laguna_agent.acp.peer import Call, Peer, RpcError
-from laguna_agent.acp.streams import FdSink, FdSource
+from laguna_agent.acp.streams import HIGH_WATER, FdSink, FdSource
 
 PATIENCE = 20.0
+LINE = 1100
+"""Bytes of a line of the flood, and a few more."""
 
 
 class Echo(Struct):
@@ -39,7 +41,6 @@ class Service:
         self.peer: Peer
         self.released: anyio.Event
         self.sent = 0
-        self.stalled_at = -1
         self.outcomes: list[str] = []
 
     async def run(self, end: socket.socket) -> None:
@@ -113,10 +114,13 @@ class Service:
         self.released.set()
 
     def is_full(self) -> bool:
-        """Whether the flood made no progress since the last call, some time ago."""
-        before, self.stalled_at = self.stalled_at, self.sent
-        time.sleep(0.3)
-        return 0 < before == self.sent
+        """Whether the flood has filled the outbox and makes no progress any more."""
+        before = self.sent
+        for _ in range(3):
+            time.sleep(0.2)
+            if self.sent * LINE < HIGH_WATER or self.sent != before:
+                return False
+        return True
 
 
 class Wire:

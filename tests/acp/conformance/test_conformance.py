@@ -14,6 +14,8 @@ from tests.acp.conformance.judge import judge
 from tests.acp.conformance.recording import Message, methods, stop_reasons, updates
 from tests.acp.conformance.stage import Scenario, play
 
+# A test may have to wait for another worker's scenarios, or to play them all.
+pytestmark = pytest.mark.timeout(600)
 SCENARIOS: tuple[Scenario, ...] = typescript.SCENARIOS + python_sdk.SCENARIOS + acpx.SCENARIOS
 # What of the stable protocol is seen with which client, at least.
 SEEN = {
