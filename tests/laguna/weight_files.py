@@ -57,40 +57,40 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def hub_shapes() -> dict[str, tuple[int, ...]]:
+def hub_shapes(hidden: int = HIDDEN) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the model of `CONFIG` in the hub's layout, written out from the specification."""
     shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (VOCAB, HIDDEN),
-        "model.norm.weight": (HIDDEN,),
-        "lm_head.weight": (VOCAB, HIDDEN),
+        "model.embed_tokens.weight": (VOCAB, hidden),
+        "model.norm.weight": (hidden,),
+        "lm_head.weight": (VOCAB, hidden),
     }
     for layer, heads in enumerate(HEADS):
         at = f"model.layers.{layer}."
-        shapes |= {at + "input_layernorm.weight": (HIDDEN,), at + "post_attention_layernorm.weight": (HIDDEN,)}
+        shapes |= {at + "input_layernorm.weight": (hidden,), at + "post_attention_layernorm.weight": (hidden,)}
         shapes |= {at + "self_attn.q_norm.weight": (DIM,), at + "self_attn.k_norm.weight": (DIM,)}
         for letter, rows in (("q", heads * DIM), ("k", KV * DIM), ("v", KV * DIM), ("g", heads)):
-            shapes[f"{at}self_attn.{letter}_proj.weight"] = (rows, HIDDEN)
-        shapes[at + "self_attn.o_proj.weight"] = (HIDDEN, heads * DIM)
+            shapes[f"{at}self_attn.{letter}_proj.weight"] = (rows, hidden)
+        shapes[at + "self_attn.o_proj.weight"] = (hidden, heads * DIM)
         mlps = {"mlp.": DENSE} if layer == 0 else {"mlp.shared_expert.": SHARED_SIZE}
         if layer:
             shapes |= {
-                at + "mlp.gate.weight": (EXPERTS, HIDDEN),
+                at + "mlp.gate.weight": (EXPERTS, hidden),
                 at + "mlp.experts.e_score_correction_bias": (EXPERTS,),
             }
             mlps |= {f"mlp.experts.{expert}.": EXPERT for expert in range(EXPERTS)}
         for prefix, inner in mlps.items():
             shapes |= {
-                at + prefix + "gate_proj.weight": (inner, HIDDEN),
-                at + prefix + "up_proj.weight": (inner, HIDDEN),
+                at + prefix + "gate_proj.weight": (inner, hidden),
+                at + prefix + "up_proj.weight": (inner, hidden),
             }
-            shapes[at + prefix + "down_proj.weight"] = (HIDDEN, inner)
+            shapes[at + prefix + "down_proj.weight"] = (hidden, inner)
     return shapes
 
 
-def random_tensors(dtype: torch.dtype = torch.float32, seed: int = 5) -> dict[str, Tensor]:
-    """Tensors of the model of `CONFIG` under the hub's names."""
-    source = torch.Generator().manual_seed(seed)
-    return {name: (torch.randn(shape, generator=source) * 0.1).to(dtype) for name, shape in hub_shapes().items()}
+def random_tensors(dtype: torch.dtype = torch.float32, hidden: int = HIDDEN) -> dict[str, Tensor]:
+    """Tensors of the model of `CONFIG`, or of one with another hidden size, under the hub's names."""
+    source = torch.Generator().manual_seed(5)
+    return {name: (torch.randn(shape, generator=source) * 0.1).to(dtype) for name, shape in hub_shapes(hidden).items()}
 
 
 def fused(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
