@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 
 import pytest
@@ -36,6 +35,7 @@ MOVES = st.lists(
         st.sampled_from(["append", "append", "append", "snapshot", "rewind", "fork", "switch", "drop", "batch"]),
         st.integers(0, 1 << 30),
     ),
+    min_size=6,
     max_size=24,
 )
 
@@ -111,6 +111,18 @@ def test_turns_that_are_returned_to_cost_nothing() -> None:
         assert cache.rewind(11 * turn) == 11 * turn
 
 
+def test_a_snapshot_of_an_abandoned_turn_is_forgotten() -> None:
+    model = small_model()
+    cache = model.new_cache(slack=0)
+    for turn in (1, 2):
+        append(model, cache, [turn] * 10)
+        cache.snapshot()
+    cache.rewind(10)
+    append(model, cache, [3] * 15)
+    assert cache.rewind(20) == 10
+    append(model, cache, [3] * 11)
+
+
 def test_reuse_finds_the_longest_prefix_and_leaves_one_token() -> None:
     model = small_model(small_config((FULL, FULL)))
     cache = model.new_cache()
@@ -133,13 +145,23 @@ def test_a_fork_shares_what_both_have() -> None:
     assert total_bytes([cache, *forks]) < 4 * alone
 
 
+def test_the_first_of_two_goes_back_and_writes_anew() -> None:
+    model = small_model(small_config((FULL, FULL)))
+    cache = model.new_cache()
+    append(model, cache, [3] * 10)
+    fork = cache.fork()
+    cache.rewind(4)
+    append(model, cache, [5] * 9)
+    append(model, fork, [6])
+    append(model, cache, [7])
+
+
 def test_a_chain_of_forks_stays_in_one_piece() -> None:
     model = small_model(small_config((FULL, FULL)))
     cache = model.new_cache()
     for turn in range(10):
         append(model, cache, [turn, turn + 1])
         cache = cache.fork()
-        gc.collect()
     append(model, cache, [3])
     assert len(list(cache.storage())) == 1
 

@@ -7,6 +7,7 @@ configs and kernels; must not know files, sampling or how a cache stores its key
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -150,6 +151,14 @@ class Experts(WeightHolder):
         self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * inner, hidden, dtype=dtype))
         self.down_proj = nn.Parameter(torch.empty(count, hidden, inner, dtype=dtype))
         self.register_buffer("e_score_correction_bias", torch.zeros(count, dtype=torch.float32))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Experts:
+        exact = self.e_score_correction_bias
+        super()._apply(fn, recurse)
+        if self.e_score_correction_bias.dtype != exact.dtype:
+            # A whole model was cast; the bias picks experts and would pick others when rounded.
+            self.e_score_correction_bias = exact.to(self.e_score_correction_bias.device)
+        return self
 
     def forward(self, x: Tensor, picked: Tensor, share: Tensor) -> Tensor:
         """x [tokens, hidden], the router's choice -> [tokens, hidden]."""
