@@ -7,6 +7,7 @@ model.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,12 +122,11 @@ class _HubReader:
             raise WeightsError(f"{self.files.where(name)}: shape {list(entry.shape)}, expected {list(shape)}")
         if entry.dtype not in PLAIN_TYPES:
             raise WeightsError(f"{self.files.where(name)}: {entry.dtype} without a scale, expected bf16, f16 or f32")
-        whole = self.files.tensor(name).view(-1, shape[-1])
 
         def read(start: int, stop: int) -> dict[str, Tensor]:
-            return {"values": whole[start:stop]}
+            return {"values": self.files.tensor(name).view(-1, shape[-1])[start:stop]}
 
-        return StoredMatrix(self.files.where(name), Plain(entry.dtype), len(whole), shape[-1], read)
+        return StoredMatrix(self.files.where(name), Plain(entry.dtype), math.prod(shape[:-1]), shape[-1], read)
 
     def _quantised(self, module: str, shape: tuple[int, ...]) -> StoredMatrix:
         scheme = self.schemes.scheme(module) if self.schemes else None

@@ -11,18 +11,19 @@ again. Parts have sums too, which `verify` checks.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import mmap
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
 
 import msgspec
-import torch
 from torch import Tensor
 
 from laguna_agent.backend.kernels.formats import Format, PackedTensor, Plain, Weight, parse_format
@@ -104,12 +105,12 @@ class PartsWriter:
     def write(self, chunk: PackedTensor) -> None:
         """Append the rows of `chunk`, which is in the tensor's format."""
         for index, part in enumerate(chunk.format.parts(chunk.shape[-1])):
-            data = _bytes_of(chunk.parts[part.name])
-            self._sums[index] = zlib.crc32(data, self._sums[index])
-            while data:
-                written = os.pwrite(self._handle, data, self._at[index])
-                self._at[index] += written
-                data = data[written:]
+            with _bytes_of(chunk.parts[part.name]) as data:
+                self._sums[index] = zlib.crc32(data, self._sums[index])
+                while data:
+                    written = os.pwrite(self._handle, data, self._at[index])
+                    self._at[index] += written
+                    data = data[written:]
 
     def finish(self) -> None:
         """Put the sums into the header's entry."""
@@ -117,9 +118,11 @@ class PartsWriter:
             part.crc32 = total
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
-    # A view keeps no bytes of its own; the cast is for a type checker that takes an array for no buffer.
-    return memoryview(cast(Any, tensor.contiguous().view(-1).view(torch.uint8).numpy()))
+@contextmanager
+def _bytes_of(tensor: Tensor) -> Iterator[memoryview]:
+    """The tensor's bytes, for as long as the block lasts; without numpy, which torch does not bring along."""
+    solid = tensor.contiguous()
+    yield memoryview((ctypes.c_char * solid.nbytes).from_address(solid.data_ptr())).cast("B")
 
 
 def write_header(handle: int, layout: PackLayout) -> None:
@@ -143,7 +146,9 @@ class Pack:
             tensor = self.tensors[place.name]
             parts = list(tensor.parts.values()) if isinstance(tensor, PackedTensor) else [tensor]
             for part, stored in zip(parts, place.parts, strict=True):
-                if zlib.crc32(_bytes_of(part)) != stored.crc32:
+                with _bytes_of(part) as data:
+                    whole = zlib.crc32(data) == stored.crc32
+                if not whole:
                     raise WeightsError(f"{self.path}: {place.name}: its bytes changed after it was written; delete it")
 
 
