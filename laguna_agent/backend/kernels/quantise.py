@@ -49,48 +49,57 @@ def quantise(values: Tensor, format: GroupInt) -> PackedTensor:
 
 def _round_groups(groups: Tensor, format: GroupInt) -> tuple[Tensor, Tensor, Tensor]:
     """[n, group] -> codes [n, group], scales [n, 1], minimums [n, 1] of the least squared error among `CLIPS`."""
-    best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
-    for clip in CLIPS if format.bits == 4 else (1.0,):
-        codes, scales, minimums, error = _round_at(groups, format, clip)
-        if best is None:
-            best = codes, scales, minimums, error
-            continue
-        better = error < best[3]
-        best = (
-            torch.where(better, codes, best[0]),
-            torch.where(better, scales, best[1]),
-            torch.where(better, minimums, best[2]),
-            torch.where(better, error, best[3]),
-        )
-    assert best is not None
-    codes, scales, minimums, _ = best
+    least, most = groups.amin(1, True), groups.amax(1, True)
+    scales, minimums = _grid(least, most, format, 1.0)
+    if format.bits == 4:
+        errors = _error(groups, scales, minimums, format)
+        for clip in CLIPS[1:]:
+            other = _grid(least, most, format, clip)
+            error = _error(groups, *other, format)
+            better = error < errors
+            errors = torch.where(better, error, errors)
+            scales, minimums = torch.where(better, other[0], scales), torch.where(better, other[1], minimums)
+    codes = _codes(groups, scales, minimums, format)
+    if format.bits == 4 and not format.minimums:
+        codes += 8
     return codes.to(torch.int8 if format.bits == 8 else torch.uint8), scales, minimums
 
 
-def _round_at(groups: Tensor, format: GroupInt, clip: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _grid(least: Tensor, most: Tensor, format: GroupInt, clip: float) -> tuple[Tensor, Tensor]:
+    """Scales and minimums, [n, 1], of groups that reach from `least` to `most`."""
     if format.minimums:
-        least, most = groups.amin(1, True), groups.amax(1, True)
-        lowest, highest = (0, 15) if format.bits == 4 else (-127, 127)
+        lowest, highest = _codes_of(format)
         wide = (most - least) * (clip / (highest - lowest))
         offset = least + (most - least) * ((1 - clip) / 2) - wide * lowest
-    elif format.bits == 8:
-        lowest, highest = -127, 127
-        wide, offset = groups.abs().amax(1, True) / 127, torch.zeros(())
-    else:
-        # Codes reach one step further below zero than above it: the value of largest size gets that step.
-        least, most = groups.amin(1, True), groups.amax(1, True)
-        lowest, highest = -8, 7
-        wide, offset = torch.where(-least >= most, least, most) * (-clip / 8), torch.zeros(())
-    scales = wide.to(format.scale_type)
-    minimums = offset.to(format.scale_type).expand_as(scales)
+        return wide.to(format.scale_type), offset.to(format.scale_type)
+    # Codes of 4 bits reach one step further below zero than above it: the value of largest size gets that step.
+    largest = torch.where(-least >= most, least, most)
+    wide = largest * (-clip / 8) if format.bits == 4 else largest.abs() / 127
+    return wide.to(format.scale_type), torch.zeros_like(wide, dtype=format.scale_type)
+
+
+def _codes_of(format: GroupInt) -> tuple[int, int]:
+    if format.bits == 8:
+        return -127, 127
+    return (0, 15) if format.minimums else (-8, 7)
+
+
+def _codes(groups: Tensor, scales: Tensor, minimums: Tensor, format: GroupInt) -> Tensor:
     step = scales.float()
     # A group of equal values has no step: its codes are zero and the minimum says it all.
     inverse = torch.where(step == 0, torch.zeros(()), 1 / step)
-    codes = ((groups - minimums.float()) * inverse).round_().clamp_(lowest, highest)
-    error = (codes * step + minimums.float() - groups).square_().sum(1, True)
-    if format.bits == 4 and not format.minimums:
-        codes += 8
-    return codes, scales, minimums, error
+    scaled = (groups - minimums.float()) * inverse if format.minimums else groups * inverse
+    return scaled.round_().clamp_(*_codes_of(format))
+
+
+def _error(groups: Tensor, scales: Tensor, minimums: Tensor, format: GroupInt) -> Tensor:
+    """Squared error of each group, [n, 1]."""
+    codes = _codes(groups, scales, minimums, format)
+    missed = torch.addcmul(groups, codes, scales.float(), value=-1)
+    if format.minimums:
+        missed -= minimums.float()
+    # A product with ones sums short rows several times faster than a sum over them.
+    return missed.square_() @ torch.ones(format.group, 1)
 
 
 def pack_nibbles(codes: Tensor) -> Tensor:
