@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -166,14 +167,17 @@ def test_a_chain_of_forks_stays_in_one_piece() -> None:
     assert len(list(cache.storage())) == 1
 
 
-def test_snapshots_are_bounded_and_the_first_stays() -> None:
-    model = small_model()
-    cache = model.new_cache(max_snapshots=3)
-    for turn in range(6):
-        append(model, cache, [turn] * 5)
+def test_snapshots_are_bounded_and_thin_out_into_the_past() -> None:
+    cache = small_model().new_cache(max_snapshots=6)
+    for _ in range(60):
+        cache.begin([1]).commit()
         cache.snapshot()
         cache.snapshot()
-    assert [kept.length for kept in cache.snapshots] == [5, 25, 30]
+        assert len(cache.snapshots) <= 6
+    places = [kept.length for kept in cache.snapshots]
+    assert (places[0], places[-2:]) == (1, [59, 60])
+    gaps = [later - earlier for earlier, later in itertools.pairwise(places)]
+    assert gaps == sorted(gaps, reverse=True)
 
 
 def test_beyond_the_context() -> None:

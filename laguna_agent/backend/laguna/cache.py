@@ -23,7 +23,8 @@ from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.errors import ContextTooLong
 
 SLACK = 64
-SNAPSHOTS = 256
+SNAPSHOTS = 24
+"""A snapshot is a copy of the sliding layers: for Laguna XS in bf16 71 MB, whatever the length."""
 
 
 @dataclass
@@ -46,7 +47,7 @@ class KVCache:
     """Keys and values of one sequence, and the token ids they were made from.
 
     `length`: how many tokens. `tokens`: their ids. `slack`: how many tokens the sliding layers can give back without a
-    snapshot. At most `max_snapshots` are kept; the oldest but the first then go.
+    snapshot. At most `max_snapshots` are kept: the first, the newest, and between them the denser the nearer they are.
     """
 
     def __init__(
@@ -101,8 +102,8 @@ class KVCache:
             return
         self._ring.shared = True
         self.snapshots.append(Snapshot(self.length, self._ring))
-        while len(self.snapshots) > max(1, self.max_snapshots):
-            del self.snapshots[min(1, len(self.snapshots) - 2)]
+        if len(self.snapshots) > max(2, self.max_snapshots):
+            del self.snapshots[self._most_dispensable()]
 
     def rewind(self, length: int) -> int:
         """Drop tokens until at most `length` are left; returns how many are.
@@ -127,12 +128,19 @@ class KVCache:
 
         At least one id is left to be appended, because only appending gives logits.
         """
-        same = 0
-        for mine, theirs in zip(self.tokens, ids[:-1], strict=False):
-            if mine != theirs:
-                break
-            same += 1
-        return self.rewind(same)
+        return self.rewind(min(self.shared_prefix(ids), max(0, len(ids) - 1)))
+
+    def shared_prefix(self, ids: Sequence[int]) -> int:
+        """How many tokens the cache and `ids` begin with alike."""
+        if self.tokens == ids[: self.length]:
+            return self.length
+        return next(
+            at for at, (mine, theirs) in enumerate(zip(self.tokens, [*ids, None], strict=False)) if mine != theirs
+        )
+
+    def reachable(self, length: int) -> int:
+        """How many tokens `rewind(length)` would leave; nothing changes."""
+        return self._ring_at(length)[0]
 
     def fork(self) -> KVCache:
         """A cache with the same tokens that goes its own way from here; nothing is copied until one of them writes."""
@@ -186,6 +194,15 @@ class KVCache:
             nearest = max(before, key=lambda kept: kept.length)
             return nearest.length, nearest.ring
         return 0, self._blank_ring()
+
+    def _most_dispensable(self) -> int:
+        """Which snapshot to give up: the one between near neighbours, the more so the longer ago it was."""
+        places = [kept.length for kept in self.snapshots]
+
+        def loss(index: int) -> float:
+            return (places[index + 1] - places[index - 1]) / (self.length - places[index])
+
+        return min(range(1, len(places) - 1), key=loss)
 
     def _writable_view(self) -> View:
         """A view that ends at the cache's last token and whose run this cache may extend."""

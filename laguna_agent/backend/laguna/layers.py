@@ -154,7 +154,7 @@ class Experts(WeightHolder):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Experts:
         exact = self.e_score_correction_bias
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.e_score_correction_bias.dtype != exact.dtype:
             # A whole model was cast; the bias picks experts and would pick others when rounded.
             self.e_score_correction_bias = exact.to(self.e_score_correction_bias.device)
