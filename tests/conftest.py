@@ -41,6 +41,7 @@ FOREIGN = (
     "XDG_",
 )
 FOREIGN_NAMES = {
+    "PYTHONDONTWRITEBYTECODE",
     "FORCE_COLOR",
     "NO_COLOR",
     "PY_COLORS",
