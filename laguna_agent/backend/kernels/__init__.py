@@ -1,4 +1,6 @@
-"""The arithmetic under the model's modules: weights in their storage formats, and what is computed with them.
+"""The kernel layer: what weights look like, plain or packed, how they are multiplied, and which code does it where.
 
-Knows tensors and formats; must not know layers, configs, checkpoints or token ids.
+`linear` is what the model's modules call; `formats` says what a packed tensor is, `reference` is the exact maths that
+every fast kernel is held against, `dispatch` picks the implementation for a format and a device. Knows tensors only:
+no model, no file, no layer name. Loads torch: nothing outside the in-process engine may import it at module level.
 """

@@ -105,11 +105,11 @@ class Fields:
         return found
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ConfigError where there is none."""
+def read_object(path: Path, largest: int = LARGEST_FILE) -> dict[str, Any]:
+    """The JSON object in a file of at most `largest` bytes. Raises ConfigError where there is none."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes, expected a JSON file of at most {LARGEST_FILE}")
+        if path.stat().st_size > largest:
+            raise ConfigError(f"{path}: {path.stat().st_size} bytes, expected a JSON file of at most {largest}")
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
