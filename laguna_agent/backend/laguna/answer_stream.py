@@ -71,6 +71,7 @@ class AnswerStream:
         self._line_blank = True
         self._content, self._reasoning = _Channel(padded), _Channel(padded)
         self._body: Body | None = None
+        self._lead = ""  # what is shown in place of a call that turns out to be none
         self._ended = False
         self.calls = 0
         """How many calls have begun."""
@@ -106,7 +107,7 @@ class AnswerStream:
             self._body = None
             self._line_blank = True
             if isinstance(body, HermesBody) and body.no_call:
-                self._show(CALL_START)
+                self._show(self._lead)
         return done
 
     def _prose(self, last: bool) -> bool:
@@ -149,6 +150,7 @@ class AnswerStream:
         rest = self._buffer[len(CALL_START) :]
         body = rest.lstrip()
         if body.startswith("{"):
+            self._lead = CALL_START + rest[: len(rest) - len(body)]
             self._buffer, self._body = body, HermesBody(self._begin)
             return True
         end = _NAME_END.search(body, 0, _NAME_SPACE)
