@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from laguna_agent.messages import Message, TextBlock, ToolCall, ToolSpec, text_m
 TEMPLATES = Path(__file__).parent / "templates"
 
 
+@functools.cache
 def template(name: str) -> ChatTemplate:
     """One of the templates beside the tests: compact, newline or hermes."""
     path = TEMPLATES / f"{name}.jinja"

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import torch
 
 
+_KEPT = 16
+"""Grammars kept ready: a session has few, one for each choice of tools and of thinking."""
+
+
 class ConstraintBroken(LagunaError):
     """A token was accepted that the grammar forbids, or the grammar grew too large to follow."""
 
@@ -40,6 +44,7 @@ class GrammarVocabulary:
             # An empty token would be allowed everywhere; llguidance knows special ones by this byte.
             tokens[index] = b"\xff<%d>" % index
         wrapper = _Wrapper(tokenizer, tokens, sorted({*tokenizer.special, *stop_ids, *unspoken}), min(stop_ids))
+        self._started: dict[str, Any] = {}
         self.library = llguidance.LLTokenizer(llguidance.TokenizerWrapper(wrapper), eos_token=sorted(stop_ids))
 
     def compiles(self, grammar: str) -> bool:
@@ -53,10 +58,16 @@ class GrammarVocabulary:
         """A new answer under `grammar`. Raises UsageError where llguidance does not take it."""
         import llguidance
 
-        matcher = llguidance.LLMatcher(self.library, grammar, log_level=0)
-        if matcher.is_error():
-            raise UsageError(f"the tools' schemas make no usable grammar: {matcher.get_error()[:300]}")
-        return Constraint(matcher, self.width)
+        first = self._started.get(grammar)
+        if first is None:
+            first = llguidance.LLMatcher(self.library, grammar, log_level=0)
+            if first.is_error():
+                raise UsageError(f"the tools' schemas make no usable grammar: {first.get_error()[:300]}")
+            if len(self._started) >= _KEPT:
+                self._started.pop(next(iter(self._started)))
+            self._started[grammar] = first
+        # Reading a grammar of many tools costs as much as some tokens do; a copy costs next to nothing.
+        return Constraint(first.deep_copy(), self.width)
 
 
 class _Wrapper:
