@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,15 @@ TEXTS = st.lists(
 ).map("".join)
 
 
+@functools.cache
+def _from_gguf() -> Tokenizer:
+    return tokenizer_from_gguf(gguf_metadata(small_library()), "f")
+
+
 @given(TEXTS)
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_a_gguf_gives_the_ids_of_the_tokenizer_it_was_made_from(text: str) -> None:
-    ours = tokenizer_from_gguf(gguf_metadata(small_library()), "f")
+    ours = _from_gguf()
     assert ours.encode(text) == small_tokenizer().encode(text)
     assert ours.encode(text) == small_library().encode(text, add_special_tokens=False).ids
 
