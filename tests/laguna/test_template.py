@@ -85,6 +85,7 @@ def test_the_dialect_is_the_one_of_transformers(text: str) -> None:
 DOUBLE = "{% set n = namespace(s=START) %}{% for i in range(60) %}STEP{% endfor %}"
 HOSTILE = {
     "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "loops without a call": "{% set r = range(99999) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}",
     "macros": "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}",
     "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "include": "{% include 'self' %}{% include 'self' %}",

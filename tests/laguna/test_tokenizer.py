@@ -112,6 +112,16 @@ def test_bad_metadata_is_refused(key: str, value: Any, words: str) -> None:
         tokenizer_from_gguf(metadata, "f")
 
 
+def test_lagunas_line_breaks_never_join_what_is_before_them() -> None:
+    metadata = gguf_metadata(small_library())
+    metadata["tokenizer.ggml.tokens"] = [*metadata["tokenizer.ggml.tokens"], ".Ċ"]
+    metadata["tokenizer.ggml.token_type"] = [*metadata["tokenizer.ggml.token_type"], 1]
+    metadata["tokenizer.ggml.merges"] = [". Ċ", *metadata["tokenizer.ggml.merges"]]
+    joined = len(metadata["tokenizer.ggml.tokens"]) - 1
+    assert joined not in tokenizer_from_gguf(metadata, "f").encode("a.\nb")
+    assert joined in tokenizer_from_gguf({**metadata, "tokenizer.ggml.pre": "qwen2"}, "f").encode("a.\nb")
+
+
 def test_qwen2_normalises_and_gpt2_keeps_numbers_together() -> None:
     decomposed = "e\u0301"
     qwen2 = tokenizer_from_gguf(gguf_metadata(small_library(), "qwen2"), "f")
