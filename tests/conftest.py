@@ -41,6 +41,7 @@ FOREIGN = (
     "XDG_",
 )
 FOREIGN_NAMES = {
+    "PYTHONDONTWRITEBYTECODE",
     "FORCE_COLOR",
     "NO_COLOR",
     "PY_COLORS",
@@ -53,9 +54,11 @@ FOREIGN_NAMES = {
 }
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts background jobs with SIGINT ignored, children inherit that, and the program rightly keeps it so.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts background jobs with SIGINT ignored, nohup does so with SIGHUP; children inherit that, and the program
+# rightly keeps it so.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 @pytest.fixture(autouse=True)

@@ -18,16 +18,17 @@ import msgspec
 
 from laguna_agent.agent.choosing import CANDIDATES, CHOOSE, Choice, evident_action
 from laguna_agent.agent.choosing import question as ask_choice
+from laguna_agent.agent.cloze import GAP, fill
 from laguna_agent.agent.code_blocks import CodeBlock, code_blocks
 from laguna_agent.agent.dialect import Shown
 from laguna_agent.agent.events import CheckRun
 from laguna_agent.agent.failures import distill
-from laguna_agent.agent.hiding import lift_docstrings
+from laguna_agent.agent.hiding import functions, lift_docstrings
 from laguna_agent.agent.mentions import Mentioned, every_source, mentioned
 from laguna_agent.agent.profiles import Profile
 from laguna_agent.agent.prompt import system_text
 from laguna_agent.agent.store import Said
-from laguna_agent.agent.strategies import MOST, Strategy, hidden, plan
+from laguna_agent.agent.strategies import GAPS, MOST, Strategy, hidden, plan
 from laguna_agent.backend.assemble import Reply
 from laguna_agent.backend.base import Sampling
 from laguna_agent.messages import ContentBlock, Message, TextBlock, ToolCall, ToolSpec, text_message
@@ -40,6 +41,8 @@ OUTPUT_CAP = 900
 """Characters of a check's output that a small model is shown."""
 WARM = 0.8
 """The temperature of the strategy that asks again what was asked before."""
+ANEW = frozenset({"fix", "anew", "again", "why", GAPS})
+"""The strategies that always start from the files as they were."""
 # What follows these is chatter, and at a few tokens per second chatter is what takes the time. At most four: that is
 # what the OpenAI protocol allows. The last three end a block of functions, never a whole file.
 AFTER_FENCE = "\n```\n\n"
@@ -71,6 +74,8 @@ class CodeDialect:
         self._calls = 0
         self._changed = False
         self._refusals = 0
+        self._cloze: CodeBlock | None = None
+        self._tried: set[tuple[tuple[str | None, str], ...]] = set()
 
     def system(self) -> str:
         return system_text("system_code")
@@ -108,7 +113,7 @@ class CodeDialect:
         if self._ladder is None:
             texts = [file.text for file in self._originals]
             self._ladder = plan(texts, self._prompts[-1], self._first_output, whole=self._whole)
-        if self._changed and failure != distill(self._first_output, OUTPUT_CAP):
+        if self._changed and self._strategy != GAPS and failure != distill(self._first_output, OUTPUT_CAP):
             self._last_failure = failure
         if not self._ladder:
             return None
@@ -118,7 +123,11 @@ class CodeDialect:
         """A fresh conversation, which builds on what was changed so far only where the strategy says so."""
         files = await self._as_they_are() if strategy.keep else self._originals
         order = self._order(files)
-        if strategy.hide:
+        if strategy.code:
+            path = next(file.path for file in files if strategy.functions[0] in functions(file.text))
+            files = [hidden(file, strategy.functions) for file in files]
+            order = _with_gap(path, strategy)
+        elif strategy.hide:
             files = [hidden(file, strategy.functions) for file in files]
             order = self._named("Write each function whose body is `...` anew, complete, in one code block", files)
             if self._last_failure:
@@ -201,6 +210,8 @@ class CodeDialect:
         self._strategy = said.strategy
         self._changed = False
         self._start = position
+        asked = code_blocks(said.message.text, complete=True) if said.strategy == GAPS else []
+        self._cloze = next((block for block in reversed(asked) if GAP in block.code), None)
 
     def view(self, history: Sequence[Message]) -> list[Message]:
         return [history[0], *history[self._start :]]
@@ -215,9 +226,22 @@ class CodeDialect:
     def calls(self, reply: Reply) -> tuple[ToolCall, ...]:
         if self._strategy == "answer":
             return ()
-        blocks = code_blocks(reply.message.text, complete=reply.finish == "stop")
-        parts = [part for block in blocks if block.closed for part in block.by_file(self._shown)]
+        complete = reply.finish == "stop"
+        blocks = [block for block in code_blocks(reply.message.text, complete=complete) if block.closed]
+        if self._cloze is not None:
+            blocks = self._filled(self._cloze, blocks, reply.message.text if complete else "")
+        parts = [part for block in blocks for part in block.by_file(self._shown)]
+        answer = tuple((part.path(self._shown), part.code) for part in parts)
+        if self._strategy in ANEW and answer in self._tried:
+            # On the same files it would do what it did before, and the same call over and over ends a run.
+            return ()
+        self._tried.add(answer)
         return tuple(call for part in parts if (call := self._call(part)) is not None)
+
+    def _filled(self, cloze: CodeBlock, blocks: Sequence[CodeBlock], text: str) -> list[CodeBlock]:
+        """The function with its gap filled by what the answer gives in a block or alone; none where that fills none."""
+        code = fill(cloze.code, blocks[0].code if blocks else text.strip().strip("`"))
+        return [] if code is None else [msgspec.structs.replace(cloze, code=code)]
 
     def _call(self, block: CodeBlock) -> ToolCall | None:
         path = block.path(self._shown) or self._owner(block)
@@ -264,6 +288,13 @@ class CodeDialect:
 
 def _failure(output: str) -> str:
     return f"The check fails:\n{distill(output, OUTPUT_CAP)}" if output else ""
+
+
+def _with_gap(path: str, strategy: Strategy) -> str:
+    about = f"{path}, `{strategy.functions[0]}` with a gap:\n```python\n{strategy.code}```"
+    return (
+        f"{about}\n\nGive the complete function, with `{GAP}` filled in, in one code block. No tests, no explanation."
+    )
 
 
 def _symbols(files: Sequence[Mentioned]) -> Shown:

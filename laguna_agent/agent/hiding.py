@@ -19,6 +19,16 @@ def functions(text: str) -> tuple[str, ...]:
     return tuple(name for name, _ in _definitions(tree)) if tree else ()
 
 
+def definition(text: str, name: str) -> tuple[ast.ClassDef | None, ast.FunctionDef | ast.AsyncFunctionDef] | None:
+    """The function or method of this qualified name and the class that it stands in, if any; None where a Python text
+    has none or does not parse."""
+    tree = _parse(text)
+    found = next((node for each, node in _definitions(tree) if each == name), None) if tree else None
+    if tree is None or found is None:
+        return None
+    return next((owner for owner in tree.body if isinstance(owner, ast.ClassDef) and found in owner.body), None), found
+
+
 def hide_bodies(text: str, names: Collection[str]) -> str | None:
     """The text with the bodies of the named functions replaced by `...`, signatures, docstrings and everything else
     as they are. A name may be qualified or not. None where nothing could be hidden."""

@@ -7,9 +7,11 @@ because that takes about a second of work; must not know the session, the regist
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -284,10 +286,15 @@ class Connection:
             await self._person.visited(id)
 
 
+@cache
 def _load() -> None:
     import mcp.client.client  # noqa: F401
 
     import laguna_agent.mcp.transports  # noqa: F401
+
+    # The package's classes live as long as the program. Looking for garbage among them would take most of a second at
+    # its end, and editors wait two for that.
+    gc.freeze()
 
 
 async def _list_tools(client: Client) -> tuple[ToolInfo, ...]:

@@ -269,6 +269,14 @@ def _prepare(path: Path) -> os.stat_result | None:
     return old
 
 
+def _outdate_bytecode(handle: int, old: os.stat_result) -> None:
+    """Python takes a cached module for current while the source's size and whole seconds are the same, so a change as
+    long as what it replaces, within the second, would not be seen by the next run of a check."""
+    new = os.fstat(handle)
+    if int(new.st_mtime) <= int(old.st_mtime):
+        os.utime(handle, (new.st_atime, int(old.st_mtime) + 1))
+
+
 def _write(path: Path, data: bytes) -> None:
     old = _prepare(path)
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
@@ -282,6 +290,8 @@ def _write(path: Path, data: bytes) -> None:
                 os.fchmod(handle, stat.S_IMODE(old.st_mode))
             file.write(data)
             file.flush()
+            if old is not None and path.suffix == ".py":
+                _outdate_bytecode(handle, old)
             os.fsync(handle)
         temporary.replace(path)
     except BaseException:

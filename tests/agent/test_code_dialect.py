@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from laguna_agent.agent.cloze import GAP
 from laguna_agent.agent.events import Event, TextDelta, ToolCallStarted
 from laguna_agent.agent.store import Said, ToolRan
 from tests.agent.driving import converse, posted, text_of
 from tests.agent.test_replay import cancel_at
-from tests.model_server import ModelServer, reset, stream, text, tool_call
+from tests.model_server import ModelServer, Part, reset, stream, text, tool_call
 
 WRONG = "def add(a, b):\n    return a - b\n"
 RIGHT = "def add(a, b):\n    return a + b\n"
@@ -180,3 +182,48 @@ def test_known_small_models_get_it_by_name(model_server: ModelServer, adding: Pa
     assert spoken.result.exit_code == 0
     assert "tools" not in model_server.chats[0]
     assert re.search(r"code block", text_of(posted(model_server, 0)[1]))
+
+
+SIGN = "def sign(n):\n    if n > 1:\n        return 1\n    return -1 if n < 0 else 0\n"
+SIGN_CHECK = "python3 -c 'import sign; assert [sign.sign(n) for n in (-3, 0, 1)] == [-1, 0, 1], sign.sign(1)'"
+
+
+def test_a_gap_in_a_line_after_the_other(model_server: ModelServer, workspace: Path) -> None:
+    """A model that copies what it sees and, where it sees a gap, knows what belongs there."""
+    (workspace / "sign.py").write_text(SIGN)
+
+    def answer(body: dict[str, Any]) -> Part:
+        question = text_of(body["messages"][-1])
+        shown = question.rpartition("```python\n")[2].partition("```")[0]
+        if GAP not in shown:
+            return text(block(SIGN))
+        return text(block(shown.replace(f"if {GAP}:", "if n > 0:").replace(GAP, "-1 if n < 0 else 0")))
+
+    model_server.always(answer)
+    spoken = converse(model_server, workspace, "Fix sign in sign.py.", edit_format="symbol", check=SIGN_CHECK)
+    assert spoken.result.exit_code == 0, spoken.result.message
+    assert (workspace / "sign.py").read_text() == SIGN.replace("n > 1", "n > 0")
+    last = text_of(posted(model_server)[1])
+    assert "n > 1" not in last, "a small model copies a wrong line that it sees"
+    assert f"if {GAP}:" in last
+    assert "gap" in [said.strategy for said in spoken.records(Said)]
+
+
+def test_the_gap_alone_may_be_answered(model_server: ModelServer, workspace: Path) -> None:
+    (workspace / "sign.py").write_text(SIGN)
+
+    def answer(body: dict[str, Any]) -> Part:
+        return text("`if n > 0:`" if f"if {GAP}:" in text_of(body["messages"][-1]) else "I do not know.")
+
+    model_server.always(answer)
+    spoken = converse(model_server, workspace, "Fix sign in sign.py.", edit_format="symbol", check=SIGN_CHECK)
+    assert spoken.result.exit_code == 0, spoken.result.message
+    assert (workspace / "sign.py").read_text() == SIGN.replace("n > 1", "n > 0")
+
+
+def test_the_same_answer_over_and_over_is_no_loop(model_server: ModelServer, adding: Path) -> None:
+    """It changes nothing, so every one of the tries has its turn and the check has the last word."""
+    model_server.always(text(block(WRONG)))
+    spoken = converse(model_server, adding, "Fix add in add.py.", edit_format="symbol", check=CHECK)
+    assert (spoken.result.outcome, spoken.result.exit_code) == ("check_failed", 8)
+    assert (adding / "add.py").read_text().startswith(WRONG)

@@ -62,25 +62,31 @@ def test_the_three_transports_in_one_turn(start: Start, model_server: ModelServe
         asked.append(request["params"])
         return allow(request)
 
-    model_server.reply(
-        tool_call("near__add", {"a": 1, "b": 2}),
-        tool_call("far__add", {"a": 3, "b": 4}),
-        tool_call("old__add", {"a": 5, "b": 6}),
-        text("Added."),
-    )
     program = start(person)
     with over_http("http") as far, over_http("sse") as old:
         servers = official("near"), msgspec.structs.replace(far, name="far"), msgspec.structs.replace(old, name="old")
         session = begin(program, workspace, *servers, capabilities=NOTICES)
+        offered: list[str] = []
+        # On a busy machine a server may be late, and joins at a later prompt.
+        while offered != ["near__add", "far__add", "old__add"]:
+            model_server.reply(text("Good morning."))
+            assert program.prompt(session) == {"stopReason": "end_turn"}
+            names = [tool["function"]["name"] for tool in model_server.chats[-1]["tools"]]
+            offered = [name for name in names if name.endswith("__add")]
+        model_server.reply(
+            tool_call("near__add", {"a": 1, "b": 2}),
+            tool_call("far__add", {"a": 3, "b": 4}),
+            tool_call("old__add", {"a": 5, "b": 6}),
+            text("Added."),
+        )
         assert program.prompt(session) == {"stopReason": "end_turn"}
-        offered = [tool["function"]["name"] for tool in model_server.chats[0]["tools"]]
-        assert [name for name in offered if name.endswith("__add")] == ["near__add", "far__add", "old__add"]
         assert results(model_server) == ["the sum is 3", "the sum is 7", "the sum is 11"]
         assert [request["toolCall"]["title"] for request in asked] == ["near: add", "far: add", "old: add"]
         assert asked[0]["toolCall"]["rawInput"] == {"a": 1, "b": 2}
         assert '"a": 1' in asked[0]["toolCall"]["content"][0]["content"]["text"]
         assert "near: add" in asked[0]["options"][1]["name"]
-        assert not [update for update in program.updates() if update["sessionUpdate"] == "notice"]
+        notices = [update["title"] for update in program.updates() if update["sessionUpdate"] == "notice"]
+        assert not [notice for notice in notices if "cannot be used" in notice]
         assert program.close() == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,15 @@ async def test_kept_output_is_not_outside(tmp_path: Path) -> None:
     workspace = LocalWorkspace(tmp_path / "root", spool=tmp_path / "spool")
     place = workspace.resolve(str(tmp_path / "spool" / "command-1.log"))
     assert (place.scope, place.outside) == ("spool", False)
+
+
+async def test_a_change_within_the_second_is_not_hidden_by_cached_bytecode(tmp_path: Path) -> None:
+    workspace = LocalWorkspace(tmp_path)
+    module = tmp_path / "sign.py"
+    for number in range(6):
+        # All of one length, and as quick as they can be.
+        await workspace.write_bytes(module, f"ANSWER = {number}\n".encode())
+        result = await workspace.run(f"{sys.executable} -c 'import sign; print(sign.ANSWER)'", timeout=60)
+        assert result.output.text(100).strip() == str(number)
+    assert list((tmp_path / "__pycache__").iterdir()), "nothing was cached, so nothing was shown"
+    await workspace.aclose()
