@@ -75,8 +75,8 @@ def test_a_person_logs_in_and_can_work_at_once(
     terminal: Terminal, openrouter: dict[str, str], model_server: ModelServer, run_cli: RunCli
 ) -> None:
     child = terminal("login", **openrouter)
-    child.expect("1  openrouter .*127.0.0.1")
-    child.expect("3  ollama .*optional")
+    child.expect(r"1  openrouter [^\n]*127\.0\.0\.1")
+    child.expect(r"3  ollama [^\n]*optional")
     child.expect(r"Provider \[openrouter\]: ")
     child.sendline("nobody")
     child.expect("unknown provider 'nobody'")
