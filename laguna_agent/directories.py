@@ -35,5 +35,5 @@ def data_directory() -> Path:
 
 
 def cache_directory() -> Path:
-    """Spooled command output and server logs."""
+    """Spooled command output, server logs, and packed models."""
     return _directory("XDG_CACHE_HOME", ".cache")

@@ -2,7 +2,9 @@
 
     LagunaError                      exit  outcome
     ├── UsageError                     2   usage
-    │   └── ConfigError                2   usage
+    │   ├── ConfigError                2   usage
+    │   ├── WeightsError               2      a model's files are damaged, incomplete or of an unsupported kind
+    │   └── DoesNotFit                 2      the model needs more memory or disk than there is
     ├── ProviderError                  3   provider_error
     │   ├── AuthenticationFailed       3      key absent, wrong or without rights (401, 403)
     │   ├── QuotaExceeded              3      credit or quota is spent (402, 429 that will not pass)
@@ -45,6 +47,14 @@ class UsageError(LagunaError):
 
 class ConfigError(UsageError):
     """A configuration layer holds an unknown key or a value of the wrong kind."""
+
+
+class WeightsError(UsageError):
+    """A model's files are damaged, incomplete, or of a kind that the engine does not run. Names file and tensor."""
+
+
+class DoesNotFit(UsageError):
+    """The model needs more memory or disk than there is; the text has the numbers and the option that would fit."""
 
 
 class ProviderError(LagunaError):

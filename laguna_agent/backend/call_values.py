@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from laguna_agent.messages import ToolCall
+from laguna_agent.messages import ToolCall, ToolSpec
 
 CUT_OFF = "the call was cut off before its end"
 MALFORMED = "the call is malformed"
@@ -127,7 +127,7 @@ def typed_value(text: str, schema: Any) -> Any:
     Where the schema allows a string the text is the value, untouched, for white space is code. Else JSON is tried, then
     the words True, False and None, and what is neither stays text for the argument check to refuse.
     """
-    types = _types(schema)
+    types = declared_types(schema)
     word = text.strip()
     if "string" in types:
         return None if "null" in types and word == "null" else text
@@ -141,13 +141,48 @@ def typed_value(text: str, schema: Any) -> Any:
     return value
 
 
-def _types(schema: Any) -> set[str]:
+def declared_types(schema: Any) -> set[str]:
+    """The JSON types that a schema allows by name, a value of it or a branch; empty where it declares none."""
     if not isinstance(schema, dict):
         return set()
     named = schema.get("type")
     types = {named} if isinstance(named, str) else set(named or ())
-    for branch in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        types |= _types(branch)
-    if any(isinstance(value, str) for value in schema.get("enum", ())):
+    for branch in (*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())):
+        types |= declared_types(branch)
+    if any(isinstance(value, str) for value in (*schema.get("enum", ()), schema.get("const"))):
         types.add("string")
     return types
+
+
+def argument_schemas(tool: ToolSpec | None) -> dict[str, Any]:
+    """The schema of each argument that `tool` declares, with references into its own `$defs` followed."""
+    properties = tool.parameters.get("properties") if tool else None
+    if tool is None or not isinstance(properties, dict):
+        return {}
+    return {name: _resolved(schema, tool.parameters, 0) for name, schema in properties.items()}
+
+
+def _resolved(schema: Any, root: dict[str, Any], depth: int) -> Any:
+    """`schema` with the references followed that decide its type: its own, and those of its branches."""
+    # A reference may lead back to itself; no real schema nests a choice this deep.
+    if not isinstance(schema, dict) or depth > 8:
+        return schema
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        target = _pointed_at(reference, root)
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        return schema if target is None else _resolved({**target, **beside}, root, depth + 1)
+    branches = {key: schema[key] for key in ("anyOf", "oneOf", "allOf") if isinstance(schema.get(key), list)}
+    if not branches:
+        return schema
+    followed = {key: [_resolved(branch, root, depth + 1) for branch in value] for key, value in branches.items()}
+    return {**schema, **followed}
+
+
+def _pointed_at(reference: str, root: dict[str, Any]) -> dict[str, Any] | None:
+    found: Any = root if reference.startswith("#") else None
+    for step in reference.removeprefix("#").strip("/").split("/"):
+        name = step.replace("~1", "/").replace("~0", "~")
+        if name:
+            found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None

@@ -24,6 +24,7 @@ from typing import Any
 from laguna_agent.backend.call_values import (
     CUT_OFF,
     MALFORMED,
+    argument_schemas,
     call_from,
     claimed_call,
     element,
@@ -181,7 +182,7 @@ class _Scan:
             return at, []
         values, position = self._keys_and_values(position)
         if text.startswith(_END, position):
-            properties = _properties(self.tools.get(name))
+            properties = argument_schemas(self.tools.get(name))
             arguments = {key: typed_value(value, properties.get(key)) for key, value in values.items()}
             return position + len(_END), [ToolCall("", name, arguments)]
         error = MALFORMED if text.rstrip().endswith(_END) else CUT_OFF
@@ -216,7 +217,7 @@ class _Scan:
                 return len(text), [ToolCall("", name, raw=text[body:], error=CUT_OFF)]
             return self._past("</function>", end), [_checked(name, value)]
         arguments: dict[str, Any] = {}
-        properties = _properties(self.tools[name])
+        properties = argument_schemas(self.tools[name])
         at = closing + 1
         while parameter := _PARAMETER.match(text, at):
             # The format puts each value on lines of its own, so one line break on either side is not the value's.
@@ -250,8 +251,3 @@ class _Scan:
 def _checked(name: str, arguments: Any) -> ToolCall:
     call = call_from({"name": name, "arguments": arguments})
     return call or ToolCall("", name, error=MALFORMED)
-
-
-def _properties(tool: ToolSpec | None) -> dict[str, Any]:
-    found = tool.parameters.get("properties") if tool else None
-    return found if isinstance(found, dict) else {}

@@ -1,0 +1,86 @@
+"""Exact dequantisation, and products with packed weights in plain torch: what every fast kernel is held against.
+
+Dequantised values are the format's formula in fp32 with nothing rounded on the way, so they equal what the
+checkpoint's maker computed. Products dequantise first and multiply in `x`'s dtype: correct everywhere, fast nowhere,
+and never more than `CHUNK` values are dequantised at a time, so that a vocabulary needs no copy in fp32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from laguna_agent.backend.kernels.formats import Fp8, Ggml, GroupInt, Nvfp4, Plain, Weight
+from laguna_agent.backend.kernels.ggml_blocks import decode
+
+CHUNK = 1 << 24
+FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+
+
+def unpack_nibbles(codes: Tensor, columns: int) -> Tensor:
+    """uint8 [..., ceil(columns/2)] -> uint8 [..., columns]: low nibble = even column."""
+    return torch.stack((codes & 15, codes >> 4), -1).flatten(-2)[..., :columns]
+
+
+def spread(scales: Tensor, group: int, columns: int) -> Tensor:
+    """[..., groups] -> fp32 [..., columns]: each scale on the columns of its group."""
+    return scales.float().repeat_interleave(group, -1)[..., :columns]
+
+
+def dequantise(weight: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The values of `weight`, computed in fp32 and rounded once to `dtype`; same shape."""
+    if isinstance(weight, Tensor):
+        return weight.to(dtype)
+    columns, parts = weight.shape[-1], weight.parts
+    match weight.format:
+        case Plain():
+            values = parts["values"]
+        case GroupInt(bits, group, _, minimums):
+            codes = parts["codes"] if bits == 8 else unpack_nibbles(parts["codes"], columns)
+            # Without a minimum the zero of int4 is 8: codes are offset binary.
+            zeroed = codes.float() - (8 if bits == 4 and not minimums else 0)
+            values = zeroed * spread(parts["scales"], group, columns)
+            if minimums:
+                values += spread(parts["minimums"], group, columns)
+        case Fp8(group):
+            values = parts["codes"].float() * spread(parts["scales"], group, columns)
+        case Nvfp4():
+            table = torch.tensor(FP4_VALUES, device=weight.device)
+            scales = parts["scales"].float() / parts["divisors"]
+            values = table[unpack_nibbles(parts["codes"], columns).long()] * spread(scales, Nvfp4.GROUP, columns)
+        case Ggml(kind):
+            values = decode(kind, parts["blocks"])
+        case other:
+            raise TypeError(f"no dequantisation for {other!r}")
+    return values.to(dtype)
+
+
+def linear(x: Tensor, weight: Weight) -> Tensor:
+    """y = x W^T: x [..., columns], weight [rows, columns] -> [..., rows] in x's dtype."""
+    if isinstance(weight, Tensor):
+        return torch.nn.functional.linear(x, weight.to(x.dtype))
+    rows, columns = weight.shape
+    step = max(1, CHUNK // columns)
+    pieces = [
+        torch.nn.functional.linear(x, dequantise(weight[start : start + step], x.dtype))
+        for start in range(0, rows, step)
+    ]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1)
+
+
+def expert_linear(x: Tensor, weight: Weight, experts: Tensor) -> Tensor:
+    """y[n] = x[n] W[experts[n]]^T: x [N, columns], weight [E, rows, columns], experts int [N] -> [N, rows].
+
+    Every expert's rows are multiplied together, in ascending order of experts; experts that nobody chose are not
+    touched.
+    """
+    result = x.new_empty(x.shape[0], weight.shape[1])
+    for expert in torch.unique(experts).tolist():
+        chosen = (experts == expert).nonzero().flatten()
+        result[chosen] = linear(x[chosen], weight[expert])
+    return result
+
+
+def embedding(ids: Tensor, weight: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Rows of weight [rows, columns] for ids int [...] -> [..., columns] in `dtype`."""
+    return dequantise(weight[ids.flatten()], dtype).reshape(*ids.shape, -1)

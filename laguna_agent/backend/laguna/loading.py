@@ -1,0 +1,53 @@
+"""A model from weights that were opened: every canonical tensor put where the model keeps it.
+
+Knows the model's modules and the tensors' names; must not know files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from laguna_agent.backend.kernels.formats import Weight
+from laguna_agent.backend.kernels.linear import WeightHolder
+from laguna_agent.backend.laguna.config import ModelConfig
+from laguna_agent.backend.laguna.model import CausalLM
+from laguna_agent.backend.laguna.weights.canonical import expected_tensors
+from laguna_agent.errors import WeightsError
+
+
+def build_model(
+    config: ModelConfig, tensors: Mapping[str, Weight], compute_dtype: torch.dtype = torch.bfloat16
+) -> CausalLM:
+    """The model of `config` over `tensors` (canonical name -> weight), which it shares and never writes to.
+
+    `compute_dtype` is that of activations and caches; weights keep their own. Nothing is copied but the router's
+    selection biases, which become fp32. Raises WeightsError where a tensor is missing or has another shape.
+    """
+    with torch.device("meta"):
+        model = CausalLM(config, compute_dtype=compute_dtype)
+    for name, shape, _ in expected_tensors(config):
+        weight = tensors.get(name)
+        if weight is None or tuple(weight.shape) != shape:
+            found = "missing" if weight is None else f"of shape {list(weight.shape)}"
+            raise WeightsError(f"tensor {name!r} is {found}, expected {list(shape)}")
+        _put(model, name, weight)
+    unfilled = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
+    if unfilled:
+        raise WeightsError(f"the model has a tensor that its config does not name: {unfilled[0]}")
+    return model.eval()
+
+
+def _put(model: CausalLM, name: str, weight: Weight) -> None:
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    if leaf in dict(owner.named_buffers(recurse=False)):
+        assert isinstance(weight, Tensor)
+        setattr(owner, leaf, weight.float())
+    elif isinstance(weight, Tensor):
+        setattr(owner, leaf, nn.Parameter(weight, requires_grad=False))
+    else:
+        assert isinstance(owner, WeightHolder)
+        owner.put(leaf, weight)

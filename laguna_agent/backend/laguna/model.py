@@ -1,0 +1,173 @@
+"""The whole model: token ids in, logits out, for one sequence or several at once (section 2).
+
+A batch is ragged, never padded: the tokens of all sequences lie behind one another, so the weights are read once for
+all of them and no arithmetic is spent on padding. Knows layers and caches; must not know files, sampling or text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from laguna_agent.backend.kernels.attention import KeyRun
+from laguna_agent.backend.kernels.linear import Embedding, Linear, linear
+from laguna_agent.backend.laguna.cache import KVCache, Step
+from laguna_agent.backend.laguna.config import AttentionType, ModelConfig
+from laguna_agent.backend.laguna.layers import DecoderLayer, RMSNorm, Span
+from laguna_agent.backend.laguna.rope import Rotation, inverse_frequencies, rotation
+from laguna_agent.errors import ContextTooLong, UsageError
+
+
+class Piece(NamedTuple):
+    """Token ids of one sequence, int64 [n] with n >= 0, that follow what its cache holds; without a cache they start
+    at position 0."""
+
+    ids: Tensor
+    cache: KVCache | None = None
+
+
+class Alone:
+    """The span of a sequence without a cache: it sees its own keys."""
+
+    def __init__(self, tokens: int) -> None:
+        self.begin, self.end, self.first = 0, tokens, 0
+
+    def keys(self, layer: int, k: Tensor, v: Tensor) -> list[KeyRun]:
+        """Its own keys, whatever the layer."""
+        return [KeyRun(k, v)]
+
+    def commit(self) -> None:
+        """Nothing to keep."""
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and the last norm. Without `dtype`, parameters are made in torch's default."""
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype=dtype)
+        self.layers = nn.ModuleList(DecoderLayer(config, index, dtype) for index in range(len(config.layers)))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps, dtype)
+
+
+class CausalLM(nn.Module):
+    """A causal language model of either architecture; parameter names equal the checkpoints' (section 5).
+
+    `dtype` is the parameters'; `compute_dtype` that of activations and caches (default: the same). The weights are
+    uninitialised until a loader puts them in.
+    """
+
+    def __init__(
+        self, config: ModelConfig, dtype: torch.dtype = torch.float32, compute_dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.config, self.compute_dtype = config, compute_dtype or dtype
+        self.model = Decoder(config, dtype)
+        self.lm_head = None if config.tied else Linear(config.hidden_size, config.vocab_size, dtype=dtype)
+        # Plain attributes, for a buffer would be cast along with the weights, and these stay fp32.
+        self._frequencies = {kind: inverse_frequencies(rope) for kind, rope in config.rope.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the computation happens."""
+        return self.model.norm.weight.device
+
+    def new_cache(self, **options: int) -> KVCache:
+        """An empty cache for one sequence of this model; `options` as for `KVCache`."""
+        return KVCache(self.config, dtype=self.compute_dtype, device=self.device, **options)
+
+    def forward(self, pieces: Sequence[Piece], *, last_only: bool = False) -> Tensor:
+        """Logits in the compute dtype: [all tokens, vocab], sequence after sequence; `last_only`: [pieces, vocab].
+
+        Tokens given with a cache are appended to it, and then no gradient is kept. Raises UsageError for ids that the
+        model does not have and ContextTooLong for more tokens than it has positions; caches stay as they were.
+        """
+        h = self.hidden(pieces)
+        if last_only:
+            ends = torch.tensor([len(piece.ids) for piece in pieces], device=h.device).cumsum(0)
+            if any(not len(piece.ids) for piece in pieces):
+                raise ValueError("last_only needs at least one token of every sequence")
+            h = h[ends - 1]
+        return self.head(h)
+
+    def head(self, h: Tensor) -> Tensor:
+        """Logits of final hidden states: [n, hidden] -> [n, vocab]."""
+        logits: Tensor = linear(h, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(h)
+        return logits
+
+    def hidden(self, pieces: Sequence[Piece]) -> Tensor:
+        """Hidden states after the last norm, [all tokens, hidden]; otherwise like `forward`."""
+        cached = any(piece.cache is not None for piece in pieces)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not cached):
+            ids = torch.cat([piece.ids.to(self.device) for piece in pieces])
+            self._check_ids(ids)
+            spans = self._spans(pieces)
+            h: Tensor = self.model.embed_tokens(ids, self.compute_dtype)
+            if not len(ids):
+                return h
+            turns = self._rotations(spans)
+            seen: list[Span] = [span for span in spans if span.end > span.begin]
+            for layer in self.model.layers:
+                assert isinstance(layer, DecoderLayer)
+                h = layer(h, turns[layer.attention_type], seen)
+            for span in spans:
+                span.commit()
+            normed: Tensor = self.model.norm(h)
+            return normed
+
+    def _check_ids(self, ids: Tensor) -> None:
+        if ids.dtype != torch.int64 or ids.dim() != 1:
+            raise ValueError(f"token ids are {ids.dtype} of {ids.dim()} dimensions, expected int64 of one")
+        wrong = ((ids < 0) | (ids >= self.config.vocab_size)).nonzero()
+        if len(wrong):
+            at = int(wrong[0])
+            raise UsageError(
+                f"token id {int(ids[at])} at place {at}: the model knows ids 0 to {self.config.vocab_size - 1}; does "
+                "the tokenizer belong to it?"
+            )
+
+    def _spans(self, pieces: Sequence[Piece]) -> list[Alone | Step]:
+        caches = [piece.cache for piece in pieces if piece.cache is not None]
+        if len({id(cache) for cache in caches}) < len(caches):
+            raise ValueError("one cache was given for two sequences; fork it")
+        for piece in pieces:
+            # All are asked before the first cache is touched.
+            held = 0 if piece.cache is None else piece.cache.length
+            if held + len(piece.ids) > self.config.context_length:
+                raise ContextTooLong(
+                    f"{held + len(piece.ids)} tokens were given, the model reads at most {self.config.context_length}"
+                )
+        spans: list[Alone | Step] = []
+        begin = 0
+        for piece in pieces:
+            span = Alone(len(piece.ids)) if piece.cache is None else piece.cache.begin(piece.ids.tolist())
+            span.begin, span.end = begin, begin + len(piece.ids)
+            begin = span.end
+            spans.append(span)
+        return spans
+
+    def _rotations(self, spans: Sequence[Span]) -> dict[AttentionType, Rotation]:
+        places = [torch.arange(span.first, span.first + span.end - span.begin, device=self.device) for span in spans]
+        positions = torch.cat(places)
+        return {
+            kind: rotation(self._frequencies[kind], rope.attention_factor, positions, self.compute_dtype)
+            for kind, rope in self.config.rope.items()
+        }
+
+
+def unpadded(ids: Tensor, mask: Tensor, caches: Sequence[KVCache] | None = None) -> list[Piece]:
+    """The sequences of a padded batch: ids int64 [batch, n], mask bool [batch, n], True where there is a token.
+
+    Padding may be on either side; positions count tokens only.
+    """
+    rows = [row[kept] for row, kept in zip(ids, mask, strict=True)]
+    return [Piece(row, caches[index] if caches else None) for index, row in enumerate(rows)]
+
+
+def padded(packed: Tensor, mask: Tensor) -> Tensor:
+    """What `forward` gave for `unpadded(ids, mask)`, [tokens, width], laid out as [batch, n, width]; padding is 0."""
+    out = packed.new_zeros((*mask.shape, packed.shape[-1]))
+    return out.masked_scatter(mask[..., None], packed)

@@ -1,0 +1,56 @@
+"""Rotary position embedding: half-split pairing, partial rotation, default and yarn frequencies (section 3).
+
+Tables are always computed in fp32 and only then cast to the compute dtype. Knows positions; must not know layers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from laguna_agent.backend.laguna.config import RopeConfig
+
+Rotation = tuple[Tensor, Tensor]
+"""cos and sin, each [tokens, rotary_dim / 2] in the compute dtype, the attention factor included."""
+
+
+def inverse_frequencies(rope: RopeConfig) -> Tensor:
+    """fp32 [rotary_dim / 2]: the angle per position of each rotated pair."""
+    dim = rope.rotary_dim
+    # The device is named because a model is built under torch.device("meta") when its weights are mapped in later.
+    plain = 1.0 / (rope.theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim))
+    if rope.kind == "default":
+        return plain
+    low, high = _correction_range(rope)
+    ramp = ((torch.arange(dim // 2, dtype=torch.float32, device="cpu") - low) / (high - low)).clamp(0, 1)
+    return plain / rope.factor * ramp + plain * (1 - ramp)
+
+
+def _correction_range(rope: RopeConfig) -> tuple[float, float]:
+    """The pair indices between which yarn goes over from the plain frequencies to the stretched ones."""
+
+    def pair(rotations: float) -> float:
+        turns = rope.original_length / (rotations * 2 * math.pi)
+        return rope.rotary_dim * math.log(turns) / (2 * math.log(rope.theta))
+
+    low, high = pair(rope.beta_fast), pair(rope.beta_slow)
+    if rope.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rope.rotary_dim - 1)
+    return low, high + 0.001 if low == high else high
+
+
+def rotation(frequencies: Tensor, factor: float, positions: Tensor, dtype: torch.dtype) -> Rotation:
+    """cos and sin for `positions` (int64 [tokens]), each times `factor`, in `dtype`."""
+    angles = positions[:, None].float() * frequencies.to(positions.device)
+    return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
+
+
+def rotate(x: Tensor, turn: Rotation) -> Tensor:
+    """Rotate the first rotary_dim values of every head: x [tokens, heads, head_dim] -> same shape and dtype."""
+    cos, sin = turn[0][:, None, :], turn[1][:, None, :]
+    half = cos.shape[-1]
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1)

@@ -1,0 +1,157 @@
+"""Whether a model fits, decided before anything is read, and what to do where it does not.
+
+Counts bytes from headers: weights in the chosen formats, the KV cache at the wanted context, and what the engine
+needs beside them. All sizes are bytes; a GB in a text is 10^9.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from laguna_agent.backend.kernels.formats import bytes_needed
+from laguna_agent.backend.laguna.config import ModelConfig
+from laguna_agent.backend.laguna.weights.canonical import expected_tensors
+from laguna_agent.backend.laguna.weights.policy import Quant, target_format
+from laguna_agent.backend.laguna.weights.stored import Checkpoint
+from laguna_agent.errors import DoesNotFit
+
+OPTIONS: tuple[Quant, ...] = ("bf16", "int8", "int4")
+"""What a person may choose, the most faithful first; `auto` takes the first that fits."""
+WORKING = 768 << 20
+"""torch itself, activations of one prefill chunk, and one dequantised chunk of a matrix."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory that a model takes with an option: bytes of weights, of KV cache at `context` tokens, and of work."""
+
+    quant: Quant
+    weights: int
+    context: int
+    cache: int
+    working: int = WORKING
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.working
+
+    def __str__(self) -> str:
+        return (
+            f"{self.quant} needs {gigabytes(self.total)} (weights {gigabytes(self.weights)}, KV cache of "
+            f"{self.context} tokens {gigabytes(self.cache)}, work {gigabytes(self.working)})"
+        )
+
+
+def gigabytes(count: int) -> str:
+    """A size for people."""
+    return f"{count / 1e9:.1f} GB"
+
+
+def cache_bytes(config: ModelConfig, context: int, element: int = 2) -> int:
+    """Bytes of keys and values at `context` tokens, `element` bytes a number (specification section 4)."""
+    each = 2 * config.kv_heads * config.head_dim * element
+    kept = (
+        min(context, config.sliding_window) if layer.attention == "sliding_attention" else context
+        for layer in config.layers
+    )
+    return each * sum(kept)
+
+
+def weight_bytes(checkpoint: Checkpoint, quant: Quant) -> int:
+    """Bytes of all weights in the formats of `quant`."""
+    return sum(
+        bytes_needed(target_format(checkpoint.tensors[name].format, role, quant), shape)
+        for name, shape, role in expected_tensors(checkpoint.config)
+    )
+
+
+def need(checkpoint: Checkpoint, quant: Quant, context: int) -> Need:
+    """What the model takes with that option."""
+    return Need(quant, weight_bytes(checkpoint, quant), context, cache_bytes(checkpoint.config, context))
+
+
+def choose(checkpoint: Checkpoint, quant: Quant | Literal["auto"], context: int, available: int) -> Need:
+    """The option to use: `quant` itself, or for "auto" the most faithful that fits.
+
+    Raises DoesNotFit with the numbers and what would fit: another option, else a shorter context.
+    """
+    needs = {option: need(checkpoint, option, context) for option in OPTIONS}
+    wanted = OPTIONS if quant == "auto" else (quant,)
+    needs.update({option: need(checkpoint, option, context) for option in wanted if option not in needs})
+    for option in wanted:
+        if needs[option].total <= available:
+            return needs[option]
+    refused = needs[wanted[-1]]
+    raise DoesNotFit(
+        f"{checkpoint.where}: {refused}, but {gigabytes(available)} of memory are available; "
+        + _advice(checkpoint, needs, available)
+    )
+
+
+def _advice(checkpoint: Checkpoint, needs: dict[Quant, Need], available: int) -> str:
+    for option in OPTIONS:
+        if needs[option].total <= available:
+            return f"{option} would fit ({gigabytes(needs[option].total)})"
+    smallest = min(needs.values(), key=lambda one: one.total)
+    left = available - smallest.weights - smallest.working
+    context = _longest_context(checkpoint.config, left, smallest.context)
+    if context >= 256:
+        return f"{smallest.quant} with a context of {context} tokens would fit"
+    return f"no option fits; the smallest, {smallest.quant}, needs {gigabytes(smallest.total)}"
+
+
+def _longest_context(config: ModelConfig, left: int, context: int) -> int:
+    """The most tokens, at most `context`, in steps of 256, whose keys and values take no more than `left` bytes."""
+    low, high = 0, context // 256
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cache_bytes(config, middle * 256) <= left else (low, middle - 1)
+    return low * 256
+
+
+def available_memory() -> int:
+    """Bytes that a process may still take: the system's word, and a container's limit where there is one."""
+    return min(_system_available(), _container_available(Path("/sys/fs/cgroup")))
+
+
+def _system_available() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name == "MemAvailable":
+                return int(rest.split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    # Systems that do not say what is free: a quarter is left for everybody else.
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
+
+
+def _container_available(root: Path) -> int:
+    """What a version-2 control group leaves; cached file pages can be taken back, so they count as free."""
+    try:
+        limit = (root / "memory.max").read_text().strip()
+        if limit == "max":
+            return 1 << 62
+        used = int((root / "memory.current").read_text())
+        statistics = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        return max(0, int(limit) - used + int(statistics.get("file", 0)))
+    except (OSError, ValueError):
+        return 1 << 62
+
+
+def check_disk(folder: Path, size: int, what: str) -> None:
+    """Raise DoesNotFit where `folder`'s disk has no room for `size` bytes of `what`."""
+    statistics = os.statvfs(folder)
+    free = statistics.f_bavail * statistics.f_frsize
+    # A file system that is filled to the last byte breaks other programs.
+    spare = math.ceil(size * 1.01) + (64 << 20)
+    if spare > free:
+        raise DoesNotFit(
+            f"{folder}: {what} needs {gigabytes(spare)} of disk, {gigabytes(free)} are free; free some, or set "
+            "XDG_CACHE_HOME to a folder on a larger disk"
+        )

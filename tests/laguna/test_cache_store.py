@@ -1,0 +1,121 @@
+"""What sessions save by sharing caches: every token is computed once, whoever asks for it again."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from laguna_agent.backend.laguna.cache_store import CacheStore
+from laguna_agent.backend.laguna.model import CausalLM
+from laguna_agent.backend.laguna.sampling import SamplingOptions, generate, prefill
+from tests.laguna.small_models import FULL, MIXED, small_config, small_model
+
+PLENTY = 1 << 30
+
+
+class Agent:
+    """Conversations on one model through one store, with a count of computed tokens."""
+
+    def __init__(self, budget: int = PLENTY, model: CausalLM | None = None) -> None:
+        self.model = model or small_model(small_config(context=4000))
+        self.store = CacheStore(self.model.new_cache, budget)
+        self.computed = 0
+        self.model.model.norm.register_forward_hook(lambda _module, inputs, _output: self.count(len(inputs[0])))
+
+    def count(self, tokens: int) -> None:
+        """A forward pass was made."""
+        self.computed += tokens
+
+    def turn(self, prompt: list[int], answer: int = 4) -> list[int]:
+        """The prompt with its answer, the cache at rest again at the turn's boundary."""
+        cache = self.store.take(prompt)
+        made = list(generate(self.model, prompt, cache, SamplingOptions(1.0, seed=len(prompt)), max_tokens=answer))
+        # The last token of an answer is read too, so that the boundary lies behind it.
+        prefill(self.model, prompt + made, cache)
+        cache.snapshot()
+        self.store.put(cache)
+        return prompt + made
+
+
+def test_twenty_turns_compute_each_token_once_before_and_after_going_back_and_branching() -> None:
+    agent = Agent()
+    rng = random.Random(1)
+    history: list[int] = []
+    ends: list[int] = []
+    for _ in range(20):
+        history = agent.turn(history + [rng.randrange(41) for _ in range(rng.randrange(1, 40))])
+        ends.append(len(history))
+    assert agent.computed == len(history)
+    agent.computed = 0
+    back = agent.turn([*history[: ends[11]], 40, 39, 38])
+    assert agent.computed == len(back) - ends[11]
+    agent.computed = 0
+    left, right = agent.turn([*back, 1, 2]), agent.turn([*back, 3, 4])
+    assert agent.computed == len(left) + len(right) - 2 * len(back)
+    agent.computed = 0
+    resumed = agent.turn([*history, 5])
+    assert agent.computed == len(resumed) - len(history)
+
+
+def test_subagents_share_their_beginning() -> None:
+    agent = Agent(model=small_model(small_config((FULL, FULL), context=4000)))
+    system = agent.turn([7] * 300)
+    alone, agent.computed = agent.store.bytes(), 0
+    for subagent in range(6):
+        agent.turn([*system, subagent, subagent])
+    assert agent.computed == 6 * 6
+    assert len(agent.store) == 6
+    assert agent.store.bytes() < 3 * alone
+
+
+@pytest.mark.parametrize("kinds", [MIXED, (FULL, FULL)])
+def test_what_the_store_offers_changes_no_token(kinds: tuple[str, ...]) -> None:
+    config = small_config(kinds, context=4000)  # type: ignore[arg-type]
+    agent, rng = Agent(budget=90_000, model=small_model(config)), random.Random(2)
+    known: list[list[int]] = [[1]]
+    for _ in range(24):
+        whole = rng.choice(known)
+        prompt = [*whole[: rng.randrange(1, len(whole) + 1)], *(rng.randrange(41) for _ in range(rng.randrange(1, 9)))]
+        fresh = generate(
+            agent.model, prompt, agent.model.new_cache(), SamplingOptions(1.0, seed=len(prompt)), max_tokens=4
+        )
+        expected = [*prompt, *fresh]
+        assert agent.turn(prompt) == expected
+        known.append(expected)
+    assert agent.store.bytes() <= 90_000 or len(agent.store) == 1
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    agent = Agent(model=small_model(small_config((FULL, FULL), context=4000)))
+    one = agent.turn([1] * 50)
+    size = agent.store.bytes()
+    two = agent.turn([2] * 50)
+    agent.store.budget = int(2.5 * size)
+    one = agent.turn([*one, 1])
+    agent.turn([3] * 50)
+    agent.computed = 0
+    agent.turn([*one, 1])
+    assert agent.computed == 5
+    agent.computed = 0
+    agent.turn([*two, 2])
+    assert agent.computed == len(two) + 5
+
+
+def test_a_cache_in_use_is_nobody_elses() -> None:
+    agent = Agent()
+    history = agent.turn([1, 2, 3])
+    first, second = agent.store.take([*history, 1]), agent.store.take([*history, 2])
+    assert first is not second
+    assert (first.length, second.length) == (len(history), 0)
+    agent.store.put(first)
+    agent.store.put(second)
+    assert agent.store.take([*history, 1]) is first
+    agent.store.clear()
+    assert agent.store.take([*history, 1]).length == 0
+
+
+def test_an_empty_prompt_takes_an_empty_cache() -> None:
+    agent = Agent()
+    agent.turn([1, 2, 3])
+    assert agent.store.take([]).length == 0

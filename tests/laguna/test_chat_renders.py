@@ -1,0 +1,89 @@
+"""Every assistant turn of the golden renders reads back into the message it was rendered from."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from laguna_agent.messages import ToolSpec
+from tests.laguna.call_oracle import read_whole
+from tests.laguna.reading import Answer, read
+from tests.laguna.shared_golden import chat_renders
+
+OPENING = re.compile(r"<assistant>\n?(?P<thought><think>|</think>)")
+PADDED = {"xs2_v5": True, "v4_newline": True, "v8": False, "v8_s21": False}
+
+
+def _turns() -> Iterator[tuple[str, str, bool, bool, list[ToolSpec], Answer]]:
+    """(label, text after the prompt's opening tag, in thought, padded, tools, expected) of each turn."""
+    for entry in chat_renders():
+        rendered = entry["expected"]
+        messages = [message for message in entry["messages"] if message["role"] == "assistant"]
+        openings = list(OPENING.finditer(rendered))
+        # The system text of a template with an example call may hold an <assistant> of its own; the last opening is
+        # the generation prompt.
+        turns = openings[-1 - len(messages) : -1]
+        assert len(turns) == len(messages)
+        tools = [
+            ToolSpec(tool["function"]["name"], "", tool["function"]["parameters"]) for tool in entry["tools"] or ()
+        ]
+        for opening, message in zip(turns, messages, strict=True):
+            text = rendered[opening.end() : rendered.index("</assistant>", opening.end()) + len("</assistant>")]
+            label = f"{entry['template']}-{entry['case']}-{entry['enable_thinking']}"
+            in_thought = opening["thought"] == "<think>"
+            yield label, text, in_thought, PADDED[entry["template"]], tools, _expected(message, in_thought)
+
+
+def _expected(message: dict[str, Any], in_thought: bool) -> Answer:
+    reasoning, content = message.get("reasoning") or message.get("reasoning_content") or "", message["content"]
+    if "</think>" in content:
+        # Thought in the content is told apart wherever it is read back, as the newline templates themselves do.
+        reasoning, content = content.split("</think>")
+        reasoning, content = reasoning.removeprefix("<think>").strip(), content.strip()
+    elif not in_thought:
+        reasoning = ""
+    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls", ())]
+    return reasoning, content, calls
+
+
+def _settled(answer: Answer) -> Answer:
+    return answer[0].strip(), answer[1].strip(), answer[2]
+
+
+def test_every_turn_reads_back_under_sampled_splits() -> None:
+    seen = 0
+    pick = random.Random(4)
+    for label, text, in_thought, padded, tools, expected in _turns():
+        cuts = [[text], list(text), *([text[:at], text[at:]] for at in range(0, len(text), 3))]
+        cuts += [re.findall(rf"(?s).{{1,{pick.randint(2, 9)}}}", text) for _ in range(5)]
+        for pieces in cuts:
+            found = read(pieces, tools, in_thought, padded)
+            assert found == read_whole(text, tools, in_thought, padded), (label, pieces)
+            # White space around a thought that was given in the content is kept by the compact templates.
+            assert (_settled(found) if "think_in_content" in label else found) == expected, (label, pieces)
+        seen += 1
+    assert seen == 24
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_turn_reads_back_under_every_split_in_three() -> None:
+    """All splits into at most three pieces, and every way to cut each short window around each tag into pieces."""
+    for label, text, in_thought, padded, tools, expected in _turns():
+        whole = read([text], tools, in_thought, padded)
+        assert (_settled(whole) if "think_in_content" in label else whole) == expected, label
+        for first in range(len(text) + 1):
+            for second in range(first, len(text) + 1):
+                assert read([text[:first], text[first:second], text[second:]], tools, in_thought, padded) == whole
+        for start in range(0, len(text) - 8, 4):
+            for cut in range(256):
+                pieces, at = [text[:start]], start
+                for bit in range(8):
+                    if cut >> bit & 1:
+                        pieces.append(text[at : start + bit + 1])
+                        at = start + bit + 1
+                assert read([*pieces, text[at:]], tools, in_thought, padded) == whole, (label, start, cut)
