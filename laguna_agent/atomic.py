@@ -1,12 +1,14 @@
-"""Replacing a person's file whole or not at all. Knows bytes and modes, nothing of what the file means."""
+"""Replacing a file whole or not at all. Knows bytes and modes, nothing of what the file means."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 OWNER_ONLY = 0o600
 _UNLESS_TOLD = 0o666
@@ -24,13 +26,23 @@ def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with suppress(FileNotFoundError):
         mode = mode if mode is not None else target.stat().st_mode & 0o7777
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode if mode is not None else _UNLESS_TOLD)
+    with replacing(target, _UNLESS_TOLD if mode is None else mode) as file:
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
+        file.write(data)
+
+
+@contextmanager
+def replacing(target: Path, mode: int = _UNLESS_TOLD) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `target`, durably, when the block ends; an error leaves what was there.
+
+    It is made with `mode` less the umask, in the directory of `target`, which must exist. Raises OSError.
+    """
+    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.tmp")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(handle, "wb") as file:
-            if mode is not None:
-                os.fchmod(handle, mode)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(handle)
         temporary.replace(target)

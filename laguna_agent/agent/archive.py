@@ -27,6 +27,7 @@ from laguna_agent.agent.store import (
     session_directory,
     sessions_directory,
 )
+from laguna_agent.atomic import replace_file
 from laguna_agent.errors import UsageError
 from laguna_agent.messages import ContentBlock, TextBlock
 
@@ -74,10 +75,8 @@ def set_title(session_id: str, title: str) -> str:
     """Give a session a title, which is returned as it was stored: on one line, not too long. Raises UsageError."""
     path = find_session(session_id)
     stored = " ".join(title.split())[:TITLE_CAP]
-    temporary = path.with_name(f"{TITLE_FILE}.tmp")
     try:
-        temporary.write_text(stored, encoding="utf-8")
-        temporary.replace(path.with_name(TITLE_FILE))
+        replace_file(path.with_name(TITLE_FILE), stored.encode())
     except OSError as error:
         raise UsageError(f"cannot store the title of session {session_id}: {error.strerror}") from error
     return stored

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Literal, Protocol
 import anyio.to_thread
 import msgspec
 
+from laguna_agent.atomic import replacing
 from laguna_agent.errors import ToolError
 from laguna_agent.sandbox.launcher import TIER, CommandResult, Launcher
 from laguna_agent.sandbox.output import Capture
@@ -279,24 +279,15 @@ def _outdate_bytecode(handle: int, old: os.stat_result) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     old = _prepare(path)
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
-    # Not mkstemp: a new file must get the mode that the umask asks for, not 0600.
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if old is not None:
-                with contextlib.suppress(PermissionError):
-                    os.fchown(handle, old.st_uid, old.st_gid)
-                os.fchmod(handle, stat.S_IMODE(old.st_mode))
-            file.write(data)
-            file.flush()
-            if old is not None and path.suffix == ".py":
-                _outdate_bytecode(handle, old)
-            os.fsync(handle)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        if old is not None:
+            with contextlib.suppress(PermissionError):
+                os.fchown(file.fileno(), old.st_uid, old.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+        file.write(data)
+        file.flush()
+        if old is not None and path.suffix == ".py":
+            _outdate_bytecode(file.fileno(), old)
     directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
