@@ -18,7 +18,7 @@ from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import now
 from laguna_agent.errors import AuthenticationFailed, LagunaError
-from laguna_agent.messages import ContentBlock
+from laguna_agent.messages import ContentBlock, TextBlock
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +128,8 @@ class Conversation:
     async def _tell_info(self, content: tuple[ContentBlock, ...]) -> None:
         """The session's title, which its first prompt gives it, and that something happens in it."""
         if self._title is None:
-            first = title_of(content) if not self.session.prompts else " ".join(self.session.prompts[0].split())
-            self._title = given_title(self.session.id) or first
+            first = (TextBlock(self.session.prompts[0]),) if self.session.prompts else content
+            self._title = given_title(self.session.id) or title_of(first)
         await self.tell(schema.SessionInfoUpdate(title=self._title or None, updated_at=now()))
 
     # -- choices ----------------------------------------------------------------------------------------------------

@@ -168,29 +168,35 @@ class Face:
         from laguna_agent.acp.unstable import ForkSessionResponse
         from laguna_agent.agent.archive import fork_session
 
-        self._settings(params.cwd)
+        settings, roots = self._settings(params.cwd), directories(params.additional_directories)
         require_recorded(params.session_id)
         try:
             copy = await anyio.to_thread.run_sync(fork_session, params.session_id)
         except UsageError as error:
             raise RpcError(RESOURCE_NOT_FOUND, str(error)) from error
-        conversation = await self._reopen(params, call, copy)
+        conversation = await self._opened(copy, params, settings, roots, call)
         return ForkSessionResponse(session_id=copy, modes=conversation.modes(), config_options=conversation.options())
 
     async def _reopen(
-        self,
-        params: schema.LoadSessionRequest | schema.ResumeSessionRequest | unstable.ForkSessionRequest,
-        call: Call,
-        session_id: str | None = None,
+        self, params: schema.LoadSessionRequest | schema.ResumeSessionRequest, call: Call
     ) -> Conversation:
-        """Open a recorded session, by default the one that `params` name; one that is open here is closed first."""
+        """Open the recorded session that `params` name; one that is open here is closed first."""
         settings, roots = self._settings(params.cwd), directories(params.additional_directories)
+        require_recorded(params.session_id)
+        await self._release(params.session_id)
+        return await self._opened(params.session_id, params, settings, roots, call)
+
+    async def _opened(
+        self,
+        id: str,
+        params: schema.LoadSessionRequest | schema.ResumeSessionRequest | unstable.ForkSessionRequest,
+        settings: Settings,
+        roots: tuple[str, ...],
+        call: Call,
+    ) -> Conversation:
         from laguna_agent.agent.permissions import deny_all
         from laguna_agent.agent.session import Session
 
-        id = session_id or params.session_id
-        require_recorded(id)
-        await self._release(id)
         try:
             session = await Session.resume(id, settings, approver=deny_all, roots=roots, cwd=Path(params.cwd))
         except UsageError as error:

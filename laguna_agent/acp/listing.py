@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 
 from laguna_agent.acp import schema
-from laguna_agent.agent.archive import SessionSummary, mark_of, newest_first
+from laguna_agent.agent.archive import SessionSummary, newest_first
 from laguna_agent.errors import UsageError
 
 
@@ -15,15 +15,14 @@ def session_page(cwd: str | None, cursor: str | None, size: int) -> schema.ListS
     cursor that no page gave. Sessions without a prompt are left out: an editor makes one with each new window."""
     place = None if cursor is None else read_cursor(cursor)
     sessions: list[schema.SessionInfo] = []
-    last: SessionSummary | None = None
-    for summary in newest_first(None if cwd is None else Path(cwd).resolve(), place):
+    last = ""
+    for mark, summary in newest_first(None if cwd is None else Path(cwd).resolve(), place):
         if not summary.prompts:
             continue
         if len(sessions) == size:
-            assert last is not None, "a page holds at least one session"
-            return schema.ListSessionsResponse(sessions=sessions, next_cursor=write_cursor(mark_of(last)))
+            return schema.ListSessionsResponse(sessions=sessions, next_cursor=write_cursor(last))
         sessions.append(session_info(summary))
-        last = summary
+        last = mark
     return schema.ListSessionsResponse(sessions=sessions)
 
 

@@ -125,10 +125,11 @@ def _updated(path: Path) -> str:
     return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def newest_first(cwd: Path | None = None, after: str | None = None) -> Iterator[SessionSummary]:
-    """The sessions (of one working directory) from the newest, each log read only when it is its turn.
+def newest_first(cwd: Path | None = None, after: str | None = None) -> Iterator[tuple[str, SessionSummary]]:
+    """The sessions (of one working directory) from the newest, each log read only when it is its turn, and each with a
+    mark: a list that stopped there goes on with `after`, for as long as that session is not written to.
 
-    `after` is a mark, as `mark_of` gives it, of the session after which to begin; raises UsageError for any other text.
+    Raises UsageError for an `after` that is no mark.
     """
     begin = None if after is None else _read_mark(after)
     logs = [(_modified(path), path.parent.name, path) for path in sessions_directory().glob("*/log.jsonl")]
@@ -137,12 +138,7 @@ def newest_first(cwd: Path | None = None, after: str | None = None) -> Iterator[
             continue
         summary = summarize(path) if cwd is None or _began_in(path, cwd) else None
         if summary is not None:
-            yield summary
-
-
-def mark_of(summary: SessionSummary) -> str:
-    """Where a list that stopped at this session goes on. It holds for as long as that session is not written to."""
-    return f"{find_session(summary.id).stat().st_mtime_ns}.{summary.id}"
+            yield f"{modified}.{name}", summary
 
 
 def _read_mark(mark: str) -> tuple[int, str]:
@@ -162,12 +158,12 @@ def _began_in(path: Path, cwd: Path) -> bool:
 
 def list_sessions(cwd: Path | None = None) -> list[SessionSummary]:
     """All sessions (of one working directory), newest first."""
-    return list(newest_first(cwd))
+    return [summary for _, summary in newest_first(cwd)]
 
 
 def latest_session(cwd: Path) -> str | None:
     """The id of the newest session of a working directory."""
-    return next((summary.id for summary in newest_first(cwd)), None)
+    return next((summary.id for _, summary in newest_first(cwd)), None)
 
 
 def fork_session(session_id: str) -> str:

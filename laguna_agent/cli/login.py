@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from laguna_agent.cli.printing import show
+from laguna_agent.cli.printing import is_terminal, show
 from laguna_agent.errors import AuthenticationFailed, ProviderUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def login(context: typer.Context, provider: ProviderName = None, no_check: NoChe
 
     given = context.parent.params if context.parent else {}
     settings = load(Path("/"), {key: given.get(key) for key in ("model", "base_url")})
-    asks = _is_terminal()
+    asks = is_terminal()
     chosen = _provider(provider, settings, asks=asks)
     models = _take_key(chosen, asks=asks, check=not no_check)
     _say_model(chosen, settings, models, asks=asks)
@@ -59,10 +59,6 @@ def logout(provider: ProviderName = None) -> int:
     if row and key_in_environment(row.key_env):
         show(f"{row.key_env} is still set in this environment, and is used")
     return 0
-
-
-def _is_terminal() -> bool:
-    return bool(sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty())
 
 
 def _provider(name: str | None, settings: Settings, *, asks: bool) -> Provider:

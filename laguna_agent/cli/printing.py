@@ -1,4 +1,4 @@
-"""Printing for the commands that answer with text or JSON on stdout."""
+"""Printing for the commands that answer with text or JSON on stdout, and whether somebody reads it as it comes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def show(text: str) -> None:
         # The interpreter would flush into the pipe again at exit and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_SIGPIPE)
+
+
+def is_terminal() -> bool:
+    """Whether a person is there to be asked."""
+    return bool(sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty())
 
 
 def show_json(value: Any) -> None:

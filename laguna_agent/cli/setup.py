@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from laguna_agent.cli.options import BaseUrl, Model
-from laguna_agent.cli.printing import show
+from laguna_agent.cli.printing import is_terminal, show
 from laguna_agent.errors import LagunaError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def setup(
     if wanted.settings is None:
         return _show_only(wanted, write=write)
     show(f"{wanted.title}: this goes into {wanted.file}\n\n{wanted.snippet}\n")
-    if write or (_is_terminal() and not only_print):
+    if write or (is_terminal() and not only_print):
         if not _addition(wanted):
             show(f"It is there already. In {wanted.title}: {wanted.then}.")
         elif write or _agreed():
@@ -61,10 +60,6 @@ def _show_only(wanted: Setup, *, write: bool) -> int:
     if write:
         raise UsageError(f"{wanted.file} is a program, which is yours to change: add the lines above to it")
     return 0
-
-
-def _is_terminal() -> bool:
-    return bool(sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty())
 
 
 def _agreed() -> bool:

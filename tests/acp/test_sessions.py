@@ -161,6 +161,23 @@ def test_the_session_is_introduced_after_the_answer_and_named_by_its_first_promp
     assert titles == ["Mend the pump", "Mend the pump"]
 
 
+def test_a_resumed_session_has_the_title_that_the_list_gives_it(
+    start: Start, model_server: ModelServer, workspace: Path
+) -> None:
+    model_server.always(text("Done."))
+    before = start()
+    session = before.begin(workspace)
+    before.prompt(session, "\nMend the pump\nIt is in the cellar.")
+    assert before.close() == 0
+    after = start()
+    after.call("initialize", {"protocolVersion": 1})
+    after.call("session/resume", opened(session, workspace))
+    after.prompt(session, "And the sink")
+    listed = after.call("session/list", {})["sessions"][0]["title"]
+    assert listed == "Mend the pump"
+    assert [u["title"] for u in after.updates() if u["sessionUpdate"] == "session_info_update"] == [listed]
+
+
 def test_modes_are_the_same_by_mode_and_by_option(start: Start, model_server: ModelServer, workspace: Path) -> None:
     asked: list[Message] = []
     program = start(answer=lambda message: asked.append(message) or allow(message))

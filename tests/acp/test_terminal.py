@@ -19,7 +19,7 @@ from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import find_session
 from laguna_agent.sandbox.launcher import CommandResult
 from laguna_agent.tools.workspace import Listener, LocalWorkspace
-from tests.acp.editor_client import TERMINALS
+from tests.acp.editor_client import TERMINALS, Desk
 from tests.acp.program import Message, Program, is_alive, prompt, wait_for
 from tests.acp.test_editor import Open, open_desk, result
 from tests.agent.driving import lines, replayed, settings_for, talk
@@ -190,15 +190,21 @@ def release_of(id: str) -> Callable[[Message], bool]:
     return lambda m: m.get("method") == "terminal/release" and m["params"]["terminalId"] == id
 
 
-def test_a_terminal_that_is_made_after_the_cancel_is_released(
-    open_desk: Open, model_server: ModelServer, workspace: Path
-) -> None:
-    program, desk, session = open_desk(TERMINALS)
+def cancel_at_create(program: Program, desk: Desk, model_server: ModelServer, session: str) -> int:
+    """Cancel a prompt while the client has not yet answered that it made the terminal; the prompt's id."""
     desk.held = {"terminal/create"}
     model_server.reply(shell(HOLD))
     id = program.send("session/prompt", prompt(session, "Run it"))
     program.until(lambda m: m.get("method") == "terminal/create")
     program.notify("session/cancel", {"sessionId": session})
+    return id
+
+
+def test_a_terminal_that_is_made_after_the_cancel_is_released(
+    open_desk: Open, model_server: ModelServer, workspace: Path
+) -> None:
+    program, desk, session = open_desk(TERMINALS)
+    id = cancel_at_create(program, desk, model_server, session)
     assert program.answer_to(id)["result"] == {"stopReason": "cancelled"}
     desk.held.clear()
     desk.let_go()
@@ -214,11 +220,7 @@ def test_a_terminal_that_is_made_while_the_turn_is_cancelled_is_ended_before_the
     open_desk: Open, model_server: ModelServer, workspace: Path
 ) -> None:
     program, desk, session = open_desk(TERMINALS)
-    desk.held = {"terminal/create"}
-    model_server.reply(shell(HOLD))
-    id = program.send("session/prompt", prompt(session, "Run it"))
-    program.until(lambda m: m.get("method") == "terminal/create")
-    program.notify("session/cancel", {"sessionId": session})
+    id = cancel_at_create(program, desk, model_server, session)
     desk.let_go()
     assert program.answer_to(id)["result"] == {"stopReason": "cancelled"}
     desk.require_all_released()

@@ -91,13 +91,17 @@ class PoolsideBody:
         tag = self._next(_KEY, CALL_END)
         if tag is None:
             return False
+        self._go_on(tag)
+        return True
+
+    def _go_on(self, tag: str) -> None:
+        """Another argument, the end of the call, or something that has no place here."""
         if tag == _KEY:
             self._state = self._in_key
         elif tag == CALL_END:
             self._close()
         else:
             self._break()
-        return True
 
     def _in_key(self, last: bool) -> bool:
         found = _AFTER_KEY.search(self._buffer)
@@ -124,12 +128,8 @@ class PoolsideBody:
                 self._state = self._in_string
             else:
                 self._state = self._in_value
-        elif tag == _KEY:
-            self._state = self._in_key
-        elif tag == CALL_END:
-            self._close()
         else:
-            self._break()
+            self._go_on(tag)
         return True
 
     def _in_string(self, last: bool) -> bool:
