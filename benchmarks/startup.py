@@ -4,15 +4,13 @@
 
 Every round runs every command once (interleaved, so that a busy moment hits all alike); the table shows medians. The
 ACP row is a real process: spawned, asked to `initialize` over newline-delimited JSON on stdio, timed to the answer, its
-resident memory (VmRSS, children included) read at that moment. Peers that `small_model.py` installed are timed too.
+resident memory (children included) read at that moment. Peers that `small_model.py` installed are timed too.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import selectors
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import peers
+from acp_client import INITIALIZE, AgentError, Client, memory_mb
 from arms import REPOSITORY
 
 VERSION_LIMIT = 2.0
@@ -29,17 +28,6 @@ INITIALIZE_LIMIT = 15.0
 MEMORY_LIMIT_MB = 60.0
 ANSWER_LIMIT_SECONDS = 30.0
 PEER_ROUNDS = 3
-
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 0,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": 1,
-        "clientCapabilities": {"fs": {"readTextFile": True, "writeTextFile": True}, "terminal": True},
-        "clientInfo": {"name": "startup-benchmark", "version": "1"},
-    },
-}
 
 
 @dataclass
@@ -93,40 +81,20 @@ def time_command(argv: list[str], environment: dict[str, str], folder: Path) -> 
 def time_initialize(argv: list[str], environment: dict[str, str], folder: Path) -> tuple[float, float]:
     """Seconds from spawn to the answer of `initialize`, and resident megabytes then. The process ends by end of input.
 
-    Raises RuntimeError when the first line is no answer to `initialize` or none comes in time.
+    Raises RuntimeError when no answer to `initialize` comes, or none in time.
     """
-    started = time.perf_counter()
-    with subprocess.Popen(
-        argv, env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        try:
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(json.dumps(INITIALIZE).encode() + b"\n")
-            process.stdin.flush()
-            with selectors.DefaultSelector() as ready:
-                ready.register(process.stdout, selectors.EVENT_READ)
-                line = process.stdout.readline() if ready.select(ANSWER_LIMIT_SECONDS) else b""
-            seconds = time.perf_counter() - started
-            memory = resident_mb(process.pid)
-            if "protocolVersion" not in json.loads(line or b"{}").get("result", {}):
-                raise RuntimeError(f"{' '.join(argv)}: no answer to initialize, but {line[:200]!r}")
-            process.stdin.close()
-            process.wait(10)
-        finally:
-            process.kill()
+    client = Client(argv, environment, folder, folder / "stderr")
+    try:
+        answer = client.request("initialize", INITIALIZE, limit=ANSWER_LIMIT_SECONDS)
+        seconds = time.perf_counter() - client.spawned
+        memory, _ = memory_mb(client.pid)
+        if "protocolVersion" not in answer:
+            raise AgentError(f"no answer to initialize, but {answer!r}")
+    except (AgentError, ValueError) as error:
+        raise RuntimeError(f"{' '.join(argv)}: {error}") from error
+    finally:
+        client.close()
     return seconds, memory
-
-
-def resident_mb(pid: int) -> float:
-    """VmRSS of the process and its descendants in megabytes (10**6 bytes); Linux's /proc."""
-    total = 0.0
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            total = int(line.split()[1]) * 1024 / 1e6
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        children = (task / "children").read_text().split()
-        total += sum(resident_mb(int(child)) for child in children)
-    return total
 
 
 def measure(measured: list[Row], rounds: int) -> None:

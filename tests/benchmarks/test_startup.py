@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import startup
+from acp_client import memory_mb
 
 AGENT = """
 import json, sys
@@ -44,12 +45,12 @@ def test_children_are_weighed_too() -> None:
     script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as parent:
         try:
-            own = startup.resident_mb(parent.pid)
+            own = memory_mb(parent.pid)[0]
             for _ in range(100):
-                if startup.resident_mb(parent.pid) > own + 4:
+                if memory_mb(parent.pid)[0] > own + 4:
                     break
                 subprocess.run(["sleep", "0.1"], check=True)
-            assert startup.resident_mb(parent.pid) > own + 4
+            assert memory_mb(parent.pid)[0] > own + 4
         finally:
             parent.communicate(b"\n")
 
