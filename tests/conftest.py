@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+import pexpect
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -118,6 +119,12 @@ class StartCli(Protocol):
     ) -> subprocess.Popen[str]: ...
 
 
+class Terminal(Protocol):
+    """`laguna-agent ARGS` on a pseudo-terminal; `env` comes on top of the isolated environment."""
+
+    def __call__(self, *arguments: str, **env: str) -> pexpect.spawn[str]: ...
+
+
 def _command(args: tuple[str | Path, ...]) -> list[str]:
     return [sys.executable, "-m", "laguna_agent", *map(str, args)]
 
@@ -178,3 +185,26 @@ def start_cli(workspace: Path) -> Iterator[StartCli]:
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
+
+
+@pytest.fixture
+def terminal(workspace: Path) -> Iterator[Terminal]:
+    """Starts the program on a pseudo-terminal of 40 lines and 160 columns; at the end of the test it is killed."""
+    started: list[pexpect.spawn[str]] = []
+
+    def start(*arguments: str, **env: str) -> pexpect.spawn[str]:
+        child = pexpect.spawn(
+            sys.executable,
+            ["-m", "laguna_agent", *arguments],
+            cwd=str(workspace),
+            env={**os.environ, "TERM": "xterm", **env},  # type: ignore[arg-type]
+            encoding="utf-8",
+            timeout=30,
+            dimensions=(40, 160),
+        )
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.close(force=True)

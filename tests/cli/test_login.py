@@ -8,9 +8,7 @@ import re
 import socket
 import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pexpect
 import pytest
@@ -19,39 +17,11 @@ from laguna_agent.atomic import replace_file
 from laguna_agent.cli.model_setting import add_model
 from laguna_agent.credentials import credentials_file, store_key, stored_key, stored_providers
 from laguna_agent.errors import ConfigError
-from tests.conftest import RunCli
+from tests.conftest import RunCli, Terminal
 from tests.model_server import ModelServer, http, text
 
 SECRET = "sk-or-v1-very-secret"
 WRONG = "sk-or-v1-wrong"
-
-
-class Terminal(Protocol):
-    """`laguna-agent ARGS` on a pseudo-terminal."""
-
-    def __call__(self, *arguments: str, **env: str) -> pexpect.spawn[str]: ...
-
-
-@pytest.fixture
-def terminal(workspace: Path) -> Iterator[Terminal]:
-    started: list[pexpect.spawn[str]] = []
-
-    def start(*arguments: str, **env: str) -> pexpect.spawn[str]:
-        child = pexpect.spawn(
-            sys.executable,
-            ["-m", "laguna_agent", *arguments],
-            cwd=str(workspace),
-            env={**os.environ, "TERM": "xterm", **env},  # type: ignore[arg-type]
-            encoding="utf-8",
-            timeout=30,
-            dimensions=(40, 160),
-        )
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        child.close(force=True)
 
 
 @pytest.fixture

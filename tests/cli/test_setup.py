@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import json5
@@ -15,7 +14,7 @@ import pexpect
 import pytest
 
 from laguna_agent.credentials import store_key
-from tests.conftest import RunCli
+from tests.conftest import RunCli, Terminal
 
 ZED = """\
 // mine
@@ -42,12 +41,8 @@ def others(path: Path) -> list[str]:
 
 
 @pytest.fixture
-def in_terminal(workspace: Path) -> Iterator[pexpect.spawn[str]]:
-    child = pexpect.spawn(
-        sys.executable, ["-m", "laguna_agent", "acp", "setup", "zed"], cwd=str(workspace), encoding="utf-8", timeout=30
-    )
-    yield child
-    child.close(force=True)
+def in_terminal(terminal: Terminal) -> pexpect.spawn[str]:
+    return terminal("acp", "setup", "zed")
 
 
 @pytest.mark.parametrize("editor", ["zed", "jetbrains"])

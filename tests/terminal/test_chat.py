@@ -6,48 +6,23 @@ import json
 import os
 import re
 import signal
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pexpect
 import pytest
 
+from tests.conftest import Terminal
 from tests.model_server import ModelServer, stall, stream, text, tool_call
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 PROMPT = r"> "
 
 
-class Chat(Protocol):
-    """`laguna-agent ARGS` on a pseudo-terminal."""
-
-    def __call__(self, *arguments: str, **env: str) -> pexpect.spawn[str]: ...
-
-
 @pytest.fixture
-def chat(model_server: ModelServer, workspace: Path) -> Iterator[Chat]:
-    started: list[pexpect.spawn[str]] = []
-
-    def start(*arguments: str, **env: str) -> pexpect.spawn[str]:
-        environment = {**os.environ, **model_server.env, "TERM": "xterm", **env}
-        child = pexpect.spawn(
-            sys.executable,
-            ["-m", "laguna_agent", *arguments],
-            cwd=str(workspace),
-            env=environment,  # type: ignore[arg-type]
-            encoding="utf-8",
-            timeout=20,
-            dimensions=(40, 120),
-        )
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        child.close(force=True)
+def chat(terminal: Terminal, model_server: ModelServer) -> Terminal:
+    """The program on a pseudo-terminal, with the scripted model."""
+    return lambda *arguments, **env: terminal(*arguments, **(model_server.env | env))
 
 
 def leave(child: pexpect.spawn[str]) -> None:
@@ -57,7 +32,7 @@ def leave(child: pexpect.spawn[str]) -> None:
     assert child.exitstatus == 0, child.before
 
 
-def test_a_conversation(chat: Chat, model_server: ModelServer) -> None:
+def test_a_conversation(chat: Terminal, model_server: ModelServer) -> None:
     model_server.reply(text("First answer."), text("Second answer."))
     child = chat()
     child.expect("test-model in .*workspace; /help for help")
@@ -77,7 +52,7 @@ def test_a_conversation(chat: Chat, model_server: ModelServer) -> None:
 
 
 def test_edit_with_permission_shows_what_each_answer_grants_and_a_coloured_diff(
-    chat: Chat, model_server: ModelServer, workspace: Path
+    chat: Terminal, model_server: ModelServer, workspace: Path
 ) -> None:
     (workspace / "a.py").write_text("x = 1\n")
     model_server.reply(
@@ -104,7 +79,7 @@ def test_edit_with_permission_shows_what_each_answer_grants_and_a_coloured_diff(
 
 
 @pytest.mark.parametrize("answer", ["n", "\x04"])
-def test_a_refusal_runs_nothing(chat: Chat, model_server: ModelServer, workspace: Path, answer: str) -> None:
+def test_a_refusal_runs_nothing(chat: Terminal, model_server: ModelServer, workspace: Path, answer: str) -> None:
     model_server.reply(tool_call("shell", {"command": "touch made"}), text("As you wish."))
     child = chat()
     child.expect(PROMPT)
@@ -119,7 +94,7 @@ def test_a_refusal_runs_nothing(chat: Chat, model_server: ModelServer, workspace
     assert not (workspace / "made").exists()
 
 
-def test_always_holds_for_the_same_command(chat: Chat, model_server: ModelServer, workspace: Path) -> None:
+def test_always_holds_for_the_same_command(chat: Terminal, model_server: ModelServer, workspace: Path) -> None:
     again = tool_call("shell", {"command": "echo x >> made"})
     model_server.reply(again, again, text("Twice."))
     child = chat()
@@ -133,7 +108,7 @@ def test_always_holds_for_the_same_command(chat: Chat, model_server: ModelServer
     assert (workspace / "made").read_text() == "x\nx\n"
 
 
-def test_ctrl_c_cancels_the_turn_and_not_the_chat(chat: Chat, model_server: ModelServer, workspace: Path) -> None:
+def test_ctrl_c_cancels_the_turn_and_not_the_chat(chat: Terminal, model_server: ModelServer, workspace: Path) -> None:
     model_server.reply(
         stream(text("half"), stall()),
         tool_call("shell", {"command": "echo $$ > pid; sleep 300"}),
@@ -164,7 +139,7 @@ def test_ctrl_c_cancels_the_turn_and_not_the_chat(chat: Chat, model_server: Mode
     leave(child)
 
 
-def test_ctrl_c_at_a_question_cancels_the_turn(chat: Chat, model_server: ModelServer, workspace: Path) -> None:
+def test_ctrl_c_at_a_question_cancels_the_turn(chat: Terminal, model_server: ModelServer, workspace: Path) -> None:
     model_server.reply(tool_call("shell", {"command": "touch made"}))
     child = chat()
     child.expect(PROMPT)
@@ -177,7 +152,7 @@ def test_ctrl_c_at_a_question_cancels_the_turn(chat: Chat, model_server: ModelSe
     assert not (workspace / "made").exists()
 
 
-def test_commands(chat: Chat, model_server: ModelServer) -> None:
+def test_commands(chat: Terminal, model_server: ModelServer) -> None:
     model_server.always(text("Hello."))
     child = chat()
     child.expect(PROMPT)
@@ -202,7 +177,7 @@ def test_commands(chat: Chat, model_server: ModelServer) -> None:
     assert "remember me" in json.dumps(model_server.chats[-1]["messages"])
 
 
-def test_continue_shows_the_conversation_so_far(chat: Chat, model_server: ModelServer) -> None:
+def test_continue_shows_the_conversation_so_far(chat: Terminal, model_server: ModelServer) -> None:
     model_server.reply(text("The number is 17."), text("Still 17."))
     child = chat()
     child.expect(PROMPT)
@@ -219,7 +194,7 @@ def test_continue_shows_the_conversation_so_far(chat: Chat, model_server: ModelS
     leave(child)
 
 
-def test_the_model_cannot_steer_the_terminal(chat: Chat, model_server: ModelServer) -> None:
+def test_the_model_cannot_steer_the_terminal(chat: Terminal, model_server: ModelServer) -> None:
     model_server.reply(text("\x1b]0;owned\x07\x1b[2Jend"))
     child = chat()
     child.expect(PROMPT)
@@ -231,7 +206,7 @@ def test_the_model_cannot_steer_the_terminal(chat: Chat, model_server: ModelServ
     leave(child)
 
 
-def test_provider_errors_leave_the_chat_open(chat: Chat, model_server: ModelServer) -> None:
+def test_provider_errors_leave_the_chat_open(chat: Terminal, model_server: ModelServer) -> None:
     child = chat()
     child.expect(PROMPT)
     child.sendline("x")
@@ -240,7 +215,7 @@ def test_provider_errors_leave_the_chat_open(chat: Chat, model_server: ModelServ
     leave(child)
 
 
-def test_sigterm_ends_the_chat_and_what_it_started(chat: Chat, model_server: ModelServer, workspace: Path) -> None:
+def test_sigterm_ends_the_chat_and_what_it_started(chat: Terminal, model_server: ModelServer, workspace: Path) -> None:
     model_server.reply(tool_call("shell", {"command": "echo $$ > pid; sleep 300"}))
     child = chat("--approve", "all")
     child.expect(PROMPT)
@@ -257,7 +232,7 @@ def test_sigterm_ends_the_chat_and_what_it_started(chat: Chat, model_server: Mod
         os.kill(int((workspace / "pid").read_text()), 0)
 
 
-def test_run_asks_on_a_terminal(chat: Chat, model_server: ModelServer, workspace: Path) -> None:
+def test_run_asks_on_a_terminal(chat: Terminal, model_server: ModelServer, workspace: Path) -> None:
     model_server.reply(tool_call("shell", {"command": "touch made"}), text("Made."))
     child = chat("run", "do it")
     child.expect(r"\[y\] allow this once")
