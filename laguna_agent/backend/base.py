@@ -19,15 +19,26 @@ FinishReason = Literal["stop", "tool_calls", "length", "content_filter", "refusa
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Sampling parameters; None leaves the choice to the server. `max_tokens` counts output tokens."""
+    """Sampling parameters; None leaves the choice to the server. `max_tokens` counts output tokens.
+
+    The penalties are those of OpenAI (`frequency`, `presence`: subtracted from a logit) and of llama.cpp
+    (`repetition`: above 1 divides it). `reasoning_tokens` is how long a thought may get before it is closed.
+    `logprobs` asks for `TokenDelta`s with the log-probability of each token and of that many likeliest ones.
+    """
 
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
     max_tokens: int | None = None
+    reasoning_tokens: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
     reasoning_effort: Literal["off", "low", "medium", "high"] | None = None
+    logprobs: int | None = None
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -76,6 +87,28 @@ class ToolCallDelta(msgspec.Struct, frozen=True, omit_defaults=True, tag="tool_c
     arguments: str = ""
 
 
+class TokenDelta(msgspec.Struct, frozen=True, omit_defaults=True, tag="token"):
+    """One token of the output, where `Sampling.logprobs` asked for them; it comes before the text that it completes.
+
+    `token` is its text (U+FFFD for half characters), `bytes` what it stands for, `top` the likeliest tokens in its
+    place as (text, log-probability), the likeliest first.
+    """
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] = ()
+    top: tuple[tuple[str, float], ...] = ()
+
+
+class ProgressDelta(msgspec.Struct, frozen=True, omit_defaults=True, tag="progress"):
+    """How far the work before the first token is: `done` of `total` bytes ("loading", "packing"), or of tokens
+    ("reading" the prompt). "waiting" stands in a queue and has no measure. For people: it is no part of the answer."""
+
+    stage: Literal["waiting", "loading", "packing", "reading"]
+    done: int = 0
+    total: int = 0
+
+
 class RetryDelta(msgspec.Struct, frozen=True, tag="retry"):
     """The attempt failed before its end; what it had sent so far is void. The next one starts after `delay` s."""
 
@@ -96,7 +129,7 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     reason: FinishReason
 
 
-Delta = TextDelta | ReasoningDelta | ToolCallDelta | RetryDelta | UsageDelta | Finished
+Delta = TextDelta | ReasoningDelta | ToolCallDelta | TokenDelta | ProgressDelta | RetryDelta | UsageDelta | Finished
 
 
 class ModelInfo(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -42,6 +42,11 @@ _FINISH: dict[str, FinishReason] = {
     "safety": "content_filter",
     "refusal": "refusal",
 }
+_SAMPLING = (
+    *("temperature", "top_p", "top_k", "min_p"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty"),
+    *("max_tokens", "seed"),
+)
 _BROKEN = {"error", "abort", "unknown_error", "cancelled"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -81,8 +86,7 @@ def encode_request(request: Request, dialect: Dialect) -> bytes:
 
 
 def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
-    names = ("temperature", "top_p", "top_k", "max_tokens", "seed")
-    body = {name: value for name in names if (value := getattr(sampling, name)) is not None}
+    body = {name: value for name in _SAMPLING if (value := getattr(sampling, name)) is not None}
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     effort = sampling.reasoning_effort
