@@ -17,7 +17,7 @@ from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.checks import Check
 from laguna_agent.agent.dialect import Dialect
-from laguna_agent.agent.events import Compaction, Event, Notice, TextDelta, ThoughtDelta, UsageUpdated
+from laguna_agent.agent.events import Compaction, Event, ModelProgress, Notice, TextDelta, ThoughtDelta, UsageUpdated
 from laguna_agent.agent.execution import Execution
 from laguna_agent.agent.store import Replied, Said
 from laguna_agent.agent.tape import Tape, request_digest
@@ -127,6 +127,10 @@ class Turn:
         digest = request_digest(request)
         try:
             async for delta in self.stream(request, digest):
+                if isinstance(delta, wire.ProgressDelta):
+                    # How long things take is no part of what happened.
+                    await self.emit(ModelProgress(delta.stage, request.model, delta.done, delta.total))
+                    continue
                 deltas.append(delta)
                 assembler.feed(delta)
                 if watched or isinstance(delta, wire.RetryDelta):
