@@ -12,10 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from laguna_agent.backend.kernels import dispatch
 from laguna_agent.backend.kernels.attention import KeyRun
-from laguna_agent.backend.kernels.linear import Embedding, Linear, linear
 from laguna_agent.backend.laguna.cache import KVCache, Step
 from laguna_agent.backend.laguna.config import AttentionType, ModelConfig
+from laguna_agent.backend.laguna.holders import Embedding, Linear
 from laguna_agent.backend.laguna.layers import DecoderLayer, RMSNorm, Span
 from laguna_agent.backend.laguna.rope import Rotation, inverse_frequencies, rotation
 from laguna_agent.errors import ContextTooLong, UsageError
@@ -95,8 +96,8 @@ class CausalLM(nn.Module):
 
     def head(self, h: Tensor) -> Tensor:
         """Logits of final hidden states: [n, hidden] -> [n, vocab]."""
-        logits: Tensor = linear(h, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(h)
-        return logits
+        table = self.model.embed_tokens if self.lm_head is None else self.lm_head
+        return dispatch.linear(h, table.weight)
 
     def hidden(self, pieces: Sequence[Piece]) -> Tensor:
         """Hidden states after the last norm, [all tokens, hidden]; otherwise like `forward`."""
