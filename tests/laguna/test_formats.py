@@ -183,6 +183,7 @@ def test_products_equal_those_with_the_dequantised_weight(dtype, monkeypatch):
     torch.testing.assert_close(chosen, torch.einsum("ni,noi->no", x, dense[experts]), **tolerance)
     torch.testing.assert_close(dispatch.expert_linear(x, dense, experts), chosen, **tolerance)
     ids = torch.tensor([[0, 8], [3, 3]])
+    assert dispatch.embedding(ids[:0], stack[1]).shape == (0, 2, 45)
     assert torch.equal(dispatch.embedding(ids, stack[1], dtype), dense[1][ids])
 
 

@@ -88,4 +88,4 @@ def expert_linear(x: Tensor, weight: Weight, experts: Tensor) -> Tensor:
 
 def embedding(ids: Tensor, weight: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
     """Rows of weight [rows, columns] for ids int [...] -> [..., columns] in `dtype`."""
-    return dequantise(weight[ids.flatten()], dtype).reshape(*ids.shape, -1)
+    return dequantise(weight[ids.flatten()], dtype).reshape(*ids.shape, weight.shape[-1])
