@@ -98,4 +98,4 @@ class Experts(WeightHolder):
         rows = x.repeat_interleave(per_token, 0)
         gate, up = dispatch.expert_linear(rows, self.gate_up_proj, experts).chunk(2, dim=-1)
         y = dispatch.expert_linear(F.silu(gate) * up, self.down_proj, experts)
-        return (y.view(tokens, per_token, -1) * share[..., None]).sum(1)
+        return (y.view(tokens, per_token, x.shape[-1]) * share[..., None]).sum(1)
