@@ -16,6 +16,7 @@ from laguna_agent.agent.events import CheckRun, Event, Notice, TurnStarted
 from laguna_agent.agent.execution import Execution
 from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
+from laguna_agent.agent.remembering import recall
 from laguna_agent.agent.store import Described, Offered, Said, session_directory
 from laguna_agent.agent.tape import RecordedTape, encodable
 from laguna_agent.agent.turn import Turn
@@ -143,6 +144,9 @@ async def _describe(session: Session) -> Described:
         from laguna_agent.backend.providers import open_backend
 
         session.backend, session.wire_model = await open_backend(session.settings)
+    if session.resumed and not session.prompted:
+        await recall(session.backend, session.id)
+    session.prompted = True
     info = await session.backend.describe(session.wire_model)
     return Described(session.wire_model, session.backend.name, info)
 

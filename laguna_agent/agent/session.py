@@ -33,6 +33,7 @@ from laguna_agent.agent.opening import new_session, recorded_session
 from laguna_agent.agent.outcome import RunRecord, Verdict
 from laguna_agent.agent.permissions import Approver, Permissions
 from laguna_agent.agent.preparation import prepare
+from laguna_agent.agent.remembering import remember
 from laguna_agent.agent.store import (
     Configured,
     Ended,
@@ -88,6 +89,7 @@ class Session:
         self.check = Check(opened.check) if opened.check else None
         self.output_schema = opened.output_schema
         self.backend: Backend | None = None
+        self.resumed = self.prompted = False
         self.wire_model = ""
         self.snapshot: Snapshot | None = None
         self.usage: events.UsageUpdated | None = None
@@ -144,6 +146,7 @@ class Session:
         except UsageError:
             await session.aclose()
             raise
+        session.resumed = True
         return session
 
     @classmethod
@@ -349,6 +352,8 @@ class Session:
     async def aclose(self) -> None:
         """End background commands and MCP servers, close the backend and the log."""
         with anyio.CancelScope(shield=True):
+            if self.backend is not None and self.prompted:
+                await remember(self.backend, self.id, hurried=self._cause == "terminated")
             for owned in (self.workspace, self.servers, self.backend):
                 if owned is not None:
                     await owned.aclose()
