@@ -125,10 +125,12 @@ def test_only_the_last_logits() -> None:
     model = small_model()
     pieces = [Piece(torch.arange(5)), Piece(torch.arange(1)), Piece(torch.arange(7))]
     whole = model(pieces)
-    torch.testing.assert_close(model(pieces, last_only=True), whole[[4, 5, 12]], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(pieces, last=1), whole[[4, 5, 12]], atol=1e-5, rtol=1e-5)
     assert model([Piece(torch.arange(0), model.new_cache())]).shape == (0, 41)
-    with pytest.raises(ValueError, match="at least one token"):
-        model([Piece(torch.arange(0))], last_only=True)
+    torch.testing.assert_close(model(pieces, last=[2, 0, 3]), whole[[3, 4, 10, 11, 12]], atol=1e-5, rtol=1e-5)
+    assert model(pieces, last=0).shape == (0, 41)
+    with pytest.raises(ValueError, match="the last 2 tokens were asked of a piece of 1"):
+        model(pieces, last=2)
 
 
 def test_gradients_reach_every_weight() -> None:
