@@ -135,7 +135,7 @@ class Turn:
                     continue
                 deltas.append(delta)
                 assembler.feed(delta)
-                if watched or isinstance(delta, wire.RetryDelta):
+                if watched or isinstance(delta, wire.RetryDelta | wire.NoticeDelta):
                     await self._report(delta)
             error = None
         except LagunaError as problem:
@@ -159,6 +159,8 @@ class Turn:
                 await self.emit(TextDelta(text))
             case wire.ReasoningDelta(text=text) if text:
                 await self.emit(ThoughtDelta(text))
+            case wire.NoticeDelta(text=text):
+                await self.emit(Notice("warning", text))
             case wire.RetryDelta(attempt=attempt, delay=delay, reason=reason):
                 await self.emit(Notice("warning", f"{reason}; attempt {attempt + 1} in {delay:.1f} s"))
 

@@ -110,6 +110,12 @@ class ProgressDelta(msgspec.Struct, frozen=True, omit_defaults=True, tag="progre
     total: int = 0
 
 
+class NoticeDelta(msgspec.Struct, frozen=True, tag="notice"):
+    """Something that the person should know of how the answer is made; no part of it."""
+
+    text: str
+
+
 class RetryDelta(msgspec.Struct, frozen=True, tag="retry"):
     """The attempt failed before its end; what it had sent so far is void. The next one starts after `delay` s."""
 
@@ -130,7 +136,17 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     reason: FinishReason
 
 
-Delta = TextDelta | ReasoningDelta | ToolCallDelta | TokenDelta | ProgressDelta | RetryDelta | UsageDelta | Finished
+Delta = (
+    TextDelta
+    | ReasoningDelta
+    | ToolCallDelta
+    | TokenDelta
+    | ProgressDelta
+    | NoticeDelta
+    | RetryDelta
+    | UsageDelta
+    | Finished
+)
 
 
 class ModelInfo(msgspec.Struct, frozen=True, omit_defaults=True):
