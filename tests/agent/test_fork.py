@@ -12,7 +12,7 @@ from tests.agent.driving import Conversation, converse, posted, replayed, text_o
 from tests.agent.test_resume import kill_in_mid_call
 from tests.agent.test_rewind import require_prefix, shown
 from tests.conftest import RunCli, StartCli
-from tests.model_server import ModelServer, text
+from tests.model_server import ModelServer, reasoning, text, tool_call
 
 
 def copy_of(id: str) -> Conversation:
@@ -73,3 +73,27 @@ def test_a_run_that_was_killed_is_copied_as_far_as_it_came(
     assert read_log(find_session(later))[1:-1] != []
     assert shown(copy_of(later)) == shown(copy_of(copy))
     assert os.path.isdir(find_session(later).parent)
+
+
+def test_what_changed_between_two_runs_is_told_at_the_end(
+    run_cli: RunCli, model_server: ModelServer, workspace: Path
+) -> None:
+    """Other instructions, other files, another mode, another day: what was said before is posted again as it was."""
+    (workspace / "AGENTS.md").write_text("Write tests first.\n")
+    as_text = '<tool_call>{"name": "list", "arguments": {"path": "."}}</tool_call>'
+    answers = [[reasoning("Hm."), text("Look."), tool_call("read", {"path": "AGENTS.md"})], text(as_text), text("1")]
+    model_server.reply(*answers, text("2"), *answers, *map(text, "3456"))
+    assert run_cli("run", "one", "--approve", "all", env=model_server.env).returncode == 0
+    (workspace / "AGENTS.md").write_text("Write no tests.\n")
+    (workspace / "new.txt").write_text("x")
+    options = ["--continue", "--approve", "plan", "--check", "false"]
+    assert run_cli("run", "two", *options, env=model_server.env | {"TZ": "Asia/Tokyo"}).returncode == 8
+    require_prefix(model_server, earlier=2, later=3)
+    newest = text_of(posted(model_server, 3)[-1])
+    assert "Write no tests." in newest
+    assert "Plan mode" in newest
+    assert "new.txt" in newest
+    # Within a turn too, and after the failing check.
+    for later in range(4, len(model_server.chats)):
+        earlier = posted(model_server, later - 1)
+        assert posted(model_server, later)[: len(earlier)] == earlier
