@@ -19,6 +19,9 @@ typedef struct {
 // the nibbles of one load lie; everything that meets a row here is in this order, and padded with zeros to a chunk.
 #define CHUNK (2 * LANES)
 
+// How far ahead of the products codes are asked for, in bytes. The processor's own foresight ends at every page.
+#define AHEAD 4096
+
 INLINE int64_t padded(int64_t columns) { return (columns + CHUNK - 1) / CHUNK * CHUNK; }
 
 INLINE int64_t groups_of(const Matrix *m) {
@@ -115,6 +118,8 @@ INLINE float chunked_row(int kind, int64_t per_group, const uint8_t *codes, cons
         const Grid one = GRID(g), two = GRID(g + 1);
         for (int64_t i = 0; i < per_group; i++) {
             const int64_t c = g * per_group + i, d = c + per_group;
+            __builtin_prefetch(codes + c * bytes + AHEAD);
+            if (per_group * bytes >= 64) __builtin_prefetch(codes + d * bytes + AHEAD);
             take_chunk(kind, codes + c * bytes, one, AT(x, c), AT(out, c), sums);
             take_chunk(kind, codes + d * bytes, two, AT(x, d), AT(out, d), sums + 2);
         }

@@ -17,9 +17,11 @@ from laguna_agent.backend.kernels.cpu.library import Library, Matrix, library
 from laguna_agent.backend.kernels.formats import GroupInt, Plain, Weight
 
 FEW_ROWS = 16
-"""Up to so many rows of x the weights are multiplied as they are read."""
+"""Up to so many rows of x the weights are always multiplied as they are read: the block would cost more."""
+NEAR = 1 << 18
+"""And with more rows for as long as x has no more numbers than these: 1 MiB, which a core's own cache holds."""
 BLOCK = 1 << 20
-"""Weights that are dequantised at a time for more rows: 4 MiB, which stay in a cache until they are multiplied."""
+"""Weights that are dequantised at a time otherwise: 4 MiB, which stay in a cache until torch has multiplied them."""
 
 SCALE_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 PLAIN_KINDS = {torch.bfloat16: 2, torch.float16: 3}
@@ -50,7 +52,7 @@ class CpuKernels:
         if matrix is None or x.shape[-1] != columns or x.device.type != "cpu":
             return reference.linear(x, weight, bias)
         flat = x.reshape(-1, columns)
-        if len(flat) > FEW_ROWS:
+        if len(flat) > FEW_ROWS and flat.numel() > NEAR:
             y = self._by_blocks(flat, matrix, bias)
         else:
             y = self._multiplied(flat, matrix, bias, None)
