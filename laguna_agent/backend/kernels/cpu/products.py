@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from laguna_agent.backend.kernels import dispatch, reference
-from laguna_agent.backend.kernels.cpu.library import Library, Matrix, library
+from laguna_agent.backend.kernels.cpu.library import Matrix, library
 from laguna_agent.backend.kernels.formats import GroupInt, Plain, Weight
 
 FEW_ROWS = 16
@@ -126,7 +126,11 @@ def _matrix(weight: Weight) -> Matrix | None:
         codes, kind = weight.parts["values"], PLAIN_KINDS.get(weight.format.dtype)
     elif isinstance(weight.format, GroupInt):
         codes, scales, minimums = weight.parts["codes"], weight.parts["scales"], weight.parts.get("minimums")
-        kind, scale_type, group = int(weight.format.bits == 8), SCALE_TYPES[weight.format.scale_type], weight.format.group
+        kind, scale_type, group = (
+            int(weight.format.bits == 8),
+            SCALE_TYPES[weight.format.scale_type],
+            weight.format.group,
+        )
     if kind is None or codes is None or not codes.is_contiguous():
         return None
     if any(part is not None and not part.is_contiguous() for part in (scales, minimums)):
