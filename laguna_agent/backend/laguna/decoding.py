@@ -215,7 +215,8 @@ class Decoding:
 
     def passed(self, turn: _Turn, seconds: float | None) -> None:
         """A pass with `turn` is over; `seconds`: what it took, None where it also read prompts."""
-        if turn.draws and self._drafter is not None and seconds is not None:
+        # Drafts that a grammar or the caller makes certain say nothing about guesses.
+        if turn.draws and self._drafter is not None and seconds is not None and len(turn.draft) == turn.guessed:
             right = max(0, min(turn.guessed, turn.drawn - 1))
             self._drafter.learn(turn.guessed, right, seconds)
         if not self.options.max_tokens and not self.to_read():
