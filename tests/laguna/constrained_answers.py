@@ -7,6 +7,7 @@ now and then it is made to say something that a careless grammar or parser would
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -70,28 +71,33 @@ class Answer:
     def __init__(self, seed: int) -> None:
         rng = self._rng = random.Random(seed)
         self.family = FAMILIES[rng.choice(sorted(FAMILIES))]
-        self.in_thought, self.must_call = rng.random() < 0.5, rng.random() < 0.5
+        self.in_thought, self.must_call = rng.random() < 0.4, rng.random() < 0.7
         options = DecodingOptions(
             SamplingOptions(TEMPERATURE, seed=seed),
             max_tokens=LONGEST,
             stop=STOP,
             draft=rng.choice([0, 0, 6]),
-            close_after=rng.choice([0, 10, 30, 60, 120]),
+            close_after=rng.choice([0, 10, 20, 40, 80]),
         )
         prompt = [rng.randrange(TOKENIZER.vocab_size) for _ in range(rng.randrange(1, 6))]
+        self._asked = 0  # tokens that are still to come of what was asked for
         constraint = start(self.family, self.in_thought, self.must_call)
         self.decoding = Decoding(prompt, random_laguna().new_cache(), options, constraint=constraint, watch=self._watch)
 
     def _watch(self, token: Token) -> None:
         """Now and then, something hostile, or a call where none has to be; only what the grammar allows."""
         chance = self._rng.random()
-        if chance > 0.08:
+        if self._asked:
+            self._asked -= 1
             return
-        text = "<tool_call>" if chance < 0.03 else self._rng.choice(HOSTILE)
+        if chance > 0.12:
+            return
+        text = "<tool_call>" if chance < 0.06 else self._rng.choice(HOSTILE)
         ids, constraint = TOKENIZER.encode(text), self.decoding.constraint
         assert constraint is not None
         if not self.decoding.finished and constraint.accepted_prefix(ids) == len(ids):
             self.decoding.force(ids)
+            self._asked = len(ids)
 
     @property
     def text(self) -> str:
@@ -105,7 +111,7 @@ def answers(count: int, seed: int, at_once: int = 24) -> Iterator[Answer]:
     coming = iter(range(count))
     going: list[Answer] = []
     while True:
-        going += [Answer(seed << 32 | number) for number, _ in zip(coming, range(at_once - len(going)), strict=False)]
+        going += [Answer(seed << 32 | number) for number in itertools.islice(coming, at_once - len(going))]
         if not going:
             return
         step(random_laguna(), [answer.decoding for answer in going], masks=masks)

@@ -45,12 +45,15 @@ def _checked(answer: Answer) -> list[str]:
 def _generate(count: int, seed: int) -> tuple[Counter[str], int]:
     """(calls by tool, answers that were cut before their end) of so many answers."""
     called: Counter[str] = Counter()
-    cut = 0
+    cut = made = 0
     for answer in answers(count, seed):
+        made += 1
         if answer.decoding.finished == "stop":
             called.update(_checked(answer))
         else:
+            assert answer.decoding.failed is None, answer.text
             cut += 1
+    assert made == count
     return called, cut
 
 
@@ -63,7 +66,7 @@ def test_there_are_thirty_real_schemas() -> None:
 def test_every_answer_of_a_random_model_is_whole_and_right() -> None:
     called, cut = _generate(300, seed=1)
     assert cut == 0
-    assert sum(called.values()) >= 250
+    assert sum(called.values()) >= 200
 
 
 @pytest.mark.slow

@@ -105,6 +105,7 @@ class Decoding:
         self._watch = watch
         self._ids = list(ids)
         self._forced: deque[int] = deque()
+        self._closing = False  # what is forced only closes something, so it gives way to the caller's wish
         self._sampler = Sampler(options.sampling, ids, cache.config.vocab_size)
         self._drafter = Drafter(options.draft) if options.draft else None
         self.reused = cache.reuse(self._ids)
@@ -120,7 +121,11 @@ class Decoding:
         return self.finished is not None or self.failed is not None
 
     def force(self, ids: Sequence[int]) -> None:
-        """These tokens come next, before anything is drawn. A constraint must allow them, or the decoding fails."""
+        """These tokens come next, after those forced before and before anything is drawn. A constraint must allow them,
+        or the decoding fails."""
+        if self._closing:
+            self._forced.clear()
+            self._closing = False
         self._forced.extend(ids)
 
     def end(self) -> None:
@@ -175,7 +180,7 @@ class Decoding:
         limit = self.options.close_after
         if self._forced or self.constraint is None or limit is None or len(self.tokens) < limit:
             return
-        self.hurried = True
+        self.hurried = self._closing = True
         self._forced.extend(self.constraint.ending())
 
     def penalise(self, logits: Tensor) -> None:
