@@ -22,7 +22,7 @@ NAMED = re.compile(
 )
 HEAD = re.compile(r'\{\s*"name"\s*:\s*"([^"\\<]{1,128})"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{[^{])')
 AFTER = re.compile(r"\s*\}?\s*</tool_call>|(?:\s*\}\s*)?")
-BODY = re.compile(rf"(?P<pairs>(?:{PAIR})*)\s*</tool_call>", re.DOTALL)
+BODY = re.compile(rf"(?P<pairs>(?>{PAIR})*+)\s*</tool_call>", re.DOTALL)
 EVENT = re.compile(r"<think>|</think>|<tool_call>|</assistant>")
 
 
