@@ -118,7 +118,9 @@ def end_of_broken(text: str, at: int) -> int:
     pair = re.compile(PAIR, re.DOTALL)
     while found := pair.match(text, at):
         at = found.end()
-    unclosed = re.compile(r"\s*<arg_key>(?:(?!<arg_value>|</tool_call>).)*?</arg_key>\s*<arg_value>", re.DOTALL)
+    unclosed = re.compile(
+        r"\s*<arg_key>(?:(?!</arg_key>|<arg_value>|</tool_call>).)*</arg_key>\s*<arg_value>", re.DOTALL
+    )
     if unclosed.match(text, at):
         return len(text)
     end = text.find("</tool_call>", at)

@@ -171,6 +171,12 @@ CASES = [
         ("", "c", [("read", None)]),
     ),
     (
+        "a key without a value, and another argument after it",
+        "<tool_call>read<arg_key>path</arg_key>a<arg_key>path</arg_key><arg_value>b</arg_value></tool_call>c",
+        False,
+        ("", "c", [("read", None)]),
+    ),
+    (
         "a value with tags in it",
         "<tool_call>shell<arg_key>cmd</arg_key><arg_value><a></arg</tool_call>\n</arg_value></tool_call>",
         False,
