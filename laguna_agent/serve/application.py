@@ -81,7 +81,7 @@ def application(served: Served, desk: Desk, *, token: str, hosts: frozenset[str]
         Route("/v1/models", models.all, methods=["GET"]),
         Route("/v1/models/{id:path}", models.one, methods=["GET"]),
         Route("/v1/chat/completions", ChatCompletions(served, desk), methods=["POST"]),
-        Route("/v1/completions", _no_completions),
+        Route("/v1/completions", _no_completions, methods=["GET", "POST"]),
     ]
     app = Starlette(
         routes=routes,

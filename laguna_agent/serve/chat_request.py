@@ -46,6 +46,7 @@ _NOT_HONOURED: dict[str, tuple[Any, str]] = {
     "web_search_options": (None, "this server searches no web"),
 }
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
+_MISSING = re.compile(r"Object missing required field `(.+)`")
 
 
 class _Function(msgspec.Struct):
@@ -194,11 +195,17 @@ def _read(body: dict[str, Any]) -> _Body:
     try:
         return msgspec.convert(given, _Body)
     except msgspec.ValidationError as error:
-        found = _PLACE.search(str(error))
-        place = found[1] if found else None
-        reason = _PLACE.sub("", str(error))
-        where = f"{place}: " if place else ""
-        raise Refused(f"{where}{reason[:1].lower()}{reason[1:]}", param=place, code="invalid_value") from None
+        place, reason = _place_and_reason(str(error))
+        raise Refused(f"{place}: {reason}" if place else reason, param=place or None, code="invalid_value") from None
+
+
+def _place_and_reason(said: str) -> tuple[str, str]:
+    """Where a body is wrong, as a path, and how, from what msgspec says."""
+    found, reason = _PLACE.search(said), _PLACE.sub("", said)
+    place = found[1] if found else ""
+    if missing := _MISSING.fullmatch(reason):
+        return f"{place}.{missing[1]}".lstrip("."), "is required"
+    return place, reason[:1].lower() + reason[1:]
 
 
 def _shown(value: Any) -> str:
