@@ -16,6 +16,7 @@ from laguna_agent.backend.base import (
     Delta,
     Finished,
     FinishReason,
+    NoticeDelta,
     ProgressDelta,
     ReasoningDelta,
     RetryDelta,
@@ -36,7 +37,7 @@ _FINISH: dict[FinishReason, str] = {"refusal": "content_filter"}
 
 
 class ChunkWriter:
-    """The chunks of one answer, as JSON objects.
+    """The chunks of one answer, as JSON objects. Notices and progress are no part of it and bring none.
 
     Usage is held until the end, for it has a chunk of its own behind the finish; tokens until the text that they
     complete. Calls without an id get one. Raises ProviderUnavailable where what was sent has turned out void.
@@ -188,10 +189,12 @@ def event(chunk: dict[str, Any]) -> bytes:
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
-def comment(delta: ProgressDelta | None) -> bytes:
-    """A line that every client passes over and no proxy takes for silence."""
+def comment(delta: NoticeDelta | ProgressDelta | None) -> bytes:
+    """A line that every client passes over, no proxy takes for silence, and a person who looks can read."""
     if delta is None:
         return b": working\n\n"
+    if isinstance(delta, NoticeDelta):
+        return f": {' '.join(delta.text.split())}\n\n".encode("utf-8", "replace")
     measure = f" {delta.done}/{delta.total}" if delta.total else ""
     return f": {delta.stage}{measure}\n\n".encode()
 

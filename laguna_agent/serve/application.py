@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from laguna_agent.backend.base import Backend, ModelInfo
+from laguna_agent.errors import LagunaError
 from laguna_agent.serve.chat_request import read_chat_request
 from laguna_agent.serve.delivery import ClientGone, Desk, Reply, deliver, read_body
 from laguna_agent.serve.guard import OPEN_PATH, Guard
@@ -86,7 +87,7 @@ def application(served: Served, desk: Desk, *, token: str, hosts: frozenset[str]
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, token=token, hosts=hosts)],
-        exception_handlers={HTTPException: _failed, Exception: _failed},
+        exception_handlers={HTTPException: _failed, LagunaError: _failed, Exception: _failed},
     )
     app.router.redirect_slashes = False
     return app
@@ -101,10 +102,7 @@ class _Models:
         return _json({"object": "list", "data": [await self._listed()]})
 
     async def one(self, request: HTTPRequest) -> Response:
-        try:
-            self._served.require(request.path_params["id"])
-        except Refused as refused:
-            return await _failed(request, refused)
+        self._served.require(request.path_params["id"])
         return _json(await self._listed())
 
     async def _listed(self) -> dict[str, Any]:
@@ -134,9 +132,8 @@ async def _health(_: HTTPRequest) -> Response:
     return _json({"status": "ok"})
 
 
-async def _no_completions(request: HTTPRequest) -> Response:
-    refused = Refused("/v1/completions is not offered; send messages to /v1/chat/completions", status=404)
-    return await _failed(request, refused)
+async def _no_completions(_: HTTPRequest) -> Response:
+    raise Refused("/v1/completions is not offered; send messages to /v1/chat/completions", status=404)
 
 
 async def _failed(request: HTTPRequest, error: Exception) -> Response:

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from starlette.types import Receive, Scope, Send
 
-from laguna_agent.backend.base import Delta, ProgressDelta
+from laguna_agent.backend.base import Delta, NoticeDelta, ProgressDelta
 from laguna_agent.errors import LagunaError, ProviderUnavailable
 from laguna_agent.serve.answers import DONE, ChunkWriter, WholeAnswer, comment, event
 from laguna_agent.serve.chat_request import ChatRequest
@@ -187,7 +187,7 @@ async def _drain(deltas: ObjectReceiveStream[Delta | Exception]) -> None:
 
 async def _deliver_stream(chat: ChatRequest, deltas: ObjectReceiveStream[Delta | Exception], reply: Reply) -> None:
     writer = ChunkWriter(chat.request.model, include_usage=chat.include_usage)
-    progress: ProgressDelta | None = None
+    aside: NoticeDelta | ProgressDelta | None = None
     open_until = anyio.current_time() + HEAD_SECONDS
     while not writer.finished:
         patience = SILENCE_SECONDS if reply.begun else max(0.0, open_until - anyio.current_time())
@@ -195,12 +195,11 @@ async def _deliver_stream(chat: ChatRequest, deltas: ObjectReceiveStream[Delta |
         with anyio.move_on_after(patience):
             delta = await _next(deltas)
         if delta is None:
-            await reply.put(comment(progress))
-        elif isinstance(delta, ProgressDelta):
-            progress = delta
+            await reply.put(comment(aside))
+        elif isinstance(delta, NoticeDelta | ProgressDelta):
+            aside = delta
             if reply.begun:
-                told = chat.return_progress and delta.stage == "reading"
-                await reply.put(event(writer.progress(delta)) if told else comment(delta))
+                await reply.put(_aside(chat, writer, delta))
         else:
             for chunk in writer.write(delta):
                 await reply.put(event(chunk))
@@ -208,11 +207,15 @@ async def _deliver_stream(chat: ChatRequest, deltas: ObjectReceiveStream[Delta |
     await reply.put(DONE, last=True)
 
 
+def _aside(chat: ChatRequest, writer: ChunkWriter, delta: NoticeDelta | ProgressDelta) -> bytes:
+    if chat.return_progress and isinstance(delta, ProgressDelta) and delta.stage == "reading":
+        return event(writer.progress(delta))
+    return comment(delta)
+
+
 async def _deliver_whole(chat: ChatRequest, deltas: ObjectReceiveStream[Delta | Exception], reply: Reply) -> None:
     answer = WholeAnswer(chat.request.model)
     while not answer.finished:
-        delta = await _next(deltas)
-        if not isinstance(delta, ProgressDelta):
-            answer.add(delta)
+        answer.add(await _next(deltas))
     await _drain(deltas)
     await reply.whole(200, {}, answer.completion())

@@ -40,6 +40,8 @@ SHORTEST_TOKEN = 16
 FINISH_SECONDS = 5.0
 """What running requests get once a signal asked the server to stop."""
 CLOSE_SECONDS = 5.0
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients keep an idle connection (httpx: 5 s), so that none sends into one that just closes."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -72,6 +74,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=round(FINISH_SECONDS) + 3,
             )
         )

@@ -14,6 +14,7 @@ import pytest
 from laguna_agent.backend.base import (
     Delta,
     Finished,
+    NoticeDelta,
     ProgressDelta,
     ReasoningDelta,
     Request,
@@ -91,6 +92,7 @@ def test_progress_is_a_comment(monkeypatch: pytest.MonkeyPatch) -> None:
         0.3,
         ProgressDelta("waiting"),
         ProgressDelta("reading", 512, 2000),
+        NoticeDelta("two\nlines"),
         TextDelta("x"),
         Finished("stop"),
     )
@@ -98,9 +100,9 @@ def test_progress_is_a_comment(monkeypatch: pytest.MonkeyPatch) -> None:
         stream = client.stream()
         asked = client.stream(return_progress=True)
         status, whole = client.ask()
-    assert comments(stream) == [": loading 1/2", ": waiting", ": reading 512/2000"]
+    assert comments(stream) == [": loading 1/2", ": waiting", ": reading 512/2000", ": two lines"]
     assert [event["choices"][0]["delta"].get("content") for event in events(stream)] == ["x", None]
-    assert comments(asked) == [": loading 1/2", ": waiting"]
+    assert comments(asked) == [": loading 1/2", ": waiting", ": two lines"]
     assert events(asked)[0]["prompt_progress"] == {"total": 2000, "processed": 512}
     assert (status, whole["choices"][0]["message"]["content"]) == (200, "x")
 
@@ -251,3 +253,15 @@ def test_models_are_described_as_our_own_client_reads_them() -> None:
         listing: Any = client.ask(None, "/v1/models")[1]
     (entry,) = listing["data"]
     assert (entry["object"], entry["owned_by"], entry["context_length"]) == ("model", "scripted", 4096)
+
+
+def test_a_provider_that_cannot_be_asked_for_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unreachable(_: str) -> Any:
+        raise ProviderUnavailable("nothing answers", retryable=True)
+
+    backend = Scripted(hello)
+    monkeypatch.setattr(backend, "describe", unreachable)
+    with serving(backend) as client:
+        status, body = client.ask(None, "/v1/models")
+        assert (status, body["error"]["message"]) == (503, "nothing answers")
+        assert client.ask()[0] == 200

@@ -167,7 +167,7 @@ def test_an_agent_works_through_the_server(
         [reasoning("Now I know."), text("It says forty-two.")],
     )
     served = Served(start_cli, model_server, "--token", TOKEN)
-    env = {"LAGUNA_API_KEY_ENV": "SERVE_KEY", "SERVE_KEY": TOKEN}
+    env = {"LAGUNA_API_KEY_ENV": "LAGUNA_SERVE_TOKEN", "LAGUNA_SERVE_TOKEN": TOKEN}
     done = run_cli("run", "What does a.txt say?", "--base-url", served.url, env=env)
     assert (done.returncode, done.stdout) == (0, "It says forty-two.\n"), done.stderr
     first, second = model_server.chats
@@ -198,3 +198,9 @@ def test_the_server_loads_for_its_own_command_alone() -> None:
     code = "import sys, laguna_agent.cli.app; print(sorted({'starlette', 'uvicorn', 'h11'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_token_is_no_setting(run_cli: RunCli) -> None:
+    done = run_cli("config", "show", env={"LAGUNA_SERVE_TOKEN": TOKEN})
+    assert done.returncode == 0, done.stderr
+    assert TOKEN not in done.stdout
