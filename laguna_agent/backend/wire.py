@@ -79,11 +79,15 @@ def encode_request(request: Request, dialect: Dialect) -> bytes:
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     body["messages"] = list(_messages(request.messages, dialect))
+    return encode_json(body)
+
+
+def encode_json(value: Any) -> bytes:
+    """Plain data as JSON. Argv and files can hand in half characters; each becomes a question mark."""
     try:
-        return msgspec.json.encode(body)
+        return msgspec.json.encode(value)
     except UnicodeEncodeError:
-        # Argv and files can hand in half characters; the same bytes otherwise, with a question mark for each.
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:

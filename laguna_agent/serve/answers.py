@@ -10,8 +10,6 @@ import secrets
 import time
 from typing import Any
 
-import msgspec
-
 from laguna_agent.backend.base import (
     Delta,
     Finished,
@@ -26,6 +24,7 @@ from laguna_agent.backend.base import (
     Usage,
     UsageDelta,
 )
+from laguna_agent.backend.wire import encode_json
 from laguna_agent.errors import ProviderUnavailable
 
 DONE = b"data: [DONE]\n\n"
@@ -181,12 +180,12 @@ class WholeAnswer:
         body |= {"object": "chat.completion", "choices": [choice]}
         if self._usage is not None:
             body["usage"] = self._usage
-        return msgspec.json.encode(body)
+        return encode_json(body)
 
 
 def event(chunk: dict[str, Any]) -> bytes:
     """A chunk as a server-sent event."""
-    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+    return b"data: " + encode_json(chunk) + b"\n\n"
 
 
 def comment(delta: NoticeDelta | ProgressDelta | None) -> bytes:

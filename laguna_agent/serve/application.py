@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from laguna_agent.backend.base import Backend, ModelInfo
+from laguna_agent.backend.wire import encode_json
 from laguna_agent.errors import LagunaError
 from laguna_agent.serve.chat_request import read_chat_request
 from laguna_agent.serve.delivery import ClientGone, Desk, Reply, deliver, read_body
@@ -148,4 +149,4 @@ async def _failed(request: HTTPRequest, error: Exception) -> Response:
 
 
 def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
+    return Response(encode_json(value), media_type="application/json")

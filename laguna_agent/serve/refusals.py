@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from laguna_agent.backend.wire import encode_json
 from laguna_agent.crash import describe_crash
 from laguna_agent.errors import (
     AuthenticationFailed,
@@ -64,12 +65,12 @@ class Refusal(msgspec.Struct, frozen=True):
     @property
     def body(self) -> bytes:
         """The JSON body of an answer that is nothing but this error."""
-        return msgspec.json.encode({"error": self.error})
+        return encode_json({"error": self.error})
 
     @property
     def event(self) -> bytes:
         """The server-sent event that ends a stream in the middle; the number is for clients that read no status."""
-        return b"data: " + msgspec.json.encode({"error": self.error | {"status": self.status}}) + b"\n\n"
+        return b"data: " + encode_json({"error": self.error | {"status": self.status}}) + b"\n\n"
 
 
 def refusal_of(error: Exception) -> Refusal:

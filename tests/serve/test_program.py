@@ -132,6 +132,19 @@ def test_signals_while_the_model_is_opened(start_cli: StartCli) -> None:
     assert (process.returncode, out, err) == (0, "", "")
 
 
+def test_the_other_loopback(start_cli: StartCli, model_server: ModelServer) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    served = Served(start_cli, model_server, "--host", "::1", "--token", TOKEN)
+    assert served.url == f"http://[::1]:{served.port}/v1"
+    connection = HTTPConnection("::1", served.port, timeout=20)
+    connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {TOKEN}"})
+    with connection.getresponse() as response:
+        assert response.status == 200
+
+
 def test_a_taken_port_is_a_usage_error(run_cli: RunCli, model_server: ModelServer) -> None:
     done = run_cli("serve", "--base-url", model_server.url, "--port", str(model_server.port))
     assert (done.returncode, done.stdout) == (2, "")
