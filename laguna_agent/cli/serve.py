@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from laguna_agent.cli.options import BaseUrl, Model
+from laguna_agent.cli.options import BaseUrl, Model, Quant
 from laguna_agent.serve import DEFAULT_HOST, DEFAULT_PORT
 
 Host = Annotated[
@@ -24,6 +24,7 @@ Token = Annotated[
 def serve(
     model: Model = None,
     base_url: BaseUrl = None,
+    quant: Quant = None,
     host: Host = DEFAULT_HOST,
     port: Port = DEFAULT_PORT,
     token: Token = None,
@@ -31,4 +32,4 @@ def serve(
     """Serve the model to other programs on this machine, as an OpenAI-compatible server."""
     from laguna_agent.serve import serve as run_server
 
-    return run_server({"model": model, "base_url": base_url}, host=host, port=port, token=token)
+    return run_server({"model": model, "base_url": base_url, "quant": quant}, host=host, port=port, token=token)

@@ -281,5 +281,6 @@ def _thinking(wire: _Body) -> tuple[Literal["off", "low", "medium", "high"] | No
         )
     if switches and not switches[0]:
         return "off", None
-    effort = efforts[0] if efforts else "medium" if switches else None
+    # A template that is told to think sets no limit; OpenRouter's `enabled` means medium.
+    effort = efforts[0] if efforts else "high" if switch else "medium" if said.enabled else None
     return (None if effort == "none" else effort), said.max_tokens

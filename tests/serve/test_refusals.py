@@ -160,6 +160,8 @@ def test_other_spellings_mean_the_same() -> None:
     assert read(logprobs=True).sampling.logprobs == 0
     assert read(logprobs=False, seed=None).sampling.logprobs is None
     assert read(reasoning_effort="none").sampling.reasoning_effort == "off"
+    assert read(chat_template_kwargs={"enable_thinking": True}).sampling.reasoning_effort == "high"
+    assert read(reasoning={"enabled": True}).sampling.reasoning_effort == "medium"
     assert read(reasoning={"enabled": True, "max_tokens": 9}).sampling.reasoning_tokens == 9
     assert read(response_format={"type": "json_object"}).response_schema == {"type": "object"}
     assert read(response_format={"type": "text"}).response_schema is None

@@ -58,7 +58,7 @@ def requests(draw: st.DrawFn) -> tuple[Request, Dialect]:
     """A request in the one form that the protocol has for it, and a dialect that can say all of it."""
     thinking = draw(st.sampled_from(["effort", "openrouter", "template"]))
     dialect = Dialect(draw(st.sampled_from(["reasoning_content", "reasoning"])), draw(st.booleans()), thinking)
-    effort = draw(st.sampled_from([None, "off", "medium"] if thinking == "template" else [None, "off", "low", "high"]))
+    effort = draw(st.sampled_from([None, "off", "high"] if thinking == "template" else [None, "off", "low", "high"]))
     longest = draw(count) if thinking == "openrouter" and effort is None else None
     tool = st.builds(lambda text, id: Message("tool", (TextBlock(text),), (), id), words, words)
     messages = st.lists(
