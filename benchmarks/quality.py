@@ -15,21 +15,19 @@ import hashlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from agreement import HEADER, Agreement, reference_row
-from agreement import reference_perplexity as perplexity_of
+from agreement import HEADER, Agreement, compared, reference_perplexity
 from llama_distributions import LlamaCpp, NextToken
 from model_server import model_server
-from torch import Tensor
 
 from laguna_agent.backend.laguna.gguf_tokenizer import tokenizer_from_gguf
 from laguna_agent.backend.laguna.loading import build_model
-from laguna_agent.backend.laguna.model import CausalLM, Piece
 from laguna_agent.backend.laguna.weights import open_weights
 from laguna_agent.backend.laguna.weights.gguf_file import GgufFile
+from laguna_agent.backend.laguna.weights.policy import Quant
 from laguna_agent.backend.weights.store import Store
 from laguna_agent.errors import LagunaError
 
@@ -41,8 +39,7 @@ SOURCES = (
     "laguna_agent/backend/retry.py",
 )
 """Files that change seldom, taken one after the other; the digest of the text says whether a run had the same."""
-CHUNK = 256
-QUANTS = ("bf16", "int8", "int4")
+QUANTS: tuple[Quant, ...] = ("bf16", "int8", "int4")
 
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -87,27 +84,15 @@ def ask_llama(gguf: Path, text: str, tokens: int, listed: int, log: Path) -> tup
     return ids, found
 
 
-@torch.inference_mode()
-def our_logits(model: CausalLM, ids: Sequence[int]) -> Iterator[Tensor]:
-    """Logits of all ids, chunk after chunk through the cache: tensors [CHUNK or fewer, vocab]."""
-    cache = model.new_cache()
-    for start in range(0, len(ids), CHUNK):
-        yield model([Piece(torch.tensor(ids[start : start + CHUNK]), cache)])
-
-
-def measure(gguf: Path, quant: str, folder: Path, ids: Sequence[int], expected: Sequence[NextToken]) -> Agreement:
+def measure(gguf: Path, quant: Quant, folder: Path, ids: Sequence[int], expected: Sequence[NextToken]) -> Agreement:
     """Our pack of that kind against the reference."""
     started = time.monotonic()
     weights = open_weights(gguf, quant, folder=folder, context=len(ids))
     model = build_model(weights.config, weights.tensors, torch.float32)
-    opened, place = time.monotonic(), 0
-    result = Agreement(quant)
-    for logits in our_logits(model, ids[:-1]):
-        stop = place + len(logits)
-        result.add(logits, expected[place:stop], ids[place + 1 : stop + 1])
-        place = stop
-    size = weights.pack.stat().st_size / 1e9
-    print(f"{quant}: {size:.2f} GB, packed or opened in {opened - started:.0f} s, {time.monotonic() - opened:.0f} s")
+    opened = time.monotonic()
+    result = compared(quant, model, ids, expected)
+    size, seconds = weights.pack.stat().st_size / 1e9, time.monotonic() - opened
+    print(f"{quant}: {size:.2f} GB, packed or opened in {opened - started:.0f} s, computed in {seconds:.0f} s")
     return result
 
 
@@ -124,9 +109,11 @@ def main(argv: list[str] | None = None) -> int:
         ids, expected = ask_llama(gguf, text, settings.tokens, settings.listed, Path(scratch) / "server.log")
         folder = settings.packs or Path(scratch)
         results = [measure(gguf, quant, folder, ids, expected) for quant in settings.quants.split(",")]
-    own = perplexity_of(expected)
+    own = reference_perplexity(expected)
     print(f"\n{len(expected)} positions; beyond llama.cpp's {settings.listed} listed tokens, one bucket on both sides")
-    print(HEADER, reference_row("llama.cpp", expected), *(one.row(own) for one in results), sep="\n")
+    print(f"{HEADER}  perplexity", f"{'llama.cpp':<{len(HEADER)}}  {own:>10.4f}", sep="\n")
+    for one in results:
+        print(f"{one.row()}  {one.perplexity:>10.4f}  {100 * (one.perplexity / own - 1):>+6.2f} %")
     return 0
 
 

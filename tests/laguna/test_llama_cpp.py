@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from laguna_gguf import FULL, SLIDING
 from llama_distributions import LlamaCpp
 from model_server import model_server
 
@@ -20,7 +21,7 @@ from laguna_agent.backend.laguna.loading import build_model
 from laguna_agent.backend.laguna.model import CausalLM, Piece
 from laguna_agent.backend.laguna.weights.gguf_file import GgufFile
 from laguna_agent.backend.laguna.weights.opening import open_checkpoint, read_stored
-from tests.laguna.twins import FULL, SLIDING, settings, write_twins
+from tests.laguna.twins import settings, write_twins
 
 PLAIN_ROPE = {
     FULL: {"rope_type": "default", "rope_theta": 500000.0, "partial_rotary_factor": 0.5},

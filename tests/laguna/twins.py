@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from laguna_gguf import FULL, SLIDING, gguf_keys
 from torch import Tensor
 
 from tests.laguna.small_tokenizer import gguf_metadata, small_library
 from tests.laguna.weight_files import gguf_tensors, write_folder, write_gguf
 
-FULL, SLIDING = "full_attention", "sliding_attention"
 FACTOR = 32.0
 VOCABULARY = 400
 
@@ -110,51 +110,6 @@ def tensors(config: dict[str, Any], seed: int) -> dict[str, Tensor]:
         return 1.5 * noise * shape[-1] ** -0.5
 
     return {name: made(name, shape) for name, shape in shapes(config).items()}
-
-
-def gguf_keys(config: dict[str, Any]) -> dict[str, Any]:
-    """What a converter writes of that config.json (specification section 7)."""
-    full, sliding = (config["rope_parameters"][kind] for kind in (FULL, SLIDING))
-    dim = config["head_dim"]
-    keys: dict[str, Any] = {
-        "block_count": config["num_hidden_layers"],
-        "context_length": config["max_position_embeddings"],
-        "embedding_length": config["hidden_size"],
-        "feed_forward_length": config["intermediate_size"],
-        "vocab_size": config["vocab_size"],
-        "attention.head_count": config["num_attention_heads_per_layer"],
-        "attention.head_count_kv": config["num_key_value_heads"],
-        "attention.key_length": dim,
-        "attention.value_length": dim,
-        "attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
-        "expert_count": config["num_experts"],
-        "expert_used_count": config["num_experts_per_tok"],
-        "expert_feed_forward_length": config["moe_intermediate_size"],
-        "expert_shared_feed_forward_length": config["shared_expert_intermediate_size"],
-        "expert_shared_count": 1,
-        "expert_weights_norm": True,
-        "expert_weights_scale": config["moe_routed_scaling_factor"],
-        "expert_gating_func": 2,
-        "leading_dense_block_count": config["mlp_layer_types"].count("dense"),
-        "rope.freq_base": full["rope_theta"],
-        "rope.dimension_count": int(dim * full["partial_rotary_factor"]),
-    }
-    if config["sliding_window"]:
-        keys |= {
-            "attention.sliding_window": config["sliding_window"],
-            "attention.sliding_window_pattern": [kind == SLIDING for kind in config["layer_types"]],
-            "rope.freq_base_swa": sliding["rope_theta"],
-            "rope.dimension_count_swa": int(dim * sliding["partial_rotary_factor"]),
-        }
-    if full["rope_type"] == "yarn":
-        keys |= {
-            "rope.scaling.type": "yarn",
-            "rope.scaling.factor": full["factor"],
-            "rope.scaling.original_context_length": full["original_max_position_embeddings"],
-            "rope.scaling.yarn_beta_fast": full["beta_fast"],
-            "rope.scaling.yarn_beta_slow": full["beta_slow"],
-        }
-    return keys
 
 
 def write_twins(folder: Path, config: dict[str, Any], seed: int, **keys: Any) -> tuple[Path, Path]:
