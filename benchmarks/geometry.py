@@ -64,7 +64,7 @@ def against_llama(settings: argparse.Namespace, folder: Path) -> None:
         server = LlamaCpp(url)
         server.check_plain(ids[:32], VOCABULARY)
         started = time.monotonic()
-        expected = list(server.distributions(ids, settings.listed, VOCABULARY))
+        expected = list(server.distributions(ids, settings.listed))
         print(f"llama.cpp: {len(expected)} positions in {time.monotonic() - started:.0f} s", flush=True)
     started = time.monotonic()
     result = ours(path, settings.type, folder, ids, expected)

@@ -66,16 +66,18 @@ class LlamaCpp:
         (made,) = self.post("/completion", body)["completion_probabilities"]
         return {entry["id"]: entry["logprob"] for entry in made["top_logprobs"]}
 
-    def distributions(self, ids: Sequence[int], count: int, vocabulary: int) -> Iterator[NextToken]:
+    def distributions(self, ids: Sequence[int], count: int, vocabulary: int | None = None) -> Iterator[NextToken]:
         """After each prefix of `ids` but the whole: the `count` most probable tokens.
 
         One request a position; the server keeps the prefix, so each costs one token. Where the token that came is not
-        among them, the position is asked again for the whole vocabulary.
+        among them, the position is asked again for a whole vocabulary of that size; without one, `came` is NaN there.
         """
         for length in range(1, len(ids)):
             found = self.top(ids[:length], count)
             came = ids[length]
-            logprob = found[came] if came in found else self.top(ids[:length], vocabulary)[came]
+            logprob = found.get(came, math.nan)
+            if came not in found and vocabulary is not None:
+                logprob = self.top(ids[:length], vocabulary)[came]
             yield NextToken(list(found), list(found.values()), logprob)
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
