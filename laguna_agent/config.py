@@ -22,6 +22,7 @@ Approve = Literal["plan", "ask", "edits", "all"]
 MODES: tuple[Approve, ...] = get_args(Approve)
 EditFormat = Literal["auto", "replace", "symbol", "whole"]
 Reasoning = Literal["off", "low", "medium", "high"]
+Quant = Literal["auto", "bf16", "int8", "int4"]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -65,6 +66,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: PositiveInt | None = None
     context_length: PositiveInt | None = None
     """Tokens; overrides what the server and the model table say."""
+    quant: Quant = "auto"
+    """How a `local/` model is packed: bits per weight; auto takes what suits the file and fits the memory."""
+    chat_template: str | None = None
+    """A file whose Jinja template replaces that of a `local/` model."""
     max_turns: PositiveInt | None = None
     """Model requests per run."""
     max_tokens: PositiveInt | None = None

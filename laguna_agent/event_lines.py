@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from laguna_agent.agent.events import PermissionRequested, ToolCallStarted, ToolCallUpdate
+    from laguna_agent.agent.events import ModelProgress, PermissionRequested, ToolCallStarted, ToolCallUpdate
     from laguna_agent.agent.outcome import RunRecord
     from laguna_agent.agent.permissions import PermissionAnswer
     from laguna_agent.messages import FileDiff
@@ -57,6 +57,17 @@ def ended_line(event: ToolCallUpdate, title: str) -> str:
     return line
 
 
+def progress_line(event: ModelProgress) -> str:
+    """How far the work before the first token is: `loading qwen2.5-coder-1.5b 45 %`."""
+    match event.stage:
+        case "waiting":
+            return "waiting for the requests before this one"
+        case "reading":
+            return f"reading {event.done:,} of {event.total:,} tokens"
+        case stage:
+            return f"{stage} {event.model}" + (f" {100 * event.done // event.total} %" if event.total else "")
+
+
 def diff_lines(diff: FileDiff, limit: int = DIFF_LINES) -> Iterator[str]:
     """The change as a unified diff of at most `limit` lines, without line ends."""
     old, new = (diff.old_text or "").splitlines(), (diff.new_text or "").splitlines()
@@ -72,9 +83,10 @@ def diff_lines(diff: FileDiff, limit: int = DIFF_LINES) -> Iterator[str]:
 def summary_line(record: RunRecord) -> str:
     """How a run ended, what it cost and what it touched."""
     cost = "" if record.cost is None else f", ${record.cost:.4f}"
+    cached = f" ({record.cached_tokens:,} cached)" if record.cached_tokens else ""
     files = len(record.files_changed)
     line = (
-        f"{record.outcome}: {_count(record.turns, 'turn')}, {record.input_tokens:,} tokens in, "
+        f"{record.outcome}: {_count(record.turns, 'turn')}, {record.input_tokens:,} tokens in{cached}, "
         f"{record.output_tokens:,} out{cost}, {record.seconds:.1f} s, {_count(files, 'file')} changed"
     )
     return line + (f"; session {record.session_id}" if record.session_id else "")

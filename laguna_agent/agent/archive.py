@@ -167,14 +167,18 @@ def latest_session(cwd: Path) -> str | None:
 
 
 def fork_session(session_id: str) -> str:
-    """Copy a session as it is on disk, kept outputs too; returns the copy's id. Raises UsageError."""
+    """Copy a session as it is on disk, kept outputs too; returns the copy's id. Raises UsageError.
+
+    What a backend keeps beside it stays where it is: the copy looks there (`remembering`).
+    """
     path = find_session(session_id)
     copy = new_session_id()
     journal = Journal(session_directory(copy) / "log.jsonl")
     try:
-        for number, record in enumerate(iterate_log(path)):
-            first = number == 0 and isinstance(record, Opened)
-            journal.append(msgspec.structs.replace(record, id=copy) if first else record, durable=False)
+        for record in iterate_log(path):
+            if isinstance(record, Opened):
+                record = msgspec.structs.replace(record, id=copy, copy_of=path.parent.name)
+            journal.append(record, durable=False)
         journal.sync()
         kept = path.parent / "output"
         if kept.is_dir():

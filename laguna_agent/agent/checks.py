@@ -28,7 +28,7 @@ class Check:
         """Run it in the workspace and keep the evidence."""
 
         async def produce() -> Checked:
-            result = await turn.tools.workspace.run(self.command, timeout=TIMEOUT)
+            result = await turn.execution.tools.workspace.run(self.command, timeout=TIMEOUT)
             code = 124 if result.timed_out or result.exit_code is None else result.exit_code
             return Checked(CheckRun(when, self.command, code, result.output.text(TAIL)))
 

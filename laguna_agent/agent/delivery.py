@@ -25,11 +25,9 @@ class Delivery:
             self._send.send_nowait(event)
         except anyio.WouldBlock:
             await self._send.send(event)
-        terminal = isinstance(event, ToolCallUpdate) and event.terminal
-        # A replay has no terminals of a face.
-        if not terminal:
+        if not event.live_only:
             self.emitted += 1
-        if terminal or isinstance(event, PermissionRequested):
+        if isinstance(event, PermissionRequested) or (isinstance(event, ToolCallUpdate) and event.terminal):
             self._caught_up = anyio.Event()
             await self._caught_up.wait()
 

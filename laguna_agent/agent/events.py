@@ -20,6 +20,11 @@ StopReason = Literal["end_turn", "max_tokens", "max_turn_requests", "refusal", "
 class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
     """Base of all events."""
 
+    @property
+    def live_only(self) -> bool:
+        """Whether it is for the face that listens now alone: it counts for nothing, is in no log and never replayed."""
+        return False
+
 
 class TurnStarted(Event, frozen=True, tag="turn_started"):
     """A prompt was taken; `turn` counts prompts of the session from 1."""
@@ -65,8 +70,7 @@ class ToolCallUpdate(Event, frozen=True, tag="tool_call_update"):
 
     `output` is a live fragment of a running command; `content` the whole result, present with completed or failed.
     `seconds` is how long the tool ran. `terminal` is the id of a terminal that the face itself provides, as long as it
-    lives: such an update is for this face alone, counts for nothing and is never replayed, so no one can name a
-    terminal that is gone.
+    lives: such an update is live only, so no one can name a terminal that is gone.
     """
 
     id: str
@@ -78,6 +82,10 @@ class ToolCallUpdate(Event, frozen=True, tag="tool_call_update"):
     exit_code: int | None = None
     seconds: float | None = None
     terminal: str = ""
+
+    @property
+    def live_only(self) -> bool:
+        return bool(self.terminal)
 
 
 class PermissionOption(msgspec.Struct, frozen=True):
@@ -124,6 +132,23 @@ class UsageUpdated(Event, frozen=True, tag="usage"):
     cost: float | None = None
     context_used: int | None = None
     context_window: int | None = None
+
+
+class ModelProgress(Event, frozen=True, tag="model_progress"):
+    """How far the work before the model's first token is; live only, for it is another each time.
+
+    `done` of `total` are bytes of the model ("loading", "packing") or tokens of the prompt ("reading"); a request that
+    is "waiting" for others has no measure.
+    """
+
+    stage: Literal["waiting", "loading", "packing", "reading"]
+    model: str
+    done: int = 0
+    total: int = 0
+
+    @property
+    def live_only(self) -> bool:
+        return True
 
 
 class Notice(Event, frozen=True, tag="notice"):

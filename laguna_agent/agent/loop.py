@@ -22,7 +22,7 @@ async def run_turn(turn: Turn) -> None:
         reply = await turn.ask()
         calls = turn.dialect.calls(reply)
         if calls:
-            results = [await turn.execute(call) for call in calls]
+            results = [await turn.execution.run(call) for call in calls]
             if await turn.answer(calls, results):
                 continue
         elif await turn.prompt_again(reply):

@@ -13,8 +13,10 @@ from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
 from laguna_agent.agent.dialect import Dialect, ToolDialect
 from laguna_agent.agent.events import CheckRun, Event, Notice, TurnStarted
+from laguna_agent.agent.execution import Execution
 from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
+from laguna_agent.agent.remembering import recall
 from laguna_agent.agent.store import Described, Offered, Said, session_directory
 from laguna_agent.agent.tape import RecordedTape, encodable
 from laguna_agent.agent.turn import Turn
@@ -42,20 +44,20 @@ async def prepare(
     profile = choose_profile(described.model, settings)
     registry = await _with_servers(session, profile, info.context_length, emit)
     dialect = _dialect(session, profile, registry)
+    execution = Execution(
+        registry,
+        _lent(session),
+        session.permissions,
+        session.approver,
+        session.tape,
+        emit,
+        session.unanswered,
+    )
     turn = Turn(
         model=described.model,
         history=session.history,
         dialect=dialect,
-        registry=registry,
-        tools=ToolContext(
-            session.workspace,
-            session.ledger,
-            footprint=session.footprint,
-            shell_timeout=settings.shell_timeout,
-            spool=session_directory(session.id) / "output",
-        ),
-        permissions=session.permissions,
-        approver=session.approver,
+        execution=execution,
         budget=session.budget,
         estimate=session.estimate,
         info=info,
@@ -63,7 +65,6 @@ async def prepare(
         tape=session.tape,
         stream=_stream(session),
         emit=emit,
-        unanswered=session.unanswered,
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
     )
@@ -120,12 +121,22 @@ async def _choose(turn: Turn, content: tuple[ContentBlock, ...], before: CheckRu
         turn.dialect.chosen(read_choice(reply.message.text, paths))
 
 
+def _lent(session: Session) -> ToolContext:
+    return ToolContext(
+        session.workspace,
+        session.ledger,
+        footprint=session.footprint,
+        shell_timeout=session.settings.shell_timeout,
+        spool=session_directory(session.id) / "output",
+    )
+
+
 def _fit_results(turn: Turn) -> None:
     """One result takes at most about a quarter of a small window: a file read whole must not end the run."""
     if turn.room is not None:
-        cap = max(2_000, turn.room * CHARACTERS_PER_TOKEN // 4)
-        turn.tools.output_cap = min(turn.tools.output_cap, cap)
-        turn.tools.read_cap = min(turn.tools.read_cap, cap)
+        cap, tools = max(2_000, turn.room * CHARACTERS_PER_TOKEN // 4), turn.execution.tools
+        tools.output_cap = min(tools.output_cap, cap)
+        tools.read_cap = min(tools.read_cap, cap)
 
 
 async def _describe(session: Session) -> Described:
@@ -133,6 +144,9 @@ async def _describe(session: Session) -> Described:
         from laguna_agent.backend.providers import open_backend
 
         session.backend, session.wire_model = await open_backend(session.settings)
+    if session.resumed and not session.prompted:
+        await recall(session.backend, session.id)
+    session.prompted = True
     info = await session.backend.describe(session.wire_model)
     return Described(session.wire_model, session.backend.name, info)
 

@@ -20,7 +20,6 @@ from typing import Any, Literal
 import anyio
 import msgspec
 
-from laguna_agent import __version__
 from laguna_agent.agent import events, outcome
 from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.changes import Snapshot
@@ -30,9 +29,11 @@ from laguna_agent.agent.context import TokenEstimate
 from laguna_agent.agent.conversation import conversation_events, orphan_results, rebuild
 from laguna_agent.agent.delivery import Delivery
 from laguna_agent.agent.loop import run_turn
+from laguna_agent.agent.opening import new_session, recorded_session
 from laguna_agent.agent.outcome import RunRecord, Verdict
 from laguna_agent.agent.permissions import Approver, Permissions
 from laguna_agent.agent.preparation import prepare
+from laguna_agent.agent.remembering import remember
 from laguna_agent.agent.store import (
     Configured,
     Ended,
@@ -42,8 +43,6 @@ from laguna_agent.agent.store import (
     Said,
     find_session,
     iterate_log,
-    new_session_id,
-    now,
     session_directory,
 )
 from laguna_agent.agent.tape import LiveTape, Tape, encodable
@@ -90,6 +89,7 @@ class Session:
         self.check = Check(opened.check) if opened.check else None
         self.output_schema = opened.output_schema
         self.backend: Backend | None = None
+        self.resumed = self.prompted = False
         self.wire_model = ""
         self.snapshot: Snapshot | None = None
         self.usage: events.UsageUpdated | None = None
@@ -117,19 +117,7 @@ class Session:
         `roots` are further directories, absolute, that belong to the workspace as `cwd` does.
         `snapshot` keeps the workspace's state outside it, so that `patch` can tell every change, whoever made it.
         """
-        if not cwd.is_dir():
-            raise UsageError(f"the working directory does not exist: {cwd}")
-        opened = Opened(
-            new_session_id(),
-            str(cwd.resolve()),
-            settings.model or "",
-            now(),
-            f"laguna-agent {__version__}",
-            msgspec.to_builtins(settings),
-            check,
-            output_schema,
-            roots=roots,
-        )
+        opened = new_session(cwd, settings, check, output_schema, roots)
         return await cls._open(opened, settings, approver, snapshot)
 
     @classmethod
@@ -150,22 +138,7 @@ class Session:
         `roots` of None are those that it began with, and so is `cwd`.
         """
         path = find_session(session_id)
-        first = next(iterate_log(path), None)
-        if not isinstance(first, Opened):
-            raise UsageError(f"session {path.parent.name} was cut off before it began")
-        directory = str(cwd.resolve()) if cwd else first.cwd
-        if not Path(directory).is_dir():
-            raise UsageError(f"the session's working directory is gone: {directory}")
-        opened = msgspec.structs.replace(
-            first,
-            cwd=directory,
-            model=settings.model or first.model,
-            created=now(),
-            settings=msgspec.to_builtins(settings),
-            check=check,
-            output_schema=output_schema,
-            roots=first.roots if roots is None else roots,
-        )
+        opened = recorded_session(path, settings, check, output_schema, roots, cwd)
         session = await cls._open(opened, settings, approver, snapshot)
         try:
             # Read under the lock: until then another process may still have been writing.
@@ -173,6 +146,7 @@ class Session:
         except UsageError:
             await session.aclose()
             raise
+        session.resumed = True
         return session
 
     @classmethod
@@ -308,7 +282,7 @@ class Session:
         return record
 
     async def _result(self, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
-        changed = dict(turn.changed) if turn else {}
+        changed = dict(turn.execution.changed) if turn else {}
         message = verdict.message
         if self.snapshot is not None:
             try:
@@ -331,7 +305,7 @@ class Session:
             seconds,
             tuple(changed),
             tuple(self.check.runs) if self.check else (),
-            tuple(turn.denied) if turn else (),
+            tuple(turn.execution.denied) if turn else (),
             self.workspace.sandbox,
             self.id,
             self.model,
@@ -378,6 +352,8 @@ class Session:
     async def aclose(self) -> None:
         """End background commands and MCP servers, close the backend and the log."""
         with anyio.CancelScope(shield=True):
+            if self.backend is not None and self.prompted:
+                await remember(self.backend, self.id, hurried=self._cause == "terminated")
             for owned in (self.workspace, self.servers, self.backend):
                 if owned is not None:
                     await owned.aclose()

@@ -37,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record"
 
 class Opened(Record, frozen=True, tag="opened"):
     """The session's first record, or a later run of it: who, where, with what. `created` is ISO 8601, UTC; `roots` are
-    further directories of the workspace."""
+    further directories of the workspace. `copy_of` is the session that this one began as a copy of."""
 
     id: str
     cwd: str
@@ -49,6 +49,7 @@ class Opened(Record, frozen=True, tag="opened"):
     output_schema: dict[str, object] | None = None
     version: int = LOG_VERSION
     roots: tuple[str, ...] = ()
+    copy_of: str = ""
 
 
 class Configured(Record, frozen=True, tag="configured"):

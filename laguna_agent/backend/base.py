@@ -9,7 +9,8 @@ in-process engine produces them directly. A backend must end every stream with e
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -109,6 +110,12 @@ class ProgressDelta(msgspec.Struct, frozen=True, omit_defaults=True, tag="progre
     total: int = 0
 
 
+class NoticeDelta(msgspec.Struct, frozen=True, tag="notice"):
+    """Something that the person should know of how the answer is made; no part of it."""
+
+    text: str
+
+
 class RetryDelta(msgspec.Struct, frozen=True, tag="retry"):
     """The attempt failed before its end; what it had sent so far is void. The next one starts after `delay` s."""
 
@@ -129,7 +136,17 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     reason: FinishReason
 
 
-Delta = TextDelta | ReasoningDelta | ToolCallDelta | TokenDelta | ProgressDelta | RetryDelta | UsageDelta | Finished
+Delta = (
+    TextDelta
+    | ReasoningDelta
+    | ToolCallDelta
+    | TokenDelta
+    | ProgressDelta
+    | NoticeDelta
+    | RetryDelta
+    | UsageDelta
+    | Finished
+)
 
 
 class ModelInfo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -166,4 +183,24 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Release connections and processes."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A backend that keeps state beside a session (what it has read of the conversation, say), so that a later run of
+    the session, or a copy of it, need not compute it again.
+
+    What is kept is never trusted to fit: the conversation may have been taken back or gone on without it, and another
+    model may read it. Both methods may be cancelled when they take too long, and must then leave things as before.
+    """
+
+    async def remember(self, folder: Path) -> None:
+        """Keep in `folder`, which need not exist and may hold what was kept before, what a later run can use. Called
+        once, when a session that has prompted closes, before `aclose`."""
+        ...
+
+    async def recall(self, folder: Path) -> None:
+        """Take back what was kept in `folder`, before the first request; a missing folder is nothing to recall. The
+        folder may belong to a session that still runs, even in another process, so it must only be read."""
         ...

@@ -16,10 +16,11 @@ from typing import ClassVar
 import anyio
 import msgspec
 
-from laguna_agent.agent.events import Event, Notice, PermissionResolved, ToolCallStarted, ToolCallUpdate
+from laguna_agent.agent.events import Event, ModelProgress, Notice, PermissionResolved, ToolCallStarted, ToolCallUpdate
 from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.errors import EXIT_SIGTERM, UsageError
 from laguna_agent.event_lines import ended_line, one_line, printable, started_line, summary_line
+from laguna_agent.progress_line import ProgressLine
 
 MODES = ("text", "json", "stream-json")
 LAST_WORDS_PATIENCE = 2.0
@@ -49,6 +50,7 @@ class Output:
             raise UsageError(f"--output {mode!r} is not valid; expected one of {', '.join(MODES)}")
         self.mode = mode
         self._titles: dict[str, str] = {}
+        self._progress_line = ProgressLine()
         self._stalled = False
         self._mid_line = False
         try:
@@ -62,6 +64,11 @@ class Output:
         """Show one event, as the mode has it."""
         if self._stalled:
             return
+        if isinstance(event, ModelProgress):
+            self._progress_line.show(event)
+        if event.live_only:
+            return
+        self._progress_line.clear()
         if self.mode == "stream-json":
             await self._write(msgspec.json.encode(event) + b"\n")
         elif self.mode == "text":
@@ -74,6 +81,7 @@ class Output:
     def finish(self, record: RunRecord, *, hurried: bool = False) -> None:
         """Write the final record, and on stderr why the run did not complete, where it did not. The first call counts:
         a signal that comes when the record is out must not write another one."""
+        self._progress_line.clear()
         if Output.result_written:
             return
         if record.exit_code != 0:

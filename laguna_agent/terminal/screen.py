@@ -1,6 +1,7 @@
 """Drawing a turn on the terminal: streamed text, one-line tool cards, coloured diffs, permission questions.
 
-Only ever appends; nothing is redrawn, so nothing flickers and the scrollback is the transcript.
+Only ever appends; nothing is redrawn, so nothing flickers and the scrollback is the transcript. The exception is the
+progress of a model before its first token, which is erased again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from rich.text import Text
 from laguna_agent.agent.events import (
     Compaction,
     Event,
+    ModelProgress,
     Notice,
     PermissionRequested,
     PermissionResolved,
@@ -31,6 +33,7 @@ from laguna_agent.event_lines import (
     question_lines,
     started_line,
 )
+from laguna_agent.progress_line import ProgressLine
 
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 NOTICE_STYLES = {"info": "dim", "warning": "yellow", "error": "red"}
@@ -44,16 +47,20 @@ class Screen:
         self._console = Console(highlight=False, soft_wrap=True)
         self._titles: dict[str, str] = {}
         self._mid_line = False
+        self._progress_line = ProgressLine()
 
     def say(self, text: str, style: str = "") -> None:
         """Whole lines, on a line of their own."""
-        if self._mid_line:
-            self._console.print()
-            self._mid_line = False
+        self._end_line()
         self._console.print(Text(text, style=style))
 
     def draw(self, event: Event) -> None:
         """Show one event."""
+        if isinstance(event, ModelProgress):
+            self._end_line()
+            self._progress_line.show(event)
+            return
+        self._progress_line.clear()
         match event:
             case TextDelta():
                 self._stream(event.text, "")
@@ -88,6 +95,11 @@ class Screen:
                 return PermissionAnswer(False, reason="the person left the question open")
             if answer is not None:
                 return answer
+
+    def _end_line(self) -> None:
+        if self._mid_line:
+            self._console.print()
+            self._mid_line = False
 
     def _stream(self, text: str, style: str) -> None:
         shown = printable(text.replace("\r", ""))

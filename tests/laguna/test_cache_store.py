@@ -7,8 +7,9 @@ import random
 import pytest
 
 from laguna_agent.backend.laguna.cache_store import CacheStore
+from laguna_agent.backend.laguna.decoding import DecodingOptions, generate
 from laguna_agent.backend.laguna.model import CausalLM
-from laguna_agent.backend.laguna.sampling import SamplingOptions, generate, prefill
+from laguna_agent.backend.laguna.sampling import SamplingOptions
 from tests.laguna.small_models import FULL, MIXED, small_config, small_model
 
 PLENTY = 1 << 30
@@ -30,9 +31,10 @@ class Agent:
     def turn(self, prompt: list[int], answer: int = 4) -> list[int]:
         """The prompt with its answer, the cache at rest again at the turn's boundary."""
         cache = self.store.take(prompt)
-        made = list(generate(self.model, prompt, cache, SamplingOptions(1.0, seed=len(prompt)), max_tokens=answer))
+        options = DecodingOptions(SamplingOptions(1.0, seed=len(prompt)), max_tokens=answer)
+        made = list(generate(self.model, prompt, cache, options))
         # The last token of an answer is read too, so that the boundary lies behind it.
-        prefill(self.model, prompt + made, cache)
+        assert not list(generate(self.model, prompt + made, cache, DecodingOptions(max_tokens=0)))
         cache.snapshot()
         self.store.put(cache)
         return prompt + made
@@ -77,9 +79,8 @@ def test_what_the_store_offers_changes_no_token(kinds: tuple[str, ...]) -> None:
     for _ in range(24):
         whole = rng.choice(known)
         prompt = [*whole[: rng.randrange(1, len(whole) + 1)], *(rng.randrange(41) for _ in range(rng.randrange(1, 9)))]
-        fresh = generate(
-            agent.model, prompt, agent.model.new_cache(), SamplingOptions(1.0, seed=len(prompt)), max_tokens=4
-        )
+        options = DecodingOptions(SamplingOptions(1.0, seed=len(prompt)), max_tokens=4)
+        fresh = generate(agent.model, prompt, agent.model.new_cache(), options)
         expected = [*prompt, *fresh]
         assert agent.turn(prompt) == expected
         known.append(expected)

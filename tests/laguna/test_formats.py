@@ -21,9 +21,9 @@ from laguna_agent.backend.kernels.formats import (
     bytes_needed,
     parse_format,
 )
-from laguna_agent.backend.kernels.linear import Linear, PackedWeight, expert_weight
 from laguna_agent.backend.kernels.quantise import carried, carried_format, pack_nibbles, quantise
 from laguna_agent.backend.kernels.reference import dequantise, unpack_nibbles
+from laguna_agent.backend.laguna.holders import Embedding, Linear
 from laguna_agent.errors import WeightsError
 from tests.laguna.weight_files import random_blocks
 
@@ -176,32 +176,32 @@ def test_products_equal_those_with_the_dequantised_weight(dtype, monkeypatch):
     x, experts = torch.randn(7, 45).to(dtype), torch.tensor([3, 0, 3, 1, 1, 3, 0])
     dense = dequantise(stack, dtype)
     tolerance = {"rtol": 0.0, "atol": 1e-5 if dtype == torch.float32 else 0.1}
-    one = dispatch.linear(x, stack.expert(2))
+    one = dispatch.linear(x, stack[2])
     assert one.dtype == dtype
     torch.testing.assert_close(one, x @ dense[2].T, **tolerance)
     chosen = dispatch.expert_linear(x, stack, experts)
     torch.testing.assert_close(chosen, torch.einsum("ni,noi->no", x, dense[experts]), **tolerance)
     torch.testing.assert_close(dispatch.expert_linear(x, dense, experts), chosen, **tolerance)
     ids = torch.tensor([[0, 8], [3, 3]])
+    assert dispatch.embedding(ids[:0], stack[1]).shape == (0, 2, 45)
     assert torch.equal(dispatch.embedding(ids, stack[1], dtype), dense[1][ids])
 
 
 def test_a_packed_tensor_is_what_the_modules_of_the_model_take():
     packed = quantise(torch.randn(6, 40), GroupInt(8, 128))
-    assert isinstance(packed, PackedWeight)
     module = Linear(40, 6)
     module.put("weight", packed)
     x = torch.randn(2, 3, 40)
     torch.testing.assert_close(module(x), x @ dequantise(packed).T)
-    stack = quantise(torch.randn(3, 6, 40), GroupInt(8, 128))
-    assert torch.equal(dequantise(expert_weight(stack, 1)), dequantise(stack)[1])
-    assert torch.equal(packed.rows(torch.tensor([5, 0]), torch.float32), dequantise(packed)[[5, 0]])
+    table = Embedding(6, 40)
+    table.put("weight", packed)
+    assert torch.equal(table(torch.tensor([[5, 0]]), torch.float32), dequantise(packed)[[5, 0]][None])
 
 
 def test_a_registered_kernel_serves_its_format_and_device_only(monkeypatch):
     class Doubling:
-        def linear(self, x, weight):
-            return 2 * reference.linear(x, weight)
+        def linear(self, x, weight, bias=None):
+            return 2 * reference.linear(x, weight, bias)
 
         expert_linear, embedding = staticmethod(reference.expert_linear), staticmethod(reference.embedding)
 
@@ -213,3 +213,25 @@ def test_a_registered_kernel_serves_its_format_and_device_only(monkeypatch):
     monkeypatch.setattr(dispatch, "_registered", {})
     dispatch.register(GroupInt, "cuda", Doubling())
     assert torch.equal(dispatch.linear(x, four), reference.linear(x, four))
+
+
+def test_gradients_pass_through_the_reference_alone(monkeypatch):
+    class Refusing:
+        def linear(self, x, weight, bias=None):
+            raise AssertionError("asked for a product that gradients pass through")
+
+        expert_linear = embedding = linear
+
+    monkeypatch.setattr(dispatch, "_registered", {(GroupInt, "cpu"): Refusing(), (Plain, "cpu"): Refusing()})
+    packed = quantise(torch.randn(2, 3, 32), GroupInt(8, 32))
+    stack, experts = dequantise(packed).requires_grad_(), torch.tensor([1, 0, 1])
+    x = torch.randn(3, 32, requires_grad=True)
+    dispatch.expert_linear(x, stack, experts).sum().backward()
+    torch.testing.assert_close(x.grad, dequantise(packed)[experts].sum(1))
+    torch.testing.assert_close(stack.grad[0], x[1].detach().expand(3, 32))
+    other = x.detach().requires_grad_()
+    dispatch.linear(other, packed[0]).sum().backward()
+    torch.testing.assert_close(other.grad, dequantise(packed)[0].sum(0).expand(3, 32))
+    table = stack[0].detach().requires_grad_()
+    dispatch.embedding(torch.tensor([2, 2]), table).sum().backward()
+    assert table.grad.sum(1).tolist() == [0, 0, 64]

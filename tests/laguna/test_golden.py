@@ -114,7 +114,7 @@ def test_greedy_tokens(case: Case) -> None:
     cache = model.new_cache()
     step = expected["prompt0.input_ids"]
     for token, logits in zip(expected["greedy.tokens"], expected["greedy.step_logits"], strict=True):
-        found = model([Piece(step, cache)], last_only=True)[0]
+        found = model([Piece(step, cache)], last=1)[0]
         close(found, logits)
         assert found.argmax() == token
         step = token[None]

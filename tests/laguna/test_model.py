@@ -5,40 +5,17 @@ from __future__ import annotations
 import msgspec
 import pytest
 import torch
-from torch import Tensor
 
 from laguna_agent.backend.kernels import attention as attention_kernel
 from laguna_agent.backend.kernels.attention import KeyRun, attention
-from laguna_agent.backend.kernels.experts import routed_experts
-from laguna_agent.backend.kernels.linear import Linear
+from laguna_agent.backend.kernels.formats import GroupInt
+from laguna_agent.backend.kernels.quantise import quantise
+from laguna_agent.backend.kernels.reference import dequantise
+from laguna_agent.backend.laguna.holders import Experts, Linear
 from laguna_agent.backend.laguna.layers import Router
 from laguna_agent.backend.laguna.model import CausalLM, Piece
 from laguna_agent.errors import UsageError
 from tests.laguna.small_models import small_config, small_model
-
-
-class Doubled:
-    """A packed format for the tests: half the weight, doubled when it is used."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self.half = weight / 2
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The weight's."""
-        return tuple(self.half.shape)
-
-    def linear(self, x: Tensor) -> Tensor:
-        """x W^T."""
-        return 2 * x @ self.half.T
-
-    def expert(self, index: int) -> Doubled:
-        """One of the stack."""
-        return Doubled(2 * self.half[index])
-
-    def rows(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        """Some rows."""
-        return (2 * self.half[index]).to(dtype)
 
 
 def test_names_are_those_of_the_checkpoints() -> None:
@@ -66,17 +43,21 @@ def test_names_are_those_of_the_checkpoints() -> None:
 
 def test_a_packed_weight_takes_the_place_of_a_plain_one() -> None:
     model, ids = small_model(), torch.arange(12)
-    expected = model([Piece(ids)])
     layer = model.model.layers[1]
-    for holder, name in (
+    places = (
         (model.model.embed_tokens, "weight"),
         (model.lm_head, "weight"),
         (layer.self_attn.q_proj, "weight"),
         (layer.mlp.experts, "gate_up_proj"),
         (layer.mlp.experts, "down_proj"),
         (layer.mlp.shared_expert.up_proj, "weight"),
-    ):
-        holder.put(name, Doubled(getattr(holder, name)))
+    )
+    packed = [quantise(getattr(holder, name).detach(), GroupInt(8, 16)) for holder, name in places]
+    for (holder, name), weight in zip(places, packed, strict=True):
+        holder.put(name, dequantise(weight))
+    expected = model([Piece(ids)])
+    for (holder, name), weight in zip(places, packed, strict=True):
+        holder.put(name, weight)
     torch.testing.assert_close(model([Piece(ids)]), expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match=r"weight has shape \(2, 2\), expected \(41, 22\)"):
         model.lm_head.put("weight", torch.zeros(2, 2))
@@ -144,10 +125,12 @@ def test_only_the_last_logits() -> None:
     model = small_model()
     pieces = [Piece(torch.arange(5)), Piece(torch.arange(1)), Piece(torch.arange(7))]
     whole = model(pieces)
-    torch.testing.assert_close(model(pieces, last_only=True), whole[[4, 5, 12]], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(pieces, last=1), whole[[4, 5, 12]], atol=1e-5, rtol=1e-5)
     assert model([Piece(torch.arange(0), model.new_cache())]).shape == (0, 41)
-    with pytest.raises(ValueError, match="at least one token"):
-        model([Piece(torch.arange(0))], last_only=True)
+    torch.testing.assert_close(model(pieces, last=[2, 0, 3]), whole[[3, 4, 10, 11, 12]], atol=1e-5, rtol=1e-5)
+    assert model(pieces, last=0).shape == (0, 41)
+    with pytest.raises(ValueError, match="the last 2 tokens were asked of a piece of 1"):
+        model(pieces, last=2)
 
 
 def test_gradients_reach_every_weight() -> None:
@@ -191,7 +174,11 @@ def test_experts_against_a_loop_over_tokens() -> None:
         for at, expert in enumerate(picked[token].tolist()):
             gate, value = up[expert][:3] @ x[token], up[expert][3:] @ x[token]
             expected[token] += share[token, at] * (down[expert] @ (torch.nn.functional.silu(gate) * value))
-    torch.testing.assert_close(routed_experts(x, picked, share, up, down), expected, atol=1e-5, rtol=1e-5)
+    experts = Experts(msgspec.structs.replace(small_config(), experts=5, hidden_size=7, expert_size=3))
+    experts.put("gate_up_proj", up)
+    experts.put("down_proj", down)
+    torch.testing.assert_close(experts(x, picked, share), expected, atol=1e-5, rtol=1e-5)
+    assert experts(x[:0], picked[:0], share[:0]).shape == (0, 7)
 
 
 def test_shares_that_are_not_normalised() -> None:
@@ -208,6 +195,6 @@ def test_a_bias_is_added_after_the_product() -> None:
     torch.nn.init.ones_(plain.weight)
     torch.nn.init.ones_(plain.bias)
     packed.load_state_dict(plain.state_dict())
-    packed.put("weight", Doubled(plain.weight.detach()))
+    packed.put("weight", quantise(torch.full((2, 3), 127.0), GroupInt(8, 4)))
     x = torch.tensor([[1.0, 2.0, 3.0]])
-    assert plain(x).tolist() == packed(x).tolist() == [[7.0, 7.0]]
+    assert plain(x).tolist() == [[7.0, 7.0]] and packed(x).tolist() == [[763.0, 763.0]]

@@ -1,4 +1,4 @@
-"""Drawing tokens and the generating loop: against the definition of each option, and against transformers' own."""
+"""Drawing tokens: against the definition of each option, and against transformers' own."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laguna_agent.backend.laguna.model import CausalLM, Piece
-from laguna_agent.backend.laguna.sampling import Sampler, SamplingOptions, generate, prefill, probabilities
-from laguna_agent.errors import ContextTooLong, ProviderError, UsageError
-from tests.laguna.checkpoints import CASES, golden
-from tests.laguna.small_models import small_config, small_model
+from laguna_agent.backend.laguna.sampling import (
+    LOWEST_LOGPROB,
+    Sampler,
+    SamplingOptions,
+    log_probabilities,
+    probabilities,
+)
+from laguna_agent.errors import ProviderError, UsageError
 
 LOGITS = torch.tensor([1.0, 3.0, -2.0, 2.5, float("-inf"), 0.0, 2.9])
 
 
-def watched(model: CausalLM) -> list[int]:
-    """A list that grows by the number of tokens of every forward pass."""
-    counts: list[int] = []
-    model.model.norm.register_forward_hook(lambda _module, inputs, _output: counts.append(len(inputs[0])))
-    return counts
+def drawn_by(sampler: Sampler) -> int:
+    """A token that the sequence then goes on with."""
+    token = sampler.choose(LOGITS)
+    sampler.made(token)
+    return token
 
 
 @settings(max_examples=40)
@@ -51,7 +54,7 @@ def test_probabilities_are_those_of_transformers(
 def test_draws_follow_the_probabilities() -> None:
     options = SamplingOptions(temperature=1.3, top_k=4, seed=11)
     sampler = Sampler(options)
-    drawn = Counter(sampler.choose(LOGITS) for _ in range(8_000))
+    drawn = Counter(drawn_by(sampler) for _ in range(8_000))
     expected = probabilities(LOGITS, options)
     assert set(drawn) == {0, 1, 3, 6}
     for token, count in drawn.items():
@@ -61,7 +64,7 @@ def test_draws_follow_the_probabilities() -> None:
 def test_a_seed_repeats_and_another_does_not() -> None:
     def draws(seed: int | None) -> list[int]:
         sampler = Sampler(SamplingOptions(temperature=1.0, seed=seed))
-        return [sampler.choose(LOGITS) for _ in range(50)]
+        return [drawn_by(sampler) for _ in range(50)]
 
     assert draws(3) == draws(3)
     assert draws(3) != draws(4)
@@ -92,6 +95,9 @@ def test_logits_that_are_not_numbers(bad: float, temperature: float) -> None:
         ({"top_p": 1.1}, "top_p is 1.1"),
         ({"min_p": 2.0}, "min_p is 2.0"),
         ({"seed": -1}, "seed is -1"),
+        ({"frequency_penalty": float("nan")}, "frequency_penalty is nan"),
+        ({"presence_penalty": float("inf")}, "presence_penalty is inf"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
     ],
 )
 def test_options_out_of_range(options: dict[str, float], words: str) -> None:
@@ -99,68 +105,84 @@ def test_options_out_of_range(options: dict[str, float], words: str) -> None:
         SamplingOptions(**options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_greedy_generation_of_the_golden_cases(case: str) -> None:
-    model, expected = golden(case)
-    prompt, tokens = expected["prompt0.input_ids"].tolist(), expected["greedy.tokens"].tolist()
-    found = generate(model, prompt, model.new_cache(), SamplingOptions(), max_tokens=24, chunk=2)
-    assert list(found) == tokens
-    stopped = generate(model, prompt, model.new_cache(), SamplingOptions(), max_tokens=24, stop={tokens[5]})
-    assert list(stopped) == tokens[: tokens.index(tokens[5]) + 1]
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 10_000),
+    penalty=st.floats(0.3, 3.0),
+    prompt=st.lists(st.integers(0, 36), min_size=1, max_size=20),
+    made=st.lists(st.integers(0, 36), max_size=20),
+)
+def test_the_repetition_penalty_is_that_of_transformers(
+    seed: int, penalty: float, prompt: list[int], made: list[int]
+) -> None:
+    from transformers.generation import logits_process as oracle
+
+    logits = torch.randn(37, generator=torch.Generator().manual_seed(seed)) * 3
+    logits[5] = float("-inf")
+    expected = oracle.RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([prompt + made]), logits[None].clone())[0]
+    sampler = Sampler(SamplingOptions(repetition_penalty=penalty), prompt, 37)
+    for token in made:
+        sampler.made(token)
+    sampler.penalise(logits)
+    torch.testing.assert_close(logits, expected)
 
 
-def test_each_token_is_read_once() -> None:
-    model = small_model()
-    counts = watched(model)
-    cache = model.new_cache()
-    prompt = [1, 2, 3, 4, 5, 6, 7]
-    for turn in range(6):
-        answer = list(generate(model, prompt, cache, SamplingOptions(1.0, seed=turn), max_tokens=5, chunk=3))
-        cache.snapshot()
-        prompt += [*answer, turn, turn + 1, turn + 2]
-    # The last answer's last token and the three after it were never read.
-    assert sum(counts) == len(prompt) - 4
-    fresh = small_model()
-    torch.testing.assert_close(
-        prefill(model, prompt, cache), prefill(fresh, prompt, fresh.new_cache()), atol=2e-5, rtol=1e-4
-    )
+def test_frequency_and_presence_count_the_answer_only() -> None:
+    sampler = Sampler(SamplingOptions(frequency_penalty=0.5, presence_penalty=0.25), [1, 1, 2], 7)
+    for token in (3, 3, 6):
+        sampler.made(token)
+    row = LOGITS.clone()
+    sampler.penalise(row)
+    torch.testing.assert_close(row - LOGITS, torch.tensor([0, 0, 0, -1.25, float("nan"), 0, -0.75]), equal_nan=True)
+    assert sampler.choose(row) == 1
 
 
-def test_generation_depends_on_nothing_before_it() -> None:
-    model = small_model()
-    options = SamplingOptions(temperature=1.0, seed=5)
-    fresh = list(generate(model, [9, 8, 7], model.new_cache(), options, max_tokens=12))
-    used = model.new_cache()
-    list(generate(model, [9, 8, 1, 2, 3], used, SamplingOptions(), max_tokens=9))
-    assert list(generate(model, [9, 8, 7], used, options, max_tokens=12)) == fresh
+def test_penalties_change_what_greedy_says() -> None:
+    sampler = Sampler(SamplingOptions(presence_penalty=1.0), [], 7)
+    said = []
+    for _ in range(4):
+        row = LOGITS.clone()
+        sampler.penalise(row)
+        said.append(sampler.choose(row))
+        sampler.made(said[-1])
+    assert said == [1, 6, 3, 1]
 
 
-def test_the_context_ends_the_answer() -> None:
-    model = small_model(small_config(context=10))
-    found = list(generate(model, [1] * 7, model.new_cache(), SamplingOptions(), max_tokens=50))
-    # Three more tokens have a position; what follows the last of them can still be said.
-    assert len(found) == 4
-    with pytest.raises(ContextTooLong, match="the prompt has 11 tokens, the model reads at most 10"):
-        list(generate(model, [1] * 11, model.new_cache(), SamplingOptions(), max_tokens=1))
-    with pytest.raises(UsageError, match="the prompt has no tokens"):
-        list(generate(model, [], model.new_cache(), SamplingOptions(), max_tokens=1))
-    assert list(generate(model, [1], model.new_cache(), SamplingOptions(), max_tokens=0)) == []
+def test_a_draw_depends_on_its_place_and_on_no_draw_before_it() -> None:
+    def third(forced: bool) -> int:
+        sampler = Sampler(SamplingOptions(temperature=2.0, seed=8))
+        for _ in range(2):
+            sampler.made(0 if forced else drawn_by_peek(sampler))
+        return sampler.choose(LOGITS)
+
+    def drawn_by_peek(sampler: Sampler) -> int:
+        sampler.choose(LOGITS)
+        return sampler.choose(LOGITS)
+
+    assert third(True) == third(False)
 
 
-def test_a_prefill_can_be_stopped_and_goes_on_where_it_was() -> None:
-    model = small_model()
-    cache = model.new_cache()
-    heard: list[tuple[int, int]] = []
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10_000), top_p=st.floats(0.01, 0.999), sharpness=st.floats(0.0, 6.0))
+def test_a_large_vocabulary_keeps_the_same_nucleus(seed: int, top_p: float, sharpness: float) -> None:
+    """The likeliest tokens are looked at before all are sorted: flat distributions need all, sharp ones do not."""
+    logits = torch.randn(5000, generator=torch.Generator().manual_seed(seed)) * sharpness
+    found = probabilities(logits, SamplingOptions(1.0, top_p=top_p))
+    share = torch.softmax(logits, -1)
+    ordered = share.sort(descending=True).values
+    kept = ordered.double().cumsum(0) - ordered < top_p
+    at = int(kept.sum())
+    # The sum is rounded; the token at the very edge may fall on either side.
+    assert abs(int((found > 0).sum()) - at) <= 1
+    assert share[found > 0].min() >= ordered[at]
+    assert found.sum().item() == pytest.approx(1.0)
 
-    def stop(done: int, total: int) -> None:
-        heard.append((done, total))
-        if done >= 8:
-            raise TimeoutError
 
-    with pytest.raises(TimeoutError):
-        prefill(model, list(range(20)), cache, chunk=4, on_chunk=stop)
-    assert heard == [(4, 20), (8, 20)]
-    counts = watched(model)
-    logits = prefill(model, list(range(20)), cache, chunk=100)
-    assert counts == [12]
-    torch.testing.assert_close(logits, model([Piece(torch.arange(20))])[-1], atol=2e-5, rtol=1e-4)
+def test_log_probabilities_are_the_models_and_finite() -> None:
+    expected = torch.log_softmax(LOGITS, -1)
+    score, top = log_probabilities(LOGITS, 0, 3)
+    assert score == pytest.approx(expected[0].item(), abs=1e-6)
+    assert [index for index, _ in top] == [1, 6, 3]
+    assert [value for _, value in top] == pytest.approx(expected[[1, 6, 3]].tolist(), abs=1e-6)
+    assert log_probabilities(LOGITS, 4, 0) == (LOWEST_LOGPROB, ())
+    assert len(log_probabilities(LOGITS, 4, 99)[1]) == 7

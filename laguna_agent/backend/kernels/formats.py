@@ -249,25 +249,6 @@ class PackedTensor:
         lead = next(iter(parts.values())).shape[:-1]
         return PackedTensor(self.format, (*lead, self.shape[-1]), parts)
 
-    # What the model's modules ask of a weight (`linear.PackedWeight`). `dispatch` stands on this module, so it is
-    # imported when it is used.
-
-    def linear(self, x: Tensor) -> Tensor:
-        """x [..., columns] -> [..., rows] in x's dtype; for a matrix."""
-        from laguna_agent.backend.kernels import dispatch
-
-        return dispatch.linear(x, self)
-
-    def expert(self, index: int) -> PackedTensor:
-        """Matrix `index` of a stack; views."""
-        return self[index]
-
-    def rows(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        """Rows for int64 [...], dequantised: [..., columns] in `dtype`; for a matrix."""
-        from laguna_agent.backend.kernels import dispatch
-
-        return dispatch.embedding(index, self, dtype)
-
 
 Weight = Tensor | PackedTensor
 """What a linear multiplies with: a plain tensor or a packed one."""

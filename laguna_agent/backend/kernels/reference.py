@@ -55,17 +55,19 @@ def dequantise(weight: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
     return values.to(dtype)
 
 
-def linear(x: Tensor, weight: Weight) -> Tensor:
-    """y = x W^T: x [..., columns], weight [rows, columns] -> [..., rows] in x's dtype."""
+def linear(x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
+    """y = x W^T + b: x [..., columns], weight [rows, columns], bias [rows] -> [..., rows] in x's dtype."""
+    bias = None if bias is None else bias.to(x.dtype)
     if isinstance(weight, Tensor):
-        return torch.nn.functional.linear(x, weight.to(x.dtype))
+        return torch.nn.functional.linear(x, weight.to(x.dtype), bias)
     rows, columns = weight.shape
     step = max(1, CHUNK // columns)
     pieces = [
         torch.nn.functional.linear(x, dequantise(weight[start : start + step], x.dtype))
         for start in range(0, rows, step)
     ]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1)
+    y = pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1)
+    return y if bias is None else y + bias
 
 
 def expert_linear(x: Tensor, weight: Weight, experts: Tensor) -> Tensor:
@@ -74,13 +76,16 @@ def expert_linear(x: Tensor, weight: Weight, experts: Tensor) -> Tensor:
     Every expert's rows are multiplied together, in ascending order of experts; experts that nobody chose are not
     touched.
     """
-    result = x.new_empty(x.shape[0], weight.shape[1])
-    for expert in torch.unique(experts).tolist():
-        chosen = (experts == expert).nonzero().flatten()
-        result[chosen] = linear(x[chosen], weight[expert])
-    return result
+    if not len(experts):
+        return x.new_empty(0, weight.shape[1])
+    order = torch.argsort(experts, stable=True)
+    counts = torch.bincount(experts).tolist()
+    groups = zip(range(len(counts)), torch.split(x[order], counts), strict=True)
+    grouped = torch.cat([linear(rows, weight[expert]) for expert, rows in groups if len(rows)])
+    # Back from the experts' order to the caller's, without writing in place: gradients pass.
+    return grouped[torch.argsort(order)]
 
 
 def embedding(ids: Tensor, weight: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
     """Rows of weight [rows, columns] for ids int [...] -> [..., columns] in `dtype`."""
-    return dequantise(weight[ids.flatten()], dtype).reshape(*ids.shape, -1)
+    return dequantise(weight[ids.flatten()], dtype).reshape(*ids.shape, weight.shape[-1])

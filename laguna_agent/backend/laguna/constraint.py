@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import torch
 
 
+ENDINGS = ("</think>", '"', "</arg_value>", "}", "]", "</arg_key>", "</tool_call>")
+"""Texts that close something in an answer; of two that fit equally well the first is taken."""
+_ENDLESS = 40
 _KEPT = 16
 """Grammars kept ready: a session has few, one for each choice of tools and of thinking."""
 
@@ -44,6 +47,7 @@ class GrammarVocabulary:
             # An empty token would be allowed everywhere; llguidance knows special ones by this byte.
             tokens[index] = b"\xff<%d>" % index
         wrapper = _Wrapper(tokenizer, tokens, sorted({*tokenizer.special, *stop_ids, *unspoken}), min(stop_ids))
+        self._endings = [tokenizer.encode(text) for text in ENDINGS]
         self._started: dict[str, Any] = {}
         self.library = llguidance.LLTokenizer(llguidance.TokenizerWrapper(wrapper), eos_token=sorted(stop_ids))
 
@@ -67,7 +71,7 @@ class GrammarVocabulary:
                 self._started.pop(next(iter(self._started)))
             self._started[grammar] = first
         # Reading a grammar of many tools costs as much as some tokens do; a copy costs next to nothing.
-        return Constraint(first.deep_copy(), self.width)
+        return Constraint(first.deep_copy(), self.width, self._endings)
 
 
 class _Wrapper:
@@ -87,9 +91,10 @@ class _Wrapper:
 class Constraint:
     """One answer on its way through the grammar."""
 
-    def __init__(self, matcher: Any, width: int) -> None:
+    def __init__(self, matcher: Any, width: int, endings: Sequence[Sequence[int]] = ()) -> None:
         self.matcher = matcher
         self.width = width
+        self.endings = endings
 
     def accept(self, index: int) -> None:
         """The answer goes on with this token. Raises ConstraintBroken where the grammar forbids it."""
@@ -111,12 +116,38 @@ class Constraint:
 
     def copy(self) -> Constraint:
         """The same state, going its own way."""
-        return Constraint(self.matcher.deep_copy(), self.width)
+        return Constraint(self.matcher.deep_copy(), self.width, self.endings)
 
     @property
     def complete(self) -> bool:
         """Whether the answer may end here."""
         return bool(self.matcher.is_accepting())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer has ended: a stop token was accepted, or nothing more can come."""
+        return bool(self.matcher.is_stopped())
+
+    def ending(self) -> list[int]:
+        """Tokens that close what the grammar has open here, as near to its end as is known; none where something else
+        must come first (the digits of a number, a key that is required), which is then the model's to say.
+
+        Of the endings that fit, one is text and no end where it can be written again and again: in prose, or within a
+        string that another ending closes.
+        """
+        best: list[int] = []
+        least = _ENDLESS
+        for ids in self.endings:
+            if self.accepted_prefix(ids) < len(ids):
+                continue
+            behind = self.copy()
+            behind.matcher.consume_tokens(list(ids))
+            if behind.complete:
+                return list(ids)
+            again = behind.accepted_prefix(list(ids) * _ENDLESS) // len(ids)
+            if again < least:
+                best, least = list(ids), again
+        return best
 
 
 class TokenMasks:

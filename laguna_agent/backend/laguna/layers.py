@@ -7,7 +7,6 @@ configs and kernels; must not know files, sampling or how a cache stores its key
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -15,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laguna_agent.backend.kernels.attention import KeyRun, attention
-from laguna_agent.backend.kernels.experts import routed_experts
-from laguna_agent.backend.kernels.linear import Linear, Weight, WeightHolder
 from laguna_agent.backend.laguna.config import ModelConfig
+from laguna_agent.backend.laguna.holders import Experts, Linear
 from laguna_agent.backend.laguna.rope import Rotation, rotate
 
 
@@ -132,37 +130,6 @@ class Router(nn.Module):
         if self.normalize:
             share = share / share.sum(dim=-1, keepdim=True)
         return picked, share.to(x.dtype)
-
-
-class Experts(WeightHolder):
-    """The routed experts' weights, stacked.
-
-    gate_up_proj [experts, 2 * inner, hidden], the gate's rows first; down_proj [experts, hidden, inner].
-    `e_score_correction_bias` is the router's; it lives here because the checkpoints name it so, and stays fp32.
-    """
-
-    gate_up_proj: Weight
-    down_proj: Weight
-    e_score_correction_bias: Tensor
-
-    def __init__(self, config: ModelConfig, dtype: torch.dtype | None = None) -> None:
-        super().__init__()
-        count, hidden, inner = config.experts, config.hidden_size, config.expert_size
-        self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * inner, hidden, dtype=dtype))
-        self.down_proj = nn.Parameter(torch.empty(count, hidden, inner, dtype=dtype))
-        self.register_buffer("e_score_correction_bias", torch.zeros(count, dtype=torch.float32))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Experts:
-        exact = self.e_score_correction_bias
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.e_score_correction_bias.dtype != exact.dtype:
-            # A whole model was cast; the bias picks experts and would pick others when rounded.
-            self.e_score_correction_bias = exact.to(self.e_score_correction_bias.device)
-        return self
-
-    def forward(self, x: Tensor, picked: Tensor, share: Tensor) -> Tensor:
-        """x [tokens, hidden], the router's choice -> [tokens, hidden]."""
-        return routed_experts(x, picked, share, self.gate_up_proj, self.down_proj)
 
 
 class SparseMLP(nn.Module):

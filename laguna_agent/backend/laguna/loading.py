@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from laguna_agent.backend.kernels.formats import Weight
-from laguna_agent.backend.kernels.linear import WeightHolder
 from laguna_agent.backend.laguna.config import ModelConfig
+from laguna_agent.backend.laguna.holders import WeightHolder
 from laguna_agent.backend.laguna.model import CausalLM
 from laguna_agent.backend.laguna.weights.canonical import expected_tensors
 from laguna_agent.errors import WeightsError

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from laguna_agent.backend.kernels import dispatch
 from laguna_agent.backend.kernels.attention import KeyRun
-from laguna_agent.backend.kernels.linear import Embedding, Linear, linear
 from laguna_agent.backend.laguna.cache import KVCache, Step
 from laguna_agent.backend.laguna.config import AttentionType, ModelConfig
+from laguna_agent.backend.laguna.holders import Embedding, Linear
 from laguna_agent.backend.laguna.layers import DecoderLayer, RMSNorm, Span
 from laguna_agent.backend.laguna.rope import Rotation, inverse_frequencies, rotation
 from laguna_agent.errors import ContextTooLong, UsageError
@@ -79,24 +80,21 @@ class CausalLM(nn.Module):
         """An empty cache for one sequence of this model; `options` as for `KVCache`."""
         return KVCache(self.config, dtype=self.compute_dtype, device=self.device, **options)
 
-    def forward(self, pieces: Sequence[Piece], *, last_only: bool = False) -> Tensor:
-        """Logits in the compute dtype: [all tokens, vocab], sequence after sequence; `last_only`: [pieces, vocab].
+    def forward(self, pieces: Sequence[Piece], *, last: int | Sequence[int] | None = None) -> Tensor:
+        """Logits in the compute dtype: [all tokens, vocab], sequence after sequence.
+
+        `last`: only those of so many last tokens of every piece, or of each piece its own number (0 for none).
 
         Tokens given with a cache are appended to it, and then no gradient is kept. Raises UsageError for ids that the
         model does not have and ContextTooLong for more tokens than it has positions; caches stay as they were.
         """
         h = self.hidden(pieces)
-        if last_only:
-            ends = torch.tensor([len(piece.ids) for piece in pieces], device=h.device).cumsum(0)
-            if any(not len(piece.ids) for piece in pieces):
-                raise ValueError("last_only needs at least one token of every sequence")
-            h = h[ends - 1]
-        return self.head(h)
+        return self.head(h if last is None else h[_last_rows(pieces, last).to(h.device)])
 
     def head(self, h: Tensor) -> Tensor:
         """Logits of final hidden states: [n, hidden] -> [n, vocab]."""
-        logits: Tensor = linear(h, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(h)
-        return logits
+        table = self.model.embed_tokens if self.lm_head is None else self.lm_head
+        return dispatch.linear(h, table.weight)
 
     def hidden(self, pieces: Sequence[Piece]) -> Tensor:
         """Hidden states after the last norm, [all tokens, hidden]; otherwise like `forward`."""
@@ -156,6 +154,19 @@ class CausalLM(nn.Module):
             kind: rotation(self._frequencies[kind], rope.attention_factor, positions, self.compute_dtype)
             for kind, rope in self.config.rope.items()
         }
+
+
+def _last_rows(pieces: Sequence[Piece], last: int | Sequence[int]) -> Tensor:
+    """Where the last rows of every piece lie in the packed batch: int64 [sum of last]."""
+    wanted = [last] * len(pieces) if isinstance(last, int) else last
+    rows: list[int] = []
+    end = 0
+    for piece, count in zip(pieces, wanted, strict=True):
+        end += len(piece.ids)
+        if not 0 <= count <= len(piece.ids):
+            raise ValueError(f"logits of the last {count} tokens were asked of a piece of {len(piece.ids)}")
+        rows += range(end - count, end)
+    return torch.tensor(rows, dtype=torch.int64)
 
 
 def unpadded(ids: Tensor, mask: Tensor, caches: Sequence[KVCache] | None = None) -> list[Piece]:

@@ -1,29 +1,33 @@
-"""From logits to tokens: greedy or seeded sampling, and the loop that generates.
+"""From logits to the next token: penalties, then greedy or seeded sampling; and log-probabilities.
 
-The loop feeds a prompt in chunks, reusing what the cache already holds, then one token after another. Knows token ids;
-must not know text, tools or who asked. Whoever iterates may stop between any two tokens or, while the prompt is read,
-in `on_chunk`; the cache then holds what was read so far.
+Knows one row of logits and the ids before it; must not know the model, grammars, text or who asked.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+import random
+from collections.abc import Sequence
 
 import msgspec
 import torch
 from torch import Tensor
 
-from laguna_agent.backend.laguna.cache import KVCache
-from laguna_agent.backend.laguna.model import CausalLM, Piece
-from laguna_agent.errors import ContextTooLong, ProviderError, UsageError
+from laguna_agent.errors import ProviderError, UsageError
 
-CHUNK = 512
-"""Prompt tokens read at a time: few enough that a cancel is heard soon, enough that weights are read seldom."""
+LOWEST_LOGPROB = -9999.0
+"""Stands for minus infinity, which JSON cannot say; clients of OpenAI know this number."""
+_NUCLEUS = 1024
+"""So many likeliest tokens are looked at for top-p before the whole vocabulary is sorted."""
 
 
 class SamplingOptions(msgspec.Struct, frozen=True):
     """How the next token is drawn.
+
+    First the penalties, in greedy mode too. `repetition_penalty` divides the positive logits and multiplies the
+    negative ones of every token that the prompt or the answer holds, all of both as in Hugging Face and vLLM (llama.cpp
+    looks at the last 64); `frequency_penalty` is subtracted for each time that the answer has the token, and
+    `presence_penalty` once where it has it, as OpenAI defines them.
 
     `temperature` 0 is greedy, and then nothing else counts. `top_k` 0, `top_p` 1 and `min_p` 0 keep all tokens. The
     order is temperature, top-k, top-p, min-p, each over what the one before left. A `seed` makes the draws repeatable.
@@ -34,6 +38,9 @@ class SamplingOptions(msgspec.Struct, frozen=True):
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -46,28 +53,60 @@ class SamplingOptions(msgspec.Struct, frozen=True):
             raise UsageError(f"min_p is {self.min_p}, expected a number from 0 to 1")
         if self.seed is not None and not 0 <= self.seed < 1 << 63:
             raise UsageError(f"seed is {self.seed}, expected an integer from 0 to 2^63 - 1")
+        for name in ("frequency_penalty", "presence_penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise UsageError(f"{name} is {getattr(self, name)}, expected a finite number")
+        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
+            raise UsageError(f"repetition_penalty is {self.repetition_penalty}, expected a positive number (1: none)")
 
 
 class Sampler:
-    """Draws tokens for one sequence. Its random state is its own, so a batch around it changes no draw."""
+    """Draws the tokens of one sequence that starts with `prompt`, from a vocabulary of `vocab_size`.
 
-    def __init__(self, options: SamplingOptions) -> None:
+    Token i of the answer is decided by the i-th random number of the seed, whoever chooses the tokens between: so
+    neither a batch around the sequence nor a draft or a forced token changes a draw.
+    """
+
+    def __init__(self, options: SamplingOptions, prompt: Sequence[int] = (), vocab_size: int = 0) -> None:
         self.options = options
-        self._random = torch.Generator()
-        if options.seed is None:
-            self._random.seed()
-        else:
-            self._random.manual_seed(options.seed)
+        self._random = random.Random(options.seed)
+        self._uniform = self._random.random()
+        self._seen: Tensor | None = None
+        self._counts: Tensor | None = None
+        if options.repetition_penalty != 1:
+            self._seen = torch.zeros(vocab_size, dtype=torch.bool)
+            self._seen[torch.tensor(list(prompt), dtype=torch.int64)] = True
+        if options.frequency_penalty or options.presence_penalty:
+            self._counts = torch.zeros(vocab_size)
+
+    def penalise(self, logits: Tensor) -> None:
+        """Apply the penalties in place to fp32 logits [vocab] on the CPU."""
+        if self._seen is not None:
+            factor = self.options.repetition_penalty
+            logits.copy_(torch.where(self._seen, torch.where(logits > 0, logits / factor, logits * factor), logits))
+        if self._counts is not None:
+            logits.sub_(self._counts, alpha=self.options.frequency_penalty)
+            logits.sub_((self._counts > 0).float(), alpha=self.options.presence_penalty)
 
     def choose(self, logits: Tensor) -> int:
-        """The next token for logits [vocab] of any float dtype; -inf forbids a token. Raises ProviderError where the
-        logits are not numbers or forbid everything."""
-        logits = logits.detach().float().cpu()
+        """The next token for fp32 logits [vocab] on the CPU; -inf forbids one. Raises ProviderError where the logits
+        are not numbers or forbid everything."""
         if not math.isfinite(logits.max().item()):
-            raise ProviderError("the model computed logits that are not finite numbers; its weights may be damaged")
+            raise not_numbers()
         if not self.options.temperature:
             return int(logits.argmax())
-        return int(torch.multinomial(probabilities(logits, self.options), 1, generator=self._random))
+        # By inverse distribution in the order of ids: one random number, and small differences change few draws.
+        mass = probabilities(logits, self.options).double().cumsum(0)
+        at = torch.searchsorted(mass, self._uniform * mass[-1], right=True)
+        return min(int(at), int(torch.searchsorted(mass, mass[-1])))
+
+    def made(self, token: int) -> None:
+        """The sequence goes on with `token`, drawn or not."""
+        self._uniform = self._random.random()
+        if self._seen is not None:
+            self._seen[token] = True
+        if self._counts is not None:
+            self._counts[token] += 1
 
 
 def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
@@ -78,65 +117,33 @@ def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
         scaled = torch.full_like(scaled, float("-inf")).index_copy(0, kept, scaled[kept])
     share = torch.softmax(scaled, dim=-1)
     if options.top_p < 1:
-        ordered, order = share.sort(descending=True, stable=True)
-        # A token stays while those before it have not reached top_p; so the likeliest always stays.
-        share[order[ordered.cumsum(0) - ordered >= options.top_p]] = 0
+        share = _nucleus(share, options.top_p)
     if options.min_p:
         share[share < options.min_p * share.max()] = 0
     return share / share.sum()
 
 
-def prefill(
-    model: CausalLM,
-    ids: Sequence[int],
-    cache: KVCache,
-    *,
-    chunk: int = CHUNK,
-    on_chunk: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """Bring `cache` to hold exactly `ids` and return the logits after the last, [vocab].
+def _nucleus(share: Tensor, top_p: float) -> Tensor:
+    """The likeliest tokens until they have reached `top_p`; the others 0."""
+    ordered, order = torch.topk(share, min(_NUCLEUS, len(share)))
+    if ordered.sum() < top_p:
+        ordered, order = share.sort(descending=True, stable=True)
+    # A token stays while those before it have not reached top_p; so the likeliest always stays.
+    kept = order[ordered.cumsum(0) - ordered < top_p]
+    return torch.zeros_like(share).index_copy(0, kept, share[kept])
 
-    Only tokens that the cache does not hold are computed. `on_chunk(done, all)` hears of the prompt's tokens after each
-    chunk; what it raises ends the prefill. Raises UsageError for an empty prompt or unknown ids, ContextTooLong.
+
+def log_probabilities(logits: Tensor, token: int, likeliest: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """(log-probability of `token`, the `likeliest` tokens with theirs, the likeliest first) for fp32 logits [vocab].
+
+    They are the model's own, before penalties, grammar and temperature: what clients of OpenAI's API expect.
     """
-    if not ids:
-        raise UsageError("the prompt has no tokens, expected at least one")
-    if len(ids) > model.config.context_length:
-        raise ContextTooLong(f"the prompt has {len(ids)} tokens, the model reads at most {model.config.context_length}")
-    done = cache.reuse(ids)
-    logits = torch.empty(0)
-    while done < len(ids):
-        part = torch.tensor(ids[done : done + chunk], dtype=torch.int64)
-        logits = model([Piece(part, cache)], last_only=True)[0]
-        done += len(part)
-        if on_chunk is not None:
-            on_chunk(done, len(ids))
-    return logits
+    scores = torch.log_softmax(logits, dim=-1).clamp_min(LOWEST_LOGPROB)
+    best = torch.topk(scores, min(likeliest, len(scores)))
+    top = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return float(scores[token]), tuple(top)
 
 
-def generate(
-    model: CausalLM,
-    ids: Sequence[int],
-    cache: KVCache,
-    options: SamplingOptions,
-    *,
-    max_tokens: int,
-    stop: Collection[int] = (),
-    chunk: int = CHUNK,
-    on_chunk: Callable[[int, int], None] | None = None,
-) -> Iterator[int]:
-    """Yield tokens that follow `ids`, at most `max_tokens`, until one of `stop` was yielded or the context is full.
-
-    When it ends, `cache` holds the prompt and every yielded token but the last, ready for the next turn. Raises as
-    `prefill` and `Sampler.choose` do.
-    """
-    sampler = Sampler(options)
-    if max_tokens < 1:
-        return
-    logits = prefill(model, ids, cache, chunk=chunk, on_chunk=on_chunk)
-    for made in range(1, max_tokens + 1):
-        token = sampler.choose(logits)
-        yield token
-        if token in stop or made == max_tokens or cache.length >= model.config.context_length:
-            return
-        logits = model([Piece(torch.tensor([token]), cache)], last_only=True)[0]
+def not_numbers() -> ProviderError:
+    """The error of logits that are NaN or infinite."""
+    return ProviderError("the model computed logits that are not finite numbers; its weights may be damaged")

@@ -1,0 +1,177 @@
+"""The calls of one turn: leave asked for, the tool run, its result given back.
+
+Knows the tools, the grants and the tape; it must not know the model, the conversation or the face. It reports through
+`emit`, in order. Whatever goes wrong in a call is a result for the model; only a repetition ends the turn from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import anyio
+
+from laguna_agent.agent.conversation import ended_update
+from laguna_agent.agent.events import (
+    Event,
+    PermissionRequested,
+    PermissionResolved,
+    PlanUpdated,
+    ToolCallStarted,
+    ToolCallUpdate,
+)
+from laguna_agent.agent.permissions import PLAN_MODE, Approver, Permissions, options
+from laguna_agent.agent.repetition import RepetitionGuard
+from laguna_agent.agent.store import Asked, Permitted, ToolRan
+from laguna_agent.agent.tape import Tape
+from laguna_agent.errors import ToolError
+from laguna_agent.messages import FileDiff, ToolCall
+from laguna_agent.tools.base import Need, Previewing, Tool, ToolContext, ToolResult, text_result
+from laguna_agent.tools.registry import Registry
+
+LIVE_CAP = 128 * 1024
+"""Characters of one call's live output that go out and into the log; the result shows the beginning and the end."""
+
+
+@dataclass
+class Execution:
+    """Runs the calls of one turn and keeps what came of them: `changed` are the files, `denied` the calls that were
+    refused, `blocked` whether the last one was; `unanswered` holds results that the conversation does not have yet, by
+    call id."""
+
+    registry: Registry
+    tools: ToolContext
+    permissions: Permissions
+    approver: Approver
+    tape: Tape
+    emit: Callable[[Event], Awaitable[None]]
+    unanswered: dict[str, ToolResult] = field(default_factory=dict)
+    guard: RepetitionGuard = field(default_factory=RepetitionGuard)
+    changed: dict[str, None] = field(default_factory=dict)
+    denied: list[str] = field(default_factory=list)
+    blocked: bool = False
+
+    async def run(self, call: ToolCall) -> ToolResult:
+        """Run one call, leave granted; whatever goes wrong in it is a result for the model, not an error here."""
+        try:
+            tool = self.registry.get(call.name)
+            args = self.registry.decode(call)
+            need = tool.needs(args, self.tools.workspace)
+        except ToolError as problem:
+            await self.emit(ToolCallStarted(call.id, call.name, "other", call.name, call.arguments))
+            return await self._finish(call, ToolRan(call, text_result(str(problem), is_error=True)), note=True)
+        await self.emit(
+            ToolCallStarted(call.id, call.name, tool.kind, tool.title(args), call.arguments, tool.locations(args))
+        )
+        refusal = await self._refused(call, tool, args, need)
+        if refusal is not None:
+            return await self._finish(call, ToolRan(call, text_result(refusal, is_error=True)), note=True)
+        await self.emit(ToolCallUpdate(call.id, "in_progress"))
+        ran = await self.tape.take(ToolRan, lambda: self._run(call, tool, args))
+        self.unanswered[call.id] = ran.result
+        if self.tape.recorded:
+            for piece in ran.output:
+                await self.emit(ToolCallUpdate(call.id, "in_progress", output=piece))
+        if not ran.result.is_error:
+            self.blocked = False
+        return await self._finish(call, ran)
+
+    async def _refused(self, call: ToolCall, tool: Tool, args: Any, need: Need | None) -> str | None:
+        recorded = self.tape.peek()
+        # On the machine of a replay the same path may lead elsewhere; the log knows whether leave was asked for.
+        allowed = isinstance(recorded, ToolRan) or self.permissions.allows(need)
+        if need is None or (allowed and not isinstance(recorded, Asked | Permitted)):
+            return None
+        forbidden = self.permissions.forbids(need)
+        if isinstance(recorded, Permitted) or (forbidden and not self.tape.recorded):
+            return await self._forbidden(call, tool.title(args), forbidden or "")
+
+        async def ask() -> Asked:
+            return Asked(call.id, need, await self._preview(tool, args))
+
+        asked = await self.tape.take(Asked, ask)
+        request = PermissionRequested(
+            call.id, tool.title(args), tool.kind, call.arguments, options(asked.need), asked.diffs, tool.locations(args)
+        )
+        await self.emit(request)
+
+        async def produce() -> Permitted:
+            answer = await self.approver(request)
+            return Permitted(call.id, answer.allowed, answer.remember, answer.reason)
+
+        answer = await self.tape.take(Permitted, produce)
+        await self.emit(PermissionResolved(call.id, answer.allowed, answer.reason))
+        if answer.allowed:
+            if answer.remember:
+                self.permissions.remember(asked.need)
+            return None
+        self.denied.append(tool.title(args))
+        self.blocked = True
+        if answer.remember:
+            self.permissions.refuse(asked.need)
+        return f"Denied: {answer.reason or 'the person refused this call'}. Do not repeat it."
+
+    async def _forbidden(self, call: ToolCall, title: str, reason: str) -> str:
+        """The refusal that nobody is asked about. Plan mode does not block the turn by it: that is what was wanted."""
+
+        async def produce() -> Permitted:
+            return Permitted(call.id, False, reason=reason)
+
+        answer = await self.tape.take(Permitted, produce)
+        await self.emit(PermissionResolved(call.id, False, answer.reason))
+        self.denied.append(title)
+        self.blocked = self.blocked or answer.reason != PLAN_MODE
+        return f"Denied: {answer.reason}."
+
+    async def _preview(self, tool: Tool, args: Any) -> tuple[FileDiff, ...]:
+        if not isinstance(tool, Previewing):
+            return ()
+        try:
+            return await tool.preview(args, self.tools)
+        except ToolError:
+            # The call would fail, which the model hears when it runs; there is nothing to show of it.
+            return ()
+
+    async def _run(self, call: ToolCall, tool: Tool, args: Any) -> ToolRan:
+        output: list[str] = []
+        started = monotonic()
+
+        room = LIVE_CAP
+
+        async def emit(piece: str) -> None:
+            nonlocal room
+            if room <= 0:
+                return
+            if len(piece) >= room:
+                piece = piece[:room] + "\n[more output follows; it is not shown live]\n"
+            room -= len(piece)
+            output.append(piece)
+            await self.emit(ToolCallUpdate(call.id, "in_progress", output=piece))
+
+        async def show_terminal(id: str) -> None:
+            await self.emit(ToolCallUpdate(call.id, "in_progress", terminal=id))
+
+        self.tools.emit, self.tools.show_terminal, self.tools.call_id = emit, show_terminal, call.id
+        try:
+            result = await tool.run(args, self.tools)
+        except ToolError as problem:
+            result = text_result(str(problem), is_error=True)
+        except anyio.get_cancelled_exc_class():
+            interrupted = text_result("Interrupted before it ended.", is_error=True)
+            self.unanswered[call.id] = interrupted
+            self.tape.note(ToolRan(call, interrupted, tuple(output), round(monotonic() - started, 3)))
+            raise
+        return ToolRan(call, result, tuple(output), round(monotonic() - started, 3))
+
+    async def _finish(self, call: ToolCall, ran: ToolRan, *, note: bool = False) -> ToolResult:
+        if note:
+            self.tape.note(ran)
+        result = self.unanswered[call.id] = ran.result
+        await self.emit(ended_update(ran))
+        self.changed.update(dict.fromkeys(diff.path for diff in result.diffs))
+        if result.plan is not None:
+            await self.emit(PlanUpdated(result.plan))
+        self.guard.observe(call, result)
+        return result

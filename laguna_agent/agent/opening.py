@@ -1,0 +1,65 @@
+"""What a run of a session begins with: its `Opened` record, for a new session or for a recorded one.
+
+Knows the log and the settings; opens neither log nor backend.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from laguna_agent import __version__
+from laguna_agent.agent.store import Opened, iterate_log, new_session_id, now
+from laguna_agent.config import Settings
+from laguna_agent.errors import UsageError
+
+
+def new_session(
+    cwd: Path, settings: Settings, check: str | None, output_schema: dict[str, Any] | None, roots: tuple[str, ...]
+) -> Opened:
+    """The first record of a new session in `cwd`; raises UsageError where that is no directory."""
+    if not cwd.is_dir():
+        raise UsageError(f"the working directory does not exist: {cwd}")
+    return Opened(
+        new_session_id(),
+        str(cwd.resolve()),
+        settings.model or "",
+        now(),
+        f"laguna-agent {__version__}",
+        msgspec.to_builtins(settings),
+        check,
+        output_schema,
+        roots=roots,
+    )
+
+
+def recorded_session(
+    log: Path,
+    settings: Settings,
+    check: str | None,
+    output_schema: dict[str, Any] | None,
+    roots: tuple[str, ...] | None,
+    cwd: Path | None,
+) -> Opened:
+    """The first record of a later run of the session in `log`. `roots` and `cwd` of None are those that it began with.
+
+    Raises UsageError where the log does not say where it began, or that directory is gone.
+    """
+    first = next(iterate_log(log), None)
+    if not isinstance(first, Opened):
+        raise UsageError(f"session {log.parent.name} was cut off before it began")
+    directory = str(cwd.resolve()) if cwd else first.cwd
+    if not Path(directory).is_dir():
+        raise UsageError(f"the session's working directory is gone: {directory}")
+    return msgspec.structs.replace(
+        first,
+        cwd=directory,
+        model=settings.model or first.model,
+        created=now(),
+        settings=msgspec.to_builtins(settings),
+        check=check,
+        output_schema=output_schema,
+        roots=first.roots if roots is None else roots,
+    )
