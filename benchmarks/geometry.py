@@ -120,7 +120,7 @@ def generate(path: Path) -> None:
     # Twice, for the first reading brings the pages in from disk.
     for name in ("prefill_cold", "prefill"):
         started = time.perf_counter()
-        logits = model([Piece(torch.tensor(ids), cache)], last_only=True)
+        logits = model([Piece(torch.tensor(ids), cache)], last=1)
         report(**{f"{name}_tokens_per_s": PROMPT / (time.perf_counter() - started)}, **memory())
     for name in ("decode_cold", "decode"):
         seconds, tokens, logits = answer(model, cache, logits)
@@ -133,7 +133,7 @@ def answer(model: CausalLM, cache: object, logits: torch.Tensor) -> tuple[float,
     started = time.perf_counter()
     for _ in range(ANSWER):
         tokens.append(int(logits[-1].argmax()))
-        logits = model([Piece(torch.tensor(tokens[-1:]), cache)], last_only=True)
+        logits = model([Piece(torch.tensor(tokens[-1:]), cache)], last=1)
         if not logits.isfinite().all():
             raise SystemExit("the logits are not finite")
     return time.perf_counter() - started, tokens, logits

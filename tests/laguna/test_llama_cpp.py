@@ -97,9 +97,9 @@ def read_model(path: Path) -> CausalLM:
 def continued(model: CausalLM, ids: list[int]) -> tuple[torch.Tensor, list[int]]:
     """Log-probabilities [vocab] after `ids`, and the greedy tokens that follow."""
     cache = model.new_cache()
-    logprobs = first = model([Piece(torch.tensor(ids), cache)], last_only=True)[0].log_softmax(-1)
+    logprobs = first = model([Piece(torch.tensor(ids), cache)], last=1)[0].log_softmax(-1)
     tokens: list[int] = []
     for _ in range(ANSWER):
         tokens.append(int(logprobs.argmax()))
-        logprobs = model([Piece(torch.tensor(tokens[-1:]), cache)], last_only=True)[0].log_softmax(-1)
+        logprobs = model([Piece(torch.tensor(tokens[-1:]), cache)], last=1)[0].log_softmax(-1)
     return first, tokens
