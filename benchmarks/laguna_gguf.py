@@ -1,13 +1,22 @@
-"""A Laguna's config.json as the keys of a GGUF file: what a converter writes (specification section 7).
+"""Writing GGUF files: a Laguna's config.json as keys (specification section 7), and a copy of a file in fp32.
 
-Knows names; no tensor.
+The `gguf` package writes; what our engine reads is not written by our engine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
+
+from laguna_agent.backend.kernels.formats import Ggml
+from laguna_agent.backend.laguna.weights.gguf_file import GgufFile
+
 FULL, SLIDING = "full_attention", "sliding_attention"
+WRITERS_OWN = ("general.architecture", "general.file_type", "general.quantization_version")
 
 
 def gguf_keys(config: dict[str, Any]) -> dict[str, Any]:
@@ -60,3 +69,35 @@ def _rope(config: dict[str, Any]) -> dict[str, Any]:
             "rope.scaling.yarn_beta_slow": full["beta_slow"],
         }
     return keys
+
+
+def add_keys(writer: gguf.GGUFWriter, keys: Mapping[str, Any]) -> None:
+    """Give the writer each key with the type that its value has in Python; whole numbers are uint32."""
+    for name, value in keys.items():
+        if isinstance(value, bool):
+            writer.add_bool(name, value)
+        elif isinstance(value, int):
+            writer.add_uint32(name, value)
+        elif isinstance(value, float):
+            writer.add_float32(name, value)
+        else:
+            (writer.add_string if isinstance(value, str) else writer.add_array)(name, value)
+
+
+def write_exact_copy(source: Path, copy: Path) -> None:
+    """The model of `source` with every tensor in fp32, dequantised by the `gguf` package, one at a time in memory."""
+    file = GgufFile(source)
+    writer = gguf.GGUFWriter(str(copy), file.keys["general.architecture"])
+    kept = {name: value for name, value in file.keys.items() if name not in WRITERS_OWN}
+    add_keys(writer, kept)
+    for name, entry in file.entries.items():
+        writer.add_tensor_info(name, entry.shape, np.dtype(np.float32), 4 * int(np.prod(entry.shape)))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name, entry in file.entries.items():
+        stored = file.parts(name).numpy()
+        if isinstance(entry.format, Ggml):
+            stored = gguf.quants.dequantize(stored, gguf.GGMLQuantizationType[entry.format.kind])
+        writer.write_tensor_data(stored.astype(np.float32).reshape(entry.shape))
+    writer.close()

@@ -19,7 +19,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-from laguna_gguf import FULL, SLIDING, gguf_keys
+from laguna_gguf import FULL, SLIDING, add_keys, gguf_keys
 from torch import Tensor
 
 from laguna_agent.backend.kernels.formats import Format, Ggml, Plain
@@ -162,25 +162,19 @@ def _split(tensor: Expected) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _write_keys(writer: gguf.GGUFWriter, settings: dict[str, Any]) -> None:
-    for key, value in gguf_keys(settings).items():
-        name = f"laguna.{key}"
-        if isinstance(value, bool):
-            writer.add_bool(name, value)
-        elif isinstance(value, int):
-            writer.add_uint32(name, value)
-        elif isinstance(value, float):
-            writer.add_float32(name, value)
-        else:
-            (writer.add_string if isinstance(value, str) else writer.add_array)(name, value)
     # A vocabulary that llama.cpp takes: the bytes, a merge, and words that no text has.
     alphabet = sorted(_byte_characters())
     tokens = [*alphabet, "ab", *(f"<word {number}>" for number in range(settings["vocab_size"] - len(alphabet) - 1))]
-    writer.add_string("tokenizer.ggml.model", "gpt2")
-    writer.add_string("tokenizer.ggml.pre", "laguna")
-    writer.add_array("tokenizer.ggml.tokens", tokens)
-    writer.add_array("tokenizer.ggml.merges", ["a b"])
-    writer.add_array("tokenizer.ggml.token_type", [1] * len(tokens))
-    writer.add_uint32("tokenizer.ggml.eos_token_id", len(tokens) - 1)
+    vocabulary = {
+        "model": "gpt2",
+        "pre": "laguna",
+        "tokens": tokens,
+        "merges": ["a b"],
+        "token_type": [1] * len(tokens),
+        "eos_token_id": len(tokens) - 1,
+    }
+    add_keys(writer, {f"laguna.{key}": value for key, value in gguf_keys(settings).items()})
+    add_keys(writer, {f"tokenizer.ggml.{key}": value for key, value in vocabulary.items()})
 
 
 def _byte_characters() -> set[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from laguna_gguf import add_keys
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -226,15 +227,7 @@ def write_gguf(
     """
     writer = gguf.GGUFWriter(str(path), "laguna")
     described = {f"laguna.{key}": value for key, value in (gguf_keys() if keys is None else keys).items()}
-    for name, value in (described | (VOCABULARY if vocabulary is None else vocabulary)).items():
-        if isinstance(value, bool):
-            writer.add_bool(name, value)
-        elif isinstance(value, int):
-            writer.add_uint32(name, value)
-        elif isinstance(value, float):
-            writer.add_float32(name, value)
-        else:
-            (writer.add_string if isinstance(value, str) else writer.add_array)(name, value)
+    add_keys(writer, described | (VOCABULARY if vocabulary is None else vocabulary))
     for name, tensor in tensors.items():
         kind = gguf.GGMLQuantizationType[(kinds or {}).get(name, "F32")]
         data = tensor.float().numpy()
