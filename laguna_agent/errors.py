@@ -4,6 +4,7 @@
     ├── UsageError                     2   usage
     │   ├── ConfigError                2   usage
     │   ├── WeightsError               2      a model's files are damaged, incomplete or of an unsupported kind
+    │   ├── CacheError                 2      a saved KV cache is damaged or another model's; the prompt is read instead
     │   └── DoesNotFit                 2      the model needs more memory or disk than there is
     ├── ProviderError                  3   provider_error
     │   ├── AuthenticationFailed       3      key absent, wrong or without rights (401, 403)
@@ -51,6 +52,10 @@ class ConfigError(UsageError):
 
 class WeightsError(UsageError):
     """A model's files are damaged, incomplete, or of a kind that the engine does not run. Names file and tensor."""
+
+
+class CacheError(UsageError):
+    """A saved KV cache cannot be used or written. Never ends a turn: the prompt is read as if there were no file."""
 
 
 class DoesNotFit(UsageError):

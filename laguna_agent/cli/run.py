@@ -14,6 +14,7 @@ from laguna_agent.cli.options import (
     Cwd,
     EditFormat,
     Model,
+    Quant,
     Resume,
     path_option,
 )
@@ -69,13 +70,14 @@ def run(
     resume: Resume = None,
     replay: Replay = None,
     edit_format: EditFormat = None,
+    quant: Quant = None,
     temperature: Temperature = None,
     seed: Seed = None,
 ) -> int:
     """Do one task without a person: a prompt in, a result out."""
     from laguna_agent import headless
 
-    driving = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format}
+    driving = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format, "quant": quant}
     sampling = {"temperature": temperature, "seed": seed}
     budget = {"max_turns": max_turns, "max_tokens": max_tokens, "max_cost": max_cost, "max_time": max_time}
     return headless.run(

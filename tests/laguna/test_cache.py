@@ -69,7 +69,7 @@ class Session:
 
     def rewind(self, cache: KVCache, length: int) -> None:
         """Back to `length`, or before it; a snapshot's length is always reached."""
-        tokens, kept = list(cache.tokens), [snapshot.length for snapshot in cache.snapshots]
+        tokens, kept = list(cache.tokens), cache.snapshots.lengths()
         reached = cache.rewind(length)
         assert cache.tokens == tokens[:reached]
         assert reached == length or (reached < length and SLIDING in {at.attention for at in cache.config.layers})
@@ -173,8 +173,8 @@ def test_snapshots_are_bounded_and_thin_out_into_the_past() -> None:
         cache.begin([1]).commit()
         cache.snapshot()
         cache.snapshot()
-        assert len(cache.snapshots) <= 6
-    places = [kept.length for kept in cache.snapshots]
+        assert len(cache.snapshots.lengths()) <= 6
+    places = cache.snapshots.lengths()
     assert (places[0], places[-2:]) == (1, [59, 60])
     gaps = [later - earlier for earlier, later in itertools.pairwise(places)]
     assert gaps == sorted(gaps, reverse=True)

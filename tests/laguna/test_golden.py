@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from laguna_agent.backend.laguna.cache_file import load_cache, save_cache
 from laguna_agent.backend.laguna.model import CausalLM, Piece, padded, unpadded
 from tests.laguna.checkpoints import CASES, golden
 
@@ -86,6 +89,23 @@ def test_after_a_fork(case: Case) -> None:
     model([Piece(ids[:20], again)])
     model([Piece(ids[:9].flip(0), again.fork())])
     close(model([Piece(ids[20:], again)]), logits[20:])
+
+
+@pytest.mark.parametrize("cut", [1, 6, 20])
+def test_after_a_restore_from_disk(case: Case, cut: int, tmp_path: Path) -> None:
+    model, expected = case
+    ids, logits = expected["prompt1.input_ids"], expected["prompt1.logits"]
+    cache = model.new_cache(slack=0)
+    for part in (ids[:cut], ids[cut:20]):
+        model([Piece(part, cache)])
+        cache.snapshot()
+    save_cache(cache, tmp_path / "cache", identity="golden")
+    restored = load_cache(tmp_path / "cache", model.config, identity="golden", slack=0)
+    assert restored.tokens == ids[:20].tolist()
+    close(model([Piece(ids[20:], restored)]), logits[20:])
+    # And back to where it was before it was saved.
+    assert restored.rewind(cut) == cut
+    close(model([Piece(ids[cut:], restored)]), logits[cut:])
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

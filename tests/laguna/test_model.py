@@ -6,8 +6,6 @@ import msgspec
 import pytest
 import torch
 
-from laguna_agent.backend.kernels import attention as attention_kernel
-from laguna_agent.backend.kernels.attention import KeyRun, attention
 from laguna_agent.backend.kernels.formats import GroupInt
 from laguna_agent.backend.kernels.quantise import quantise
 from laguna_agent.backend.kernels.reference import dequantise
@@ -138,30 +136,6 @@ def test_gradients_reach_every_weight() -> None:
     model([Piece(torch.arange(41)), Piece(torch.arange(20))]).pow(2).mean().backward()
     idle = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.abs().sum()]
     assert idle == []
-
-
-@pytest.mark.parametrize("window", [0, 1, 5, 40])
-def test_attention_in_blocks_and_pieces(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = torch.Generator().manual_seed(1)
-    q, k, v = (torch.randn(shape, generator=source) for shape in ((23, 6, 4), (2, 30, 4), (2, 30, 4)))
-    position = torch.arange(30)
-    seen = position <= position[7:, None]
-    if window:
-        seen &= position[7:, None] - position < window
-    many = [tensor.repeat_interleave(3, dim=0) for tensor in (k, v)]
-    expected = torch.nn.functional.scaled_dot_product_attention(q.transpose(0, 1), *many, attn_mask=seen).transpose(
-        0, 1
-    )
-    shuffled = torch.randperm(30, generator=source)
-    runs = {
-        "one": [KeyRun(k, v)],
-        "three": [KeyRun(k[:, a:b], v[:, a:b], a) for a, b in ((0, 4), (4, 19), (19, 30))],
-        "mixed": [KeyRun(k[:, shuffled], v[:, shuffled], positions=position[shuffled])],
-    }
-    for size in (1, 700, 1 << 24):
-        monkeypatch.setattr(attention_kernel, "SCORES_AT_ONCE", size)
-        for pieces in runs.values():
-            torch.testing.assert_close(attention(q, 7, pieces, window), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_experts_against_a_loop_over_tokens() -> None:

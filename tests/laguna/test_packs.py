@@ -14,6 +14,8 @@ import torch
 
 from laguna_agent.backend.kernels.formats import GroupInt, PackedTensor
 from laguna_agent.backend.kernels.reference import dequantise
+from laguna_agent.backend.laguna.cache import SLACK, KVCache, total_bytes
+from laguna_agent.backend.laguna.cache_format import FORMATS
 from laguna_agent.backend.laguna.config_json import parse_config
 from laguna_agent.backend.laguna.weights import memory, open_weights, packing, whole_file
 from laguna_agent.backend.laguna.weights.memory import available_memory, cache_bytes, choose
@@ -280,10 +282,19 @@ def test_the_layout_is_known_before_the_work(model, packs):
 def test_the_cache_is_counted_by_layer_type():
     """Specification section 4: 4096 bytes a token and full layer at K = 8, D = 128; windows stop growing."""
     config = parse_config({**CONFIG, "num_key_value_heads": 2, "head_dim": 16})
-    each = 2 * 2 * 16 * 2
-    assert cache_bytes(config, 100) == each * (100 + 8 + 100)
-    assert cache_bytes(config, 4) == each * 12
-    assert cache_bytes(config, 100, element=1) * 2 == cache_bytes(config, 100)
+    each = 2 * 2 * 16
+    ring = 8 + 2 * SLACK
+    assert cache_bytes(config, 100, "f32") == 4 * each * (100 + ring + 100)
+    assert cache_bytes(config, 4, "f16") == 2 * each * (4 + ring + 4)
+    assert cache_bytes(config, 100, "int8") == (each + 2 * 2 * 4) * (100 + ring + 100)
+
+
+@pytest.mark.parametrize("kv", FORMATS)
+def test_the_plan_of_the_cache_is_what_a_cache_takes(kv):
+    config = parse_config({**CONFIG, "num_key_value_heads": 2, "head_dim": 16})
+    cache = KVCache(config, format=kv)
+    cache.begin(list(range(128)))
+    assert total_bytes([cache]) == cache_bytes(config, 128, kv)
 
 
 def test_the_available_memory_is_bounded_by_the_container(tmp_path):

@@ -1,90 +1,213 @@
-"""Grouped-query attention over keys that lie in several places; the reference for faster kernels (section 2e).
+"""Grouped-query attention over keys that lie in several places and in several number formats (section 2e).
 
-Scores of all runs are joined before the softmax, so a sequence whose keys are shared with others in pieces gives the
-same numbers as one whose keys lie in one piece, and no key is copied to be read. Knows no cache and no layer.
+`reference` is what attention means, in plain steps: the scores of all runs are joined before the softmax, so keys that
+lie in pieces give the same numbers as keys in one piece, and none is copied to be read; codes become numbers a few
+thousand at a time, and their scales are applied to scores and weights, of which there are fewer. It is also the way of
+decoding where torch's fused attention cannot go: over several runs, or over codes with scales.
+
+Everything else is fused: no score is ever stored. Few queries read the keys as they are kept, the query heads of one KV
+head behind one another; many queries are worth a copy of the keys in their own dtype. Knows no cache and no layer.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-SCORES_AT_ONCE = 1 << 24
-"""How many scores are computed at a time (fp32: 64 MiB); longer prompts are done in blocks of queries."""
-
-HIDDEN = 1 << 62
-"""The position of a slot that holds no key: after every query, so no query sees it."""
+FEW = 16
+"""Queries up to which keys are read where and as they lie: a token, or a draft."""
+MASK_AT_ONCE = 1 << 22
+"""Elements of the mask of one block of queries (fp32: 16 MiB); longer prompts are done in blocks."""
+CODES_AT_ONCE = 2048
+"""Keys of one head that become numbers at a time: with 128 dimensions 1 MiB in fp32, which stays in a core's cache."""
 
 
 class KeyRun(NamedTuple):
-    """Keys and values [kv_heads, n, head_dim]. Key i is at position `start + i`, or at `positions[i]` where given."""
+    """Keys and values [kv_heads, n, head_dim] of consecutive positions from `start` on.
+
+    They are numbers, or codes whose numbers are code * scale, with scales fp32 [kv_heads, n].
+    """
 
     k: Tensor
     v: Tensor
     start: int = 0
-    positions: Tensor | None = None
+    k_scale: Tensor | None = None
+    v_scale: Tensor | None = None
 
 
 def attention(q: Tensor, first: int, runs: list[KeyRun], window: int = 0) -> Tensor:
     """Attention of queries [tokens, heads, head_dim] at positions `first`, `first + 1`, ... Returns the same shape.
 
     A query at t sees the keys at p <= t, with a window only those with t - p < window; it must see at least one. Query
-    head j reads KV head j // (heads // kv_heads). Scores and softmax are fp32, the rest is in q's dtype.
+    head j reads KV head j // (heads // kv_heads). Runs are in order of position. The result is in q's dtype.
     """
-    tokens, heads, _ = q.shape
+    tokens = q.shape[0]
     if not tokens:
         return q
-    # With a window a block of queries reads at most the window and itself, whatever the length.
-    keys = sum(run.k.shape[1] for run in runs)
-    block = max(1, SCORES_AT_ONCE // (heads * keys))
-    if window and block < tokens:
-        block = max(block, min(window, SCORES_AT_ONCE // (heads * 2 * window)))
-    parts = [_block(q[at : at + block], first + at, runs, window) for at in range(0, tokens, block)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    seen = _visible(runs, first, tokens, window)
+    if tokens > FEW:
+        return _many(q, first, seen, window)
+    if len(seen) > 1 or seen[0].k_scale is not None:
+        return reference(q, first, seen, window)
+    return _few(q, first, seen[0], window)
 
 
-def _block(q: Tensor, first: int, runs: list[KeyRun], window: int) -> Tensor:
+def reference(q: Tensor, first: int, runs: list[KeyRun], window: int = 0) -> Tensor:
+    """What `attention` returns, step by step; every run is read to its end. Scores and softmax are fp32."""
     tokens, heads, head_dim = q.shape
-    seen = [part for run in runs if (part := _visible(run, first, tokens, window)).k.shape[1]]
-    kv_heads = seen[0].k.shape[0]
-    rows = q.view(tokens, kv_heads, heads // kv_heads, head_dim).permute(1, 2, 0, 3).reshape(kv_heads, -1, head_dim)
-    scores = torch.cat([torch.matmul(rows, run.k.transpose(1, 2)).float() for run in seen], dim=-1) * head_dim**-0.5
-    mask = _mask(seen, first, tokens, window, q.device)
-    if mask is not None:
-        by_query = scores.view(kv_heads, heads // kv_heads, tokens, -1)
-        scores = by_query.masked_fill(~mask, float("-inf")).view_as(scores)
-    weights = torch.softmax(scores, dim=-1).to(q.dtype)
-    pieces = torch.split(weights, [run.k.shape[1] for run in seen], dim=-1)
-    out = torch.matmul(pieces[0], seen[0].v)
-    for piece, run in zip(pieces[1:], seen[1:], strict=True):
-        out = out + torch.matmul(piece, run.v)
-    return out.view(kv_heads, heads // kv_heads, tokens, head_dim).permute(2, 0, 1, 3).reshape(tokens, heads, head_dim)
+    kv_heads = runs[0].k.shape[0]
+    groups = heads // kv_heads
+    rows = _by_kv_head(q, kv_heads)
+    scores = torch.cat([_scores(rows, run) for run in runs], dim=-1) * head_dim**-0.5
+    if any(_hides(run, first, tokens, window) for run in runs):
+        masks = [_mask(first - run.start, tokens, run.k.shape[1], window, q.device) for run in runs]
+        scores = scores + torch.cat(masks, dim=1).repeat(groups, 1)
+    weights = torch.softmax(scores, dim=-1)
+    out = torch.zeros_like(rows)
+    at = 0
+    for run in runs:
+        out = out + _weighted_sum(weights[..., at : at + run.k.shape[1]], run, q.dtype)
+        at += run.k.shape[1]
+    return _by_query(out, tokens)
 
 
-def _visible(run: KeyRun, first: int, tokens: int, window: int) -> KeyRun:
-    """The part of a run of consecutive keys that some query of the block can see."""
-    if run.positions is not None:
-        return run
-    low = max(0, first - window + 1 - run.start) if window else 0
-    high = max(low, min(run.k.shape[1], first + tokens - run.start))
-    return KeyRun(run.k[:, low:high], run.v[:, low:high], run.start + low)
+def numbers(codes: Tensor, dtype: torch.dtype) -> Tensor:
+    """Stored codes, without their scales, in a dtype to compute in; exact where it has 8 bits of precision."""
+    if codes.dtype != torch.float8_e4m3fn:
+        return codes.to(dtype)
+    # The bits of an e4m3 number, moved to where f16 has them, mean 2^-8 of it; torch's own conversion takes 20 times as
+    # long. Codes that are not numbers do not occur: the scale says so then.
+    bits = codes.view(torch.int8).to(torch.int16).bitwise_left_shift_(7).bitwise_and_(~0x4000)
+    return bits.view(torch.float16).to(dtype).mul_(256)
 
 
-def _mask(runs: list[KeyRun], first: int, tokens: int, window: int, device: torch.device) -> Tensor | None:
-    """Which of the joined keys each query sees: bool [tokens, keys]; None where every query sees all."""
-    if all(run.positions is None and run.start + run.k.shape[1] <= first + 1 for run in runs) and (
-        not window or tokens == 1
-    ):
-        return None
-    places = [
-        run.positions
-        if run.positions is not None
-        else torch.arange(run.start, run.start + run.k.shape[1], device=device)
-        for run in runs
-    ]
-    p = torch.cat(places)[None, :]
-    t = torch.arange(first, first + tokens, device=device)[:, None]
-    seen = p <= t
-    return seen & (t - p < window) if window else seen
+def _few(q: Tensor, first: int, run: KeyRun, window: int) -> Tensor:
+    tokens, kv_heads = q.shape[0], run.k.shape[0]
+    rows = _by_kv_head(q, kv_heads).to(run.k.dtype)
+    mask = None
+    if _hides(run, first, tokens, window):
+        groups = q.shape[1] // kv_heads
+        mask = _few_mask(first - run.start, tokens, run.k.shape[1], window, groups, run.k.dtype, q.device)
+    out = F.scaled_dot_product_attention(rows[None], run.k[None], run.v[None], attn_mask=mask)[0]
+    return _by_query(out, tokens).to(q.dtype)
+
+
+def _many(q: Tensor, first: int, runs: list[KeyRun], window: int) -> Tensor:
+    """Blocks of queries, each over the keys that it sees, which become numbers once."""
+    start, count = runs[0].start, sum(run.k.shape[1] for run in runs)
+    k = _joined([_decoded(run.k, run.k_scale, q.dtype) for run in runs])
+    v = _joined([_decoded(run.v, run.v_scale, q.dtype) for run in runs])
+    parts = []
+    at = 0
+    while at < q.shape[0]:
+        # With a window a block of queries reads at most the window and itself.
+        width = min(count, 2 * window) if window else count
+        block = q[at : at + min(max(1, MASK_AT_ONCE // width), window or MASK_AT_ONCE)]
+        t = first + at
+        low, high = max(0, t - window + 1 - start) if window else 0, t + block.shape[0] - start
+        mask = _mask(t - start - low, block.shape[0], high - low, window, q.device).to(q.dtype)
+        parts.append(
+            F.scaled_dot_product_attention(
+                block.transpose(0, 1)[None], k[None, :, low:high], v[None, :, low:high], attn_mask=mask, enable_gqa=True
+            )[0].transpose(0, 1)
+        )
+        at += block.shape[0]
+    return _joined(parts, dim=0)
+
+
+def _visible(runs: list[KeyRun], first: int, tokens: int, window: int) -> list[KeyRun]:
+    """The parts of the runs that some of the queries can see."""
+    seen = []
+    for k, v, start, k_scale, v_scale in runs:
+        low = max(0, first - window + 1 - start) if window else 0
+        high = min(k.shape[1], first + tokens - start)
+        if low == 0 and high == k.shape[1]:
+            seen.append(KeyRun(k, v, start, k_scale, v_scale))
+        elif low < high:
+            scales = [None if scale is None else scale[:, low:high] for scale in (k_scale, v_scale)]
+            seen.append(KeyRun(k[:, low:high], v[:, low:high], start + low, *scales))
+    return seen
+
+
+def _hides(run: KeyRun, first: int, tokens: int, window: int) -> bool:
+    """Whether some query must not see some key of the run."""
+    return run.start + run.k.shape[1] > first + 1 or bool(window and first + tokens - run.start > window)
+
+
+def _mask(ahead: int, tokens: int, keys: int, window: int, device: torch.device) -> Tensor:
+    """fp32 [tokens, keys] to add to scores: -inf where query i, which is `ahead` + i positions after key 0, must not
+    see key j."""
+    distance = torch.arange(ahead, ahead + tokens, device=device)[:, None] - torch.arange(keys, device=device)
+    hidden = (distance < 0) | (distance >= window) if window else distance < 0
+    return torch.zeros(tokens, keys, device=device).masked_fill_(hidden, float("-inf"))
+
+
+@lru_cache(maxsize=4)
+def _few_mask(
+    ahead: int, tokens: int, keys: int, window: int, groups: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The mask for rows of `_by_kv_head`; all layers of a step need the same."""
+    return _mask(ahead, tokens, keys, window, device).to(dtype).repeat(groups, 1)
+
+
+def _by_kv_head(q: Tensor, kv_heads: int) -> Tensor:
+    """[tokens, heads, head_dim] -> [kv_heads, groups * tokens, head_dim]: what reads the same keys stands together."""
+    tokens, heads, head_dim = q.shape
+    if tokens == 1:
+        return q.view(kv_heads, heads // kv_heads, head_dim)
+    grouped = q.view(tokens, kv_heads, heads // kv_heads, head_dim).permute(1, 2, 0, 3)
+    return grouped.reshape(kv_heads, -1, head_dim)
+
+
+def _by_query(rows: Tensor, tokens: int) -> Tensor:
+    """What `_by_kv_head` made, back."""
+    kv_heads, count, head_dim = rows.shape
+    if tokens == 1:
+        return rows.reshape(1, kv_heads * count, head_dim)
+    grouped = rows.view(kv_heads, count // tokens, tokens, head_dim).permute(2, 0, 1, 3)
+    return grouped.reshape(tokens, -1, head_dim)
+
+
+def _scores(rows: Tensor, run: KeyRun) -> Tensor:
+    """fp32 [kv_heads, rows, n]."""
+    if run.k.dtype == rows.dtype:
+        products = torch.matmul(rows, run.k.transpose(1, 2)).float()
+    else:
+        heads = zip(rows, run.k, strict=True)
+        by_head = [
+            torch.cat([head @ numbers(part, rows.dtype).T for part in codes.split(CODES_AT_ONCE)], dim=-1)
+            for head, codes in heads
+        ]
+        products = torch.stack(by_head).float()
+    return products if run.k_scale is None else products * run.k_scale[:, None]
+
+
+def _weighted_sum(weights: Tensor, run: KeyRun, dtype: torch.dtype) -> Tensor:
+    """Values summed with fp32 weights [kv_heads, rows, n]: [kv_heads, rows, head_dim] in `dtype`."""
+    if run.v_scale is not None:
+        weights = weights * run.v_scale[:, None]
+    weights = weights.to(dtype)
+    if run.v.dtype == dtype:
+        return torch.matmul(weights, run.v)
+    out = weights.new_zeros(*weights.shape[:2], run.v.shape[-1])
+    for head, codes in enumerate(run.v):
+        for at in range(0, codes.shape[0], CODES_AT_ONCE):
+            part = numbers(codes[at : at + CODES_AT_ONCE], dtype)
+            out[head].addmm_(weights[head, :, at : at + CODES_AT_ONCE], part)
+    return out
+
+
+def _decoded(codes: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The numbers of codes [kv_heads, n, head_dim]. Head by head, because torch converts pieces without gaps faster."""
+    if codes.dtype == dtype:
+        return codes
+    plain = torch.stack([numbers(head, dtype) for head in codes])
+    return plain if scale is None else plain.mul_(scale[..., None])
+
+
+def _joined(parts: list[Tensor], dim: int = 1) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)

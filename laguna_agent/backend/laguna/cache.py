@@ -4,13 +4,14 @@ A model's forward pass takes a `Step` of every cache it appends to: `begin` make
 and gets back all that it may see, `commit` makes the tokens count. A step that is never committed leaves the cache as
 long as it was. Not thread-safe: one thread owns a model and its caches.
 
-Full layers keep every token, so they rewind anywhere and a fork shares them. Sliding layers keep a ring of the window
-and `slack` more tokens: they rewind by at most `slack` tokens, or to wherever a snapshot was taken.
+Full layers keep every token, so they rewind anywhere and a fork shares them. Sliding layers keep the window and some
+more: they rewind by at most `slack` tokens, or to wherever snapshots hold the window.
 """
 
 from __future__ import annotations
 
 import weakref
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,13 +19,20 @@ import torch
 from torch import Tensor
 
 from laguna_agent.backend.kernels.attention import KeyRun
-from laguna_agent.backend.laguna.cache_storage import Ring, Run, Shape
+from laguna_agent.backend.laguna.cache_format import FORMATS, KVFormatName
+from laguna_agent.backend.laguna.cache_snapshots import Snapshot, Snapshots
+from laguna_agent.backend.laguna.cache_storage import Block, Parts, Run, Shape, Sliding, key_run
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.errors import ContextTooLong
 
 SLACK = 64
-SNAPSHOTS = 24
-"""A snapshot is a copy of the sliding layers: for Laguna XS in bf16 71 MB, whatever the length."""
+SNAPSHOTS = 64
+"""Enough for both ends of the answers of a long session."""
+SNAPSHOT_BYTES = 512 << 20
+"""What snapshots of one cache may take: for Laguna XS in f16 the windows of 4,369 tokens, whatever the length."""
+
+ROOM = 1024
+"""Tokens that a restored cache can take before its storage grows, which would copy all that was just read."""
 
 
 @dataclass
@@ -35,41 +43,37 @@ class View:
     end: int
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The sliding layers as they were when the cache had `length` tokens."""
-
-    length: int
-    ring: Ring
-
-
 class KVCache:
     """Keys and values of one sequence, and the token ids they were made from.
 
-    `length`: how many tokens. `tokens`: their ids. `slack`: how many tokens the sliding layers can give back without a
-    snapshot. At most `max_snapshots` are kept: the first, the newest, and between them the denser the nearer they are.
+    `length`: how many tokens. `tokens`: their ids, not to be changed by others. `format`: the numbers they are kept in.
+    `slack`: how many tokens the sliding layers can give back without a snapshot. At most `max_snapshots` are kept, in
+    at most `snapshot_bytes`: the first, the newest two, and between them the denser the nearer they are.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         *,
-        dtype: torch.dtype,
+        format: KVFormatName,
         device: torch.device | str = "cpu",
         slack: int = SLACK,
         max_snapshots: int = SNAPSHOTS,
+        snapshot_bytes: int = SNAPSHOT_BYTES,
     ) -> None:
-        self.config, self.slack, self.max_snapshots = config, slack, max_snapshots
-        self.shape = Shape(config.kv_heads, config.head_dim, dtype, torch.device(device))
+        self.config, self.slack = config, slack
+        self.shape = Shape(config.kv_heads, config.head_dim, FORMATS[format], torch.device(device))
         kinds = [layer.attention for layer in config.layers]
         self.full = [index for index, kind in enumerate(kinds) if kind == "full_attention"]
         self.sliding = [index for index, kind in enumerate(kinds) if kind == "sliding_attention"]
         # Where a layer's keys lie within the storage of its kind.
         self.place = {index: place for kind in (self.full, self.sliding) for place, index in enumerate(kind)}
         self.tokens: list[int] = []
-        self.snapshots: list[Snapshot] = []
+        # The same once more, because arrays are compared at the speed of memory.
+        self._ids = array("q")
+        self.snapshots = Snapshots(max_snapshots, snapshot_bytes)
         self._views: list[View] = []
-        self._ring: Ring | None = self._blank_ring()
+        self._window: Sliding | None = self._blank_window()
 
     @property
     def length(self) -> int:
@@ -84,26 +88,21 @@ class KVCache:
                 f"the model reads at most {self.config.context_length} tokens; {self.length} are in its cache and "
                 f"{len(ids)} more were given"
             )
-        if self._ring is not None and not self._ring.holds(self.length, self.config.sliding_window):
-            # Only a forward pass that broke off in the middle leaves a ring so.
+        window = self._window
+        if window is not None and not window.holds(self.length):
+            # Only a forward pass that broke off in the middle leaves a window so.
             raise RuntimeError(f"the cache lost keys before token {self.length}: rewind it before appending")
         if self.full and ids:
             view = self._writable_view()
             view.run.reserve(length - view.run.start)
-        if self._ring is not None and ids:
-            if self._ring.shared:
-                self._ring = self._ring.copied()
-            self._ring.claim(self.length, len(ids))
-        return Step(self, list(ids), self._ring)
+        if window is not None and ids and window.shared:
+            self._window = window.copied()
+        return Step(self, list(ids), self._window)
 
     def snapshot(self) -> None:
         """Remember this place, so that `rewind` can return exactly here however much is appended."""
-        if self._ring is None or any(kept.length == self.length for kept in self.snapshots):
-            return
-        self._ring.shared = True
-        self.snapshots.append(Snapshot(self.length, self._ring))
-        if len(self.snapshots) > max(2, self.max_snapshots):
-            del self.snapshots[self._most_dispensable()]
+        if self._window is not None and self._window.holds(self.length):
+            self.snapshots.add(self.length, self._window)
 
     def rewind(self, length: int) -> int:
         """Drop tokens until at most `length` are left; returns how many are.
@@ -113,9 +112,16 @@ class KVCache:
         """
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind to {length} tokens: the cache has {self.length}")
-        reached, self._ring = self._ring_at(length)
-        self.snapshots = [kept for kept in self.snapshots if kept.length <= reached]
-        del self.tokens[reached:]
+        reached = self.reachable(length)
+        if self._window is not None and not self._window.holds(reached):
+            begin = self._window.first_seen(reached)
+            blocks = self.snapshots.covering(begin, reached)
+            assert blocks is not None
+            self._window = self._blank_window()
+            assert self._window is not None
+            self._window.fill(blocks, begin, reached)
+        self.snapshots.forget_after(reached)
+        del self.tokens[reached:], self._ids[reached:]
         for view in self._views:
             view.end = min(view.end, reached)
             if view.end <= view.run.start:
@@ -131,78 +137,95 @@ class KVCache:
         return self.rewind(min(self.shared_prefix(ids), max(0, len(ids) - 1)))
 
     def shared_prefix(self, ids: Sequence[int]) -> int:
-        """How many tokens the cache and `ids` begin with alike."""
-        if self.tokens == ids[: self.length]:
-            return self.length
-        return next(
-            at for at, (mine, theirs) in enumerate(zip(self.tokens, [*ids, None], strict=False)) if mine != theirs
-        )
+        """How many tokens the cache and `ids` begin with alike; fastest where these are an array of type "q"."""
+        theirs = ids if isinstance(ids, array) and ids.typecode == "q" else array("q", ids)
+        low, high = 0, min(self.length, len(theirs))
+        if self._ids[:high] == theirs[:high]:
+            return high
+        while high - low > 1:
+            # They are alike before `low` and differ somewhere before `high`.
+            middle = (low + high) // 2
+            if self._ids[low:middle] == theirs[low:middle]:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def begins_with(self, other: KVCache) -> bool:
+        """Whether this cache has all tokens of the other, and at least as many."""
+        return self.shared_prefix(other._ids) == other.length
 
     def reachable(self, length: int) -> int:
         """How many tokens `rewind(length)` would leave; nothing changes."""
-        return self._ring_at(length)[0]
+        window = self._window
+        if window is None or window.holds(length):
+            return length
+        if self.snapshots.covering(window.first_seen(length), length) is not None:
+            return length
+        return self.snapshots.before(length)
 
     def fork(self) -> KVCache:
         """A cache with the same tokens that goes its own way from here; nothing is copied until one of them writes."""
         other = KVCache.__new__(KVCache)
-        other.config, other.slack, other.max_snapshots = self.config, self.slack, self.max_snapshots
+        other.config, other.slack = self.config, self.slack
         other.shape, other.full, other.sliding, other.place = self.shape, self.full, self.sliding, self.place
-        other.tokens, other.snapshots = list(self.tokens), list(self.snapshots)
+        other.tokens, other._ids, other.snapshots = list(self.tokens), self._ids[:], self.snapshots.copied()
         other._views = [View(view.run, view.end) for view in self._views if view.end > view.run.start]
         for view in other._views:
             view.run.readers.add(other)
-        other._ring = self._ring
-        if self._ring is not None:
-            self._ring.shared = True
+        other._window = self._window
+        if self._window is not None:
+            self._window.shared = True
         return other
 
-    def extended(self, place: int, k: Tensor, v: Tensor) -> list[KeyRun]:
-        """Store [kv_heads, n, head_dim] behind the last token of the full layer at `place`; returns all its keys."""
+    def extended(self, place: int, parts: Parts) -> list[KeyRun]:
+        """Store keys behind the last token of the full layer at `place`; returns all its keys."""
         newest = self._views[-1].run
-        newest.write(place, k, v, self.length)
+        newest.write(place, parts, self.length)
         older = [view.run.read(place, view.end) for view in self._views[:-1]]
-        return [*older, newest.read(place, self.length + k.shape[1])]
+        return [*older, newest.read(place, self.length + parts[0].shape[1])]
 
     def committed(self, ids: list[int]) -> None:
         """Count tokens that every layer has stored."""
         self.tokens += ids
+        self._ids.extend(ids)
         if self.full and ids:
             self._views[-1].end = self.length
 
-    def storage(self) -> Iterable[Run | Ring]:
+    def layer_parts(self, place: int) -> Parts:
+        """All tokens of the full layer at `place`; copied where forks left them in several runs."""
+        pieces = [
+            tuple(part[:, : view.end - view.run.start] for part in view.run.layers[place]) for view in self._views
+        ]
+        return pieces[0] if len(pieces) == 1 else tuple(torch.cat(same, dim=1) for same in zip(*pieces, strict=True))
+
+    def restore(self, ids: list[int]) -> list[Parts]:
+        """Make an empty cache one of `ids`; returns the full layers' parts, which the caller fills at once."""
+        assert not self.length
+        if self.full and ids:
+            run = Run(self.shape, len(self.full), 0, self)
+            run.reserve(len(ids) + ROOM)
+            self._views = [View(run, len(ids))]
+        self.tokens, self._ids = list(ids), array("q", ids)
+        return [self.layer_parts(place) for place in range(len(self.full)) if ids]
+
+    def restore_window(self, kept: list[Snapshot]) -> None:
+        """The sliding layers of a restored cache: snapshots in order, the last of them at its own length."""
+        self.snapshots.kept = kept
+        if self._window is not None:
+            self._window.fill(list(kept[-1].blocks), self._window.first_seen(self.length), self.length)
+
+    def storage(self) -> Iterable[Run | Sliding | Block]:
         """Every piece of storage that this cache keeps alive, its snapshots' included."""
         yield from (view.run for view in self._views)
-        rings = {id(ring): ring for ring in (self._ring, *(kept.ring for kept in self.snapshots)) if ring is not None}
-        yield from rings.values()
+        if self._window is not None:
+            yield self._window
+        yield from self.snapshots.blocks()
 
-    def _blank_ring(self) -> Ring | None:
+    def _blank_window(self) -> Sliding | None:
         if not self.sliding:
             return None
-        # One more slot than the window's past needs, so that a single new token overwrites none that it must see.
-        return Ring(self.shape, len(self.sliding), self.config.sliding_window + self.slack)
-
-    def _ring_at(self, length: int) -> tuple[int, Ring | None]:
-        if self._ring is None:
-            return length, None
-        window = self.config.sliding_window
-        later = [kept.ring for kept in self.snapshots if kept.length >= length]
-        for ring in (self._ring, *later):
-            if length and ring.holds(length, window):
-                return length, ring
-        before = [kept for kept in self.snapshots if 0 < kept.length < length]
-        if before:
-            nearest = max(before, key=lambda kept: kept.length)
-            return nearest.length, nearest.ring
-        return 0, self._blank_ring()
-
-    def _most_dispensable(self) -> int:
-        """Which snapshot to give up: the one between near neighbours, the more so the longer ago it was."""
-        places = [kept.length for kept in self.snapshots]
-
-        def loss(index: int) -> float:
-            return (places[index + 1] - places[index - 1]) / (self.length - places[index])
-
-        return min(range(1, len(places) - 1), key=loss)
+        return Sliding(self.shape, len(self.sliding), self.config.sliding_window, self.slack)
 
     def _writable_view(self) -> View:
         """A view that ends at the cache's last token and whose run this cache may extend."""
@@ -225,24 +248,29 @@ class KVCache:
 class Step:
     """Tokens on their way into a cache: rows `begin` to `end` of a batch, the first of them at position `first`."""
 
-    def __init__(self, cache: KVCache, ids: list[int], ring: Ring | None) -> None:
-        self.cache, self.ids, self.ring, self.first = cache, ids, ring, cache.length
+    def __init__(self, cache: KVCache, ids: list[int], window: Sliding | None) -> None:
+        self.cache, self.ids, self.window, self.first = cache, ids, window, cache.length
         self.begin, self.end = 0, len(ids)
-        # A few tokens overwrite nothing that they must see, so they go into the ring first and are read there.
-        self._in_ring = ring.positions(self.first + len(ids)) if ring and len(ids) <= cache.slack + 1 else None
+        if window is not None and ids:
+            self._low = window.first_seen(self.first)
+            self._past = slice(self._low - window.base, self.first - window.base)
+            self._in_place = window.claim(self.first, len(ids))
 
     def keys(self, layer: int, k: Tensor, v: Tensor) -> list[KeyRun]:
         """Store this step's keys and values of `layer`, [kv_heads, n, head_dim] each; returns all that it may see."""
-        place, ring = self.cache.place[layer], self.ring
+        place, window = self.cache.place[layer], self.window
+        parts = self.cache.shape.encoded(k, v)
         if self.cache.config.layers[layer].attention == "full_attention":
-            return self.cache.extended(place, k, v)
-        assert ring is not None
-        if self._in_ring is not None:
-            ring.write(place, k, v, self.first)
-            return [KeyRun(ring.k[place], ring.v[place], positions=self._in_ring)]
-        past = ring.last(place, self.first, min(self.first, self.cache.config.sliding_window - 1))
-        ring.write(place, k, v, self.first)
-        return [past, KeyRun(k, v, self.first)]
+            return self.cache.extended(place, parts)
+        assert window is not None
+        if self._in_place:
+            window.write(place, parts, self.first)
+            return [window.read(place, self._low, self.first + len(self.ids))]
+        past = tuple(part[:, self._past].clone() for part in window.layers[place])
+        window.replace(place, past, parts)
+        count = self.first - self._low
+        own = key_run(parts, 0, len(self.ids), self.first)
+        return [key_run(past, 0, count, self._low), own] if count else [own]
 
     def commit(self) -> None:
         """Make the tokens count; after every layer has seen them."""

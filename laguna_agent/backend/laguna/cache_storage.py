@@ -1,7 +1,8 @@
-"""Where keys and values lie: growing runs for full layers, rings for sliding ones (section 4).
+"""Where keys and values lie: growing runs for full layers, sliding windows and blocks of their past (section 4).
 
-Both hold every layer of their kind, because all layers of a sequence advance together. Keys are stored after norm and
-rope, [kv_heads, slots, head_dim] per layer. Knows positions; who shares what is `cache.py`'s business.
+All hold every layer of their kind, because all layers of a sequence advance together. Keys are stored after norm and
+rope. The parts of a layer are the codes of keys and of values, [kv_heads, slots, head_dim], and where the format has
+them their scales, [kv_heads, slots]. Knows positions; who shares what is `cache.py`'s business.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from laguna_agent.backend.kernels.attention import HIDDEN, KeyRun
+from laguna_agent.backend.kernels.attention import KeyRun
+from laguna_agent.backend.laguna.cache_format import KVFormat
 
 if TYPE_CHECKING:
     from laguna_agent.backend.laguna.cache import KVCache
@@ -21,20 +23,38 @@ GROWTH = 1.5
 STEP = 64
 """Capacities are multiples of this many tokens."""
 
+Parts = tuple[Tensor, ...]
+"""Keys, values, and where the format has them the scales of keys and of values; slots are axis -2 of codes and -1 of
+scales, so axis 1 of one layer's parts and axis 2 of several layers'."""
+
 
 class Shape:
-    """What one token needs in one layer: heads, head size, dtype, device."""
+    """What one token needs in one layer: heads, head size, format, device."""
 
-    def __init__(self, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.kv_heads, self.head_dim, self.dtype, self.device = kv_heads, head_dim, dtype, device
+    def __init__(self, kv_heads: int, head_dim: int, format: KVFormat, device: torch.device) -> None:
+        self.kv_heads, self.head_dim, self.format, self.device = kv_heads, head_dim, format, device
 
-    def empty(self, slots: int) -> Tensor:
-        """[kv_heads, slots, head_dim], uninitialised."""
-        return torch.empty(self.kv_heads, slots, self.head_dim, dtype=self.dtype, device=self.device)
+    def empty(self, slots: int, *layers: int) -> Parts:
+        """Parts of `slots` slots, uninitialised; with `layers` in front, all of them in one piece."""
+        size = (*layers, self.kv_heads, slots)
+        codes = [torch.empty(*size, self.head_dim, dtype=self.format.dtype, device=self.device) for _ in range(2)]
+        scales = [torch.empty(size, device=self.device) for _ in range(2 if self.format.scaled else 0)]
+        return (*codes, *scales)
+
+    def encoded(self, k: Tensor, v: Tensor) -> Parts:
+        """The parts that keep keys and values [kv_heads, n, head_dim]."""
+        pairs = zip(self.format.encode(k), self.format.encode(v), strict=True)
+        return tuple(part for pair in pairs for part in pair)
 
     def token_bytes(self) -> int:
         """Bytes of one token's key and value in one layer."""
-        return 2 * self.kv_heads * self.head_dim * self.dtype.itemsize
+        return 2 * self.kv_heads * self.format.token_bytes(self.head_dim)
+
+
+def key_run(parts: Parts, begin: int, end: int, start: int) -> KeyRun:
+    """Slots `begin` to `end` of one layer, the first of them at position `start`."""
+    k, v, *scales = (part[:, begin:end] for part in parts)
+    return KeyRun(k, v, start, *scales)
 
 
 class Run:
@@ -45,8 +65,7 @@ class Run:
 
     def __init__(self, shape: Shape, layers: int, start: int, owner: KVCache) -> None:
         self.shape, self.start, self.capacity = shape, start, 0
-        self.k = [shape.empty(0) for _ in range(layers)]
-        self.v = [shape.empty(0) for _ in range(layers)]
+        self.layers = [shape.empty(0) for _ in range(layers)]
         self.owner: weakref.ref[KVCache] = weakref.ref(owner)
         self.readers: weakref.WeakSet[KVCache] = weakref.WeakSet([owner])
 
@@ -56,77 +75,117 @@ class Run:
             return
         wanted = max(tokens, int(self.capacity * GROWTH))
         capacity = -(-wanted // STEP) * STEP
-        for side in (self.k, self.v):
-            for layer, old in enumerate(side):
-                grown = self.shape.empty(capacity)
-                grown[:, : self.capacity] = old
-                side[layer] = grown
+        for layer, old in enumerate(self.layers):
+            grown = self.shape.empty(capacity)
+            for new_part, old_part in zip(grown, old, strict=True):
+                new_part[:, : self.capacity] = old_part
+            self.layers[layer] = grown
         self.capacity = capacity
 
-    def write(self, layer: int, k: Tensor, v: Tensor, first: int) -> None:
-        """Store the tokens [kv_heads, n, head_dim] from position `first` on; room must have been reserved."""
+    def write(self, layer: int, parts: Parts, first: int) -> None:
+        """Store one layer's tokens from position `first` on; room must have been reserved."""
         at = first - self.start
-        self.k[layer][:, at : at + k.shape[1]] = k
-        self.v[layer][:, at : at + v.shape[1]] = v
+        for kept, new in zip(self.layers[layer], parts, strict=True):
+            kept[:, at : at + new.shape[1]] = new
 
     def read(self, layer: int, end: int) -> KeyRun:
         """The tokens before position `end`."""
-        count = end - self.start
-        return KeyRun(self.k[layer][:, :count], self.v[layer][:, :count], self.start)
+        return key_run(self.layers[layer], 0, end - self.start, self.start)
 
     def nbytes(self) -> int:
         """Bytes allocated."""
-        return self.capacity * len(self.k) * self.shape.token_bytes()
+        return self.capacity * len(self.layers) * self.shape.token_bytes()
 
 
-class Ring:
-    """The newest tokens of the sliding layers: position p lies in slot p % slots.
+class Block:
+    """The tokens `start` to `end` of the sliding layers, [layers, ...] in one piece; never changed once made."""
 
-    The ring of a cache with n tokens holds the positions `low` to n - 1. `shared`: somebody else keeps it (a snapshot
-    or a fork), so it must be copied before it is written.
+    def __init__(self, start: int, end: int, parts: Parts) -> None:
+        self.start, self.end, self.parts = start, end, parts
+
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return sum(part.nbytes for part in self.parts)
+
+
+class Sliding:
+    """The newest tokens of the sliding layers, in order: position p lies in slot p - `base`.
+
+    `capacity` is more than the window needs: tokens are appended until it is full, and only then the newest move to the
+    front. So what a token sees always lies in one piece. `shared`: a fork reads it too, so it must be copied before it
+    is written.
     """
 
-    def __init__(self, shape: Shape, layers: int, slots: int) -> None:
-        self.shape, self.slots, self.low, self.shared = shape, slots, 0, False
-        self.k = [shape.empty(slots).zero_() for _ in range(layers)]
-        self.v = [shape.empty(slots).zero_() for _ in range(layers)]
+    def __init__(self, shape: Shape, layers: int, window: int, slack: int) -> None:
+        self.shape, self.window, self.slack = shape, window, slack
+        self.capacity = window + 2 * slack
+        self.base, self.shared = 0, False
+        self._hold(shape.empty(self.capacity, layers))
 
-    def copied(self) -> Ring:
+    def _hold(self, parts: Parts) -> None:
+        self.parts = parts
+        self.layers: list[Parts] = list(zip(*(part.unbind(0) for part in parts), strict=True))
+
+    def copied(self) -> Sliding:
         """One of one's own with the same content."""
-        other = Ring.__new__(Ring)
-        other.shape, other.slots, other.low, other.shared = self.shape, self.slots, self.low, False
-        other.k = [tensor.clone() for tensor in self.k]
-        other.v = [tensor.clone() for tensor in self.v]
+        other = Sliding.__new__(Sliding)
+        other.shape, other.window, other.slack, other.capacity = self.shape, self.window, self.slack, self.capacity
+        other.base, other.shared = self.base, False
+        other._hold(tuple(part.clone() for part in self.parts))
         return other
 
-    def holds(self, length: int, window: int) -> bool:
+    def holds(self, length: int) -> bool:
         """Whether every key is here that the token at position `length` may see."""
-        return max(0, length - window + 1) >= self.low
+        return self.first_seen(length) >= self.base
 
-    def claim(self, length: int, tokens: int) -> None:
-        """Give up the positions that the next `tokens` after `length` overwrite; before they are overwritten."""
-        self.low = max(self.low, length + tokens - self.slots)
+    def first_seen(self, position: int) -> int:
+        """The first position that the token at `position` may see."""
+        return max(0, position - self.window + 1)
 
-    def positions(self, length: int) -> Tensor:
-        """int64 [slots]: the position in every slot when the cache has `length` tokens, HIDDEN where none is valid."""
-        slot = torch.arange(self.slots, device=self.shape.device)
-        newest = length - 1 - (length - 1 - slot) % self.slots
-        return torch.where(newest >= self.low, newest, HIDDEN)
+    def claim(self, length: int, tokens: int) -> bool:
+        """Make room for `tokens` more after `length`; whether all that they see stays here meanwhile.
 
-    def write(self, layer: int, k: Tensor, v: Tensor, first: int) -> None:
-        """Store the tokens [kv_heads, n, head_dim] from position `first` on: the last `slots` of them."""
-        skipped = max(0, k.shape[1] - self.slots)
-        for side, new in ((self.k[layer], k[:, skipped:]), (self.v[layer], v[:, skipped:])):
-            slot = (first + skipped) % self.slots
-            before_wrap = min(new.shape[1], self.slots - slot)
-            side[:, slot : slot + before_wrap] = new[:, :before_wrap]
-            side[:, : new.shape[1] - before_wrap] = new[:, before_wrap:]
+        Where it does not, each layer must be stored with `replace`, and until all are the window is incomplete.
+        """
+        held = length - self.base
+        if held + tokens <= self.capacity:
+            return True
+        if length - self.first_seen(length) + tokens > self.capacity:
+            self.base = length + tokens - self.capacity
+            return False
+        kept = min(held, self.window - 1 + self.slack, self.capacity - tokens)
+        for part in self.parts:
+            part[:, :, :kept] = part[:, :, held - kept : held].clone()
+        self.base = length - kept
+        return True
 
-    def last(self, layer: int, length: int, count: int) -> KeyRun:
-        """A copy of the `count` tokens before position `length`, in order."""
-        slots = torch.arange(length - count, length, device=self.shape.device) % self.slots
-        return KeyRun(self.k[layer][:, slots], self.v[layer][:, slots], length - count)
+    def write(self, layer: int, parts: Parts, first: int) -> None:
+        """Store one layer's tokens from position `first` on; room must have been claimed."""
+        at = first - self.base
+        for kept, new in zip(self.layers[layer], parts, strict=True):
+            kept[:, at : at + new.shape[1]] = new
+
+    def replace(self, layer: int, past: Parts, parts: Parts) -> None:
+        """Store the newest of one layer's tokens, `past` and then `parts`: as many as there is room for."""
+        for kept, old, new in zip(self.layers[layer], past, parts, strict=True):
+            kept[:] = torch.cat([old, new], dim=1)[:, -self.capacity :]
+
+    def read(self, layer: int, begin: int, end: int) -> KeyRun:
+        """The tokens at positions `begin` to `end`."""
+        return key_run(self.layers[layer], begin - self.base, end - self.base, begin)
+
+    def copy_of(self, begin: int, end: int) -> Block:
+        """The tokens at positions `begin` to `end` of all layers, for keeps."""
+        return Block(begin, end, tuple(part[:, :, begin - self.base : end - self.base].clone() for part in self.parts))
+
+    def fill(self, blocks: list[Block], begin: int, end: int) -> None:
+        """Hold the positions `begin` to `end`, which consecutive blocks have, and no others."""
+        self.base = begin
+        for block in blocks:
+            low, high = max(begin, block.start), min(end, block.end)
+            for kept, part in zip(self.parts, block.parts, strict=True):
+                kept[:, :, low - begin : high - begin] = part[:, :, low - block.start : high - block.start]
 
     def nbytes(self) -> int:
         """Bytes allocated."""
-        return self.slots * len(self.k) * self.shape.token_bytes()
+        return self.capacity * len(self.layers) * self.shape.token_bytes()

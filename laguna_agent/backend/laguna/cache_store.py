@@ -8,6 +8,7 @@ Knows caches and token ids; must not know sessions, models or text.
 from __future__ import annotations
 
 import weakref
+from array import array
 from collections.abc import Callable, Sequence
 
 from laguna_agent.backend.laguna.cache import KVCache, total_bytes
@@ -29,7 +30,7 @@ class CacheStore:
 
         Its `length` says how much need not be computed. Give it back with `put`, also after an error.
         """
-        best, offer = None, 0
+        best, offer, ids = None, 0, array("q", ids)
         for cache in self._resting:
             reach = cache.reachable(min(cache.shared_prefix(ids), max(0, len(ids) - 1)))
             # Of two that offer as much the later used wins, for it is the less likely to be evicted.
@@ -70,4 +71,4 @@ class CacheStore:
 
 def _within(kept: KVCache, cache: KVCache) -> bool:
     """Whether `cache` can offer all that `kept` can: it begins with its tokens and can go back to their end."""
-    return cache.shared_prefix(kept.tokens) == kept.length == cache.reachable(min(kept.length, cache.length))
+    return cache.begins_with(kept) and cache.reachable(kept.length) == kept.length

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from laguna_agent.backend.kernels import dispatch
 from laguna_agent.backend.kernels.attention import KeyRun
 from laguna_agent.backend.laguna.cache import KVCache, Step
+from laguna_agent.backend.laguna.cache_format import KVFormatName, exact_format
 from laguna_agent.backend.laguna.config import AttentionType, ModelConfig
 from laguna_agent.backend.laguna.holders import Embedding, Linear
 from laguna_agent.backend.laguna.layers import DecoderLayer, RMSNorm, Span
@@ -76,9 +77,13 @@ class CausalLM(nn.Module):
         """Where the computation happens."""
         return self.model.norm.weight.device
 
-    def new_cache(self, **options: int) -> KVCache:
-        """An empty cache for one sequence of this model; `options` as for `KVCache`."""
-        return KVCache(self.config, dtype=self.compute_dtype, device=self.device, **options)
+    def new_cache(self, format: KVFormatName | None = None, **options: int) -> KVCache:
+        """An empty cache for one sequence of this model; without `format` it keeps what is computed as it is.
+
+        `options` as for `KVCache`.
+        """
+        kept = format or exact_format(self.compute_dtype)
+        return KVCache(self.config, format=kept, device=self.device, **options)
 
     def forward(self, pieces: Sequence[Piece], *, last: int | Sequence[int] | None = None) -> Tensor:
         """Logits in the compute dtype: [all tokens, vocab], sequence after sequence.

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from laguna_agent.backend.kernels.formats import bytes_needed
+from laguna_agent.backend.laguna.cache import SLACK
+from laguna_agent.backend.laguna.cache_format import DEFAULT, FORMATS, KVFormatName
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.weights.canonical import expected_tensors
 from laguna_agent.backend.laguna.weights.policy import Quant, target_format
@@ -34,6 +36,7 @@ class Need:
     context: int
     cache: int
     working: int = WORKING
+    kv: KVFormatName = DEFAULT
 
     @property
     def total(self) -> int:
@@ -52,11 +55,11 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB"
 
 
-def cache_bytes(config: ModelConfig, context: int, element: int = 2) -> int:
-    """Bytes of keys and values at `context` tokens, `element` bytes a number (specification section 4)."""
-    each = 2 * config.kv_heads * config.head_dim * element
+def cache_bytes(config: ModelConfig, context: int, kv: KVFormatName = DEFAULT) -> int:
+    """Bytes that one cache of `context` tokens in the format `kv` takes, without its snapshots (section 4)."""
+    each = 2 * config.kv_heads * FORMATS[kv].token_bytes(config.head_dim)
     kept = (
-        min(context, config.sliding_window) if layer.attention == "sliding_attention" else context
+        config.sliding_window + 2 * SLACK if layer.attention == "sliding_attention" else context
         for layer in config.layers
     )
     return each * sum(kept)
@@ -70,19 +73,25 @@ def weight_bytes(checkpoint: Checkpoint, quant: Quant) -> int:
     )
 
 
-def need(checkpoint: Checkpoint, quant: Quant, context: int) -> Need:
-    """What the model takes with that option."""
-    return Need(quant, weight_bytes(checkpoint, quant), context, cache_bytes(checkpoint.config, context))
+def need(checkpoint: Checkpoint, quant: Quant, context: int, kv: KVFormatName = DEFAULT) -> Need:
+    """What the model takes with that option and that format of keys and values."""
+    return Need(quant, weight_bytes(checkpoint, quant), context, cache_bytes(checkpoint.config, context, kv), kv=kv)
 
 
-def choose(checkpoint: Checkpoint, quant: Quant | Literal["auto"], context: int, available: int) -> Need:
-    """The option to use: `quant` itself, or for "auto" the most faithful that fits.
+def choose(
+    checkpoint: Checkpoint,
+    quant: Quant | Literal["auto"],
+    context: int,
+    available: int,
+    kv: KVFormatName = DEFAULT,
+) -> Need:
+    """The option to use: `quant` itself, or for "auto" the most faithful that fits. `kv` is how keys are kept.
 
     Raises DoesNotFit with the numbers and what would fit: another option, else a shorter context.
     """
-    needs = {option: need(checkpoint, option, context) for option in OPTIONS}
+    needs = {option: need(checkpoint, option, context, kv) for option in OPTIONS}
     wanted = OPTIONS if quant == "auto" else (quant,)
-    needs.update({option: need(checkpoint, option, context) for option in wanted if option not in needs})
+    needs.update({option: need(checkpoint, option, context, kv) for option in wanted if option not in needs})
     for option in wanted:
         if needs[option].total <= available:
             return needs[option]
@@ -99,18 +108,18 @@ def _advice(checkpoint: Checkpoint, needs: dict[Quant, Need], available: int) ->
             return f"{option} would fit ({gigabytes(needs[option].total)})"
     smallest = min(needs.values(), key=lambda one: one.total)
     left = available - smallest.weights - smallest.working
-    context = _longest_context(checkpoint.config, left, smallest.context)
+    context = _longest_context(checkpoint.config, left, smallest)
     if context >= 256:
         return f"{smallest.quant} with a context of {context} tokens would fit"
     return f"no option fits; the smallest, {smallest.quant}, needs {gigabytes(smallest.total)}"
 
 
-def _longest_context(config: ModelConfig, left: int, context: int) -> int:
-    """The most tokens, at most `context`, in steps of 256, whose keys and values take no more than `left` bytes."""
-    low, high = 0, context // 256
+def _longest_context(config: ModelConfig, left: int, wanted: Need) -> int:
+    """The most tokens, at most those wanted, in steps of 256, whose keys and values take no more than `left` bytes."""
+    low, high = 0, wanted.context // 256
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if cache_bytes(config, middle * 256) <= left else (low, middle - 1)
+        low, high = (middle, high) if cache_bytes(config, middle * 256, wanted.kv) <= left else (low, middle - 1)
     return low * 256
 
 

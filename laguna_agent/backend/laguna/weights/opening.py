@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from laguna_agent.backend.kernels.formats import PackedTensor, Plain, Weight
+from laguna_agent.backend.laguna.cache_format import DEFAULT, KVFormatName
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.weights.gguf import open_gguf
 from laguna_agent.backend.laguna.weights.hub import open_hub
@@ -68,6 +69,7 @@ def open_weights(
     quant: Quant | Literal["auto"] = "auto",
     *,
     context: int = DEFAULT_CONTEXT,
+    kv: KVFormatName = DEFAULT,
     attention_factor: float | None = None,
     available: int | None = None,
     folder: Path | None = None,
@@ -75,13 +77,13 @@ def open_weights(
 ) -> Weights:
     """Open the model at `path`, packing it first where that was not done before.
 
-    `context`: tokens that the KV cache will have to hold, for the plan; `available`: bytes of memory that may be used
+    `context`: tokens that the KV cache will have to hold, and `kv` in which format, for the plan; `available`: bytes of memory that may be used
     (None: ask the system); `folder`: where packed files are kept (None: the cache directory). Raises WeightsError,
     ConfigError, and DoesNotFit before anything is read.
     """
     checkpoint = open_checkpoint(path, attention_factor)
     context = min(context, checkpoint.config.context_length)
-    need = choose(checkpoint, quant, context, available_memory() if available is None else available)
+    need = choose(checkpoint, quant, context, available_memory() if available is None else available, kv)
     place = pack_path(checkpoint, need.quant, folder or cache_directory() / "packed")
     pack = _opened(place, checkpoint) or _packed(checkpoint, need.quant, place, progress)
     return Weights(checkpoint.config, pack.tensors, need, place)

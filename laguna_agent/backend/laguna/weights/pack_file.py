@@ -105,7 +105,7 @@ class PartsWriter:
     def write(self, chunk: PackedTensor) -> None:
         """Append the rows of `chunk`, which is in the tensor's format."""
         for index, part in enumerate(chunk.format.parts(chunk.shape[-1])):
-            with _bytes_of(chunk.parts[part.name]) as data:
+            with bytes_of(chunk.parts[part.name]) as data:
                 self._sums[index] = zlib.crc32(data, self._sums[index])
                 while data:
                     written = os.pwrite(self._handle, data, self._at[index])
@@ -119,7 +119,7 @@ class PartsWriter:
 
 
 @contextmanager
-def _bytes_of(tensor: Tensor) -> Iterator[memoryview]:
+def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
     """The tensor's bytes, for as long as the block lasts; without numpy, which torch does not bring along."""
     solid = tensor.contiguous()
     yield memoryview((ctypes.c_char * solid.nbytes).from_address(solid.data_ptr())).cast("B")
@@ -146,7 +146,7 @@ class Pack:
             tensor = self.tensors[place.name]
             parts = list(tensor.parts.values()) if isinstance(tensor, PackedTensor) else [tensor]
             for part, stored in zip(parts, place.parts, strict=True):
-                with _bytes_of(part) as data:
+                with bytes_of(part) as data:
                     whole = zlib.crc32(data) == stored.crc32
                 if not whole:
                     raise WeightsError(f"{self.path}: {place.name}: its bytes changed after it was written; delete it")

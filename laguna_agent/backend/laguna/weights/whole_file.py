@@ -34,15 +34,16 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(path: Path, size: int, *, anonymous: bool = True) -> Iterator[int]:
+def whole_file(path: Path, size: int, *, anonymous: bool = True, mode: int = 0o644) -> Iterator[int]:
     """A file descriptor to `size` bytes, which become `path` when the block ends and vanish when it raises.
 
-    The space is taken at once, so a full disk shows before work is done. To be called under `locked`. Raises OSError.
+    It is made with `mode` less the umask. The space is taken at once, so a full disk shows before work is done. To be
+    called under `locked`. Raises OSError.
     """
     (path.parent / f"{path.name}{PARTIAL}").unlink(missing_ok=True)
-    handle = _unnamed(path.parent) if anonymous else None
+    handle = _unnamed(path.parent, mode) if anonymous else None
     if handle is None:
-        with _named(path, size) as named:
+        with _named(path, size, mode) as named:
             yield named
         return
     try:
@@ -61,21 +62,21 @@ def whole_file(path: Path, size: int, *, anonymous: bool = True) -> Iterator[int
         os.close(handle)
 
 
-def _unnamed(folder: Path) -> int | None:
+def _unnamed(folder: Path, mode: int) -> int | None:
     flag = getattr(os, "O_TMPFILE", 0)
     if not flag or not Path("/proc/self/fd").is_dir():
         return None
     try:
-        return os.open(folder, os.O_RDWR | flag, 0o644)
+        return os.open(folder, os.O_RDWR | flag, mode)
     except OSError:
         # Network and overlay file systems may not know nameless files.
         return None
 
 
 @contextmanager
-def _named(path: Path, size: int) -> Iterator[int]:
+def _named(path: Path, size: int, mode: int) -> Iterator[int]:
     partial = path.parent / f"{path.name}{PARTIAL}"
-    handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
     try:
         with suppress(AttributeError):  # macOS has no posix_fallocate
             os.posix_fallocate(handle, 0, size)
