@@ -27,6 +27,8 @@ from llama_distributions import LlamaCpp, NextToken
 from model_server import model_server
 from random_laguna import random_checkpoint, write_gguf
 
+from laguna_agent.backend.kernels.cpu.library import status
+from laguna_agent.backend.kernels.cpu.products import use as use_compiled_kernels
 from laguna_agent.backend.kernels.formats import Format, Ggml, Plain
 from laguna_agent.backend.laguna.loading import build_model
 from laguna_agent.backend.laguna.model import CausalLM, Piece
@@ -147,9 +149,11 @@ def report(**figures: object) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     settings = options(argv)
+    use_compiled_kernels()
     if settings.generate:
         generate(settings.generate)
         return 0
+    print(status())
     with tempfile.TemporaryDirectory(dir=settings.folder) as scratch:
         (whole if settings.layers == 40 else against_llama)(settings, Path(scratch))
     return 0

@@ -28,6 +28,8 @@ from laguna_gguf import write_exact_copy
 from llama_distributions import LlamaCpp, NextToken
 from model_server import model_server
 
+from laguna_agent.backend.kernels.cpu.library import status
+from laguna_agent.backend.kernels.cpu.products import use as use_compiled_kernels
 from laguna_agent.backend.laguna.gguf_tokenizer import tokenizer_from_gguf
 from laguna_agent.backend.laguna.loading import build_model
 from laguna_agent.backend.laguna.weights import open_weights
@@ -117,12 +119,14 @@ def exactly(gguf: Path, ids: Sequence[int], listed: int, folder: Path) -> Agreem
 
 def main(argv: list[str] | None = None) -> int:
     settings = options(argv)
+    use_compiled_kernels()
     try:
         store = Store()
         gguf = settings.gguf or store.blob_path(store.get(settings.model).sha256)
     except LagunaError as error:
         raise SystemExit(str(error)) from error
     text = source_text(settings.text)
+    print(status())
     print(f"{gguf.name}; text of {len(text)} characters, SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:16]}")
     with tempfile.TemporaryDirectory() as scratch:
         ids, expected = ask_llama(gguf, text, settings.tokens, settings.listed, Path(scratch) / "server.log")
