@@ -100,7 +100,7 @@ def _built() -> Path:
 
 def _compiler() -> list[str]:
     wanted = os.environ.get("CC", "").split()
-    for words in [wanted] if wanted else [[name] for name in COMPILERS]:
+    for words in ([wanted] if wanted else [[name] for name in COMPILERS]):
         found = shutil.which(words[0])
         if found:
             return [found, *words[1:]]

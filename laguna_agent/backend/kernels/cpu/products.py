@@ -124,11 +124,7 @@ def _matrix(weight: Weight) -> Matrix | None:
         codes, kind = weight.parts["values"], PLAIN_KINDS.get(weight.format.dtype)
     elif isinstance(weight.format, GroupInt):
         codes, scales, minimums = weight.parts["codes"], weight.parts["scales"], weight.parts.get("minimums")
-        kind, scale_type, group = (
-            int(weight.format.bits == 8),
-            SCALE_TYPES[weight.format.scale_type],
-            weight.format.group,
-        )
+        kind, scale_type, group = int(weight.format.bits == 8), SCALE_TYPES[weight.format.scale_type], weight.format.group
     if kind is None or codes is None or not codes.is_contiguous():
         return None
     if any(part is not None and not part.is_contiguous() for part in (scales, minimums)):
