@@ -33,7 +33,7 @@ from laguna_agent.backend.kernels.formats import Format, Ggml, Plain
 from laguna_agent.backend.laguna.loading import build_model
 from laguna_agent.backend.laguna.model import CausalLM, Piece
 from laguna_agent.backend.laguna.weights import open_weights
-from laguna_agent.backend.laguna.weights.memory import available_memory, choose
+from laguna_agent.backend.laguna.weights.memory import available_memory, gigabytes, need
 from laguna_agent.backend.laguna.weights.opening import open_checkpoint, read_stored
 from laguna_agent.backend.laguna.weights.pack_file import open_pack
 from laguna_agent.backend.laguna.weights.packing import write_pack
@@ -91,7 +91,8 @@ def ours(path: Path, kind: str, folder: Path, ids: list[int], expected: list[Nex
 def whole(settings: argparse.Namespace, folder: Path) -> None:
     """Pack, then open and generate in a process of its own."""
     checkpoint = random_checkpoint(settings.layers, TYPES[settings.type])
-    print(choose(checkpoint, "int4", PROMPT + ANSWER, available_memory()), flush=True)
+    planned = need(checkpoint, "int4", 4 * (PROMPT + ANSWER))
+    print(f"{planned}; available now: {gigabytes(available_memory())}", flush=True)
     path = folder / "random.lagpack"
     started = time.monotonic()
     write_pack(checkpoint, "int4", path)
