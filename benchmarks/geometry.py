@@ -91,6 +91,8 @@ def ours(path: Path, kind: str, folder: Path, ids: list[int], expected: list[Nex
 def whole(settings: argparse.Namespace, folder: Path) -> None:
     """Pack, then open and generate in a process of its own."""
     checkpoint = random_checkpoint(settings.layers, TYPES[settings.type])
+    # Many small steps on large tensors: a second thread gains little, and waits whenever another program runs.
+    torch.set_num_threads(1)
     planned = need(checkpoint, "int4", 4 * (PROMPT + ANSWER))
     print(f"{planned}; available now: {gigabytes(available_memory())}", flush=True)
     path = folder / "random.lagpack"
