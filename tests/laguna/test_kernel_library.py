@@ -25,16 +25,17 @@ matrix, x = quantise(torch.randn(70, 96), GroupInt(4, 32)), torch.randn(3, 96)
 torch.testing.assert_close(dispatch.linear(x, matrix), reference.linear(x, matrix), rtol=1e-4, atol=1e-3)
 print(library.status())
 """
+ASKING = "from laguna_agent.backend.kernels.cpu import library; print(library.status())"
 
 
-def start(cache: Path, path: str, **more: str) -> subprocess.Popen[str]:
+def start(cache: Path, path: str, code: str = ASKING, **more: str) -> subprocess.Popen[str]:
     environment = os.environ | {"XDG_CACHE_HOME": str(cache), "PATH": path} | more
-    command = [sys.executable, "-c", COMPUTING]
+    command = [sys.executable, "-c", code]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def says(process: subprocess.Popen[str]) -> str:
-    """The status that it printed; the products were right then."""
+    """The status that it printed."""
     out, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
     return out.strip()
@@ -61,7 +62,7 @@ def test_without_a_compiler_the_reference_computes_and_says_so(tmp_path, monkeyp
     monkeypatch.delenv("CC", raising=False)
     empty = tmp_path / "bin"
     empty.mkdir()
-    assert says(start(tmp_path / "cache", str(empty))) == (
+    assert says(start(tmp_path / "cache", str(empty), COMPUTING)) == (
         "plain torch, slow: no C compiler: none of cc, gcc, clang is installed"
     )
     assert "$CC is 'nowhere/cc', which is not there" in says(start(tmp_path / "cache", str(empty), CC="nowhere/cc"))
