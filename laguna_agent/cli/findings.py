@@ -47,6 +47,7 @@ def examine(cwd: Path, flags: dict[str, object]) -> list[Finding]:
     findings.append(Finding("config", "ok", str(found) if found.exists() else f"defaults (no {found})"))
     findings.extend(_keys(settings))
     findings.append(_stored_models())
+    findings.extend(_kernels())
     findings.extend(anyio.run(_server, settings))
     findings.append(_sandbox())
     return findings
@@ -143,6 +144,21 @@ def _stored_models() -> Finding:
     except LagunaError as error:
         return Finding("models", "warn", str(error))
     return Finding("models", "ok", ", ".join(names) or "none in the store")
+
+
+def _kernels() -> Iterator[Finding]:
+    """What multiplies with packed weights; asked only where the in-process engine can run at all."""
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        return
+    from laguna_agent.backend.kernels.cpu.library import library
+
+    found = library()
+    slow = found.opened is None
+    yield Finding(
+        "kernels", "warn" if slow else "ok", found.says, "install a C compiler (gcc or clang)" if slow else ""
+    )
 
 
 def _sandbox() -> Finding:

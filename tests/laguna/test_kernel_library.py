@@ -6,6 +6,7 @@ Each test runs real processes with an empty cache directory and a PATH of its ow
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -21,20 +22,26 @@ from laguna_agent.backend.kernels.formats import GroupInt
 from laguna_agent.backend.kernels.quantise import quantise
 torch.set_num_threads(1)
 products.use()
-matrix, x = quantise(torch.randn(70, 96), GroupInt(4, 32)), torch.randn(3, 96)
-torch.testing.assert_close(dispatch.linear(x, matrix), reference.linear(x, matrix), rtol=1e-4, atol=1e-3)
+for bits, group in ((4, 32), (4, 128), (4, 12), (8, 32), (8, 5), (16, 0)):
+    for n, rows, columns in ((1, 70, 96), (1, 9, 333), (3, 66, 301), (21, 5, 64)):
+        raw, x = torch.randn(rows, columns), torch.randn(n, columns)
+        matrix = quantise(raw, GroupInt(bits, group, torch.float16, rows == 9)) if group else raw.bfloat16()
+        torch.testing.assert_close(dispatch.linear(x, matrix), reference.linear(x, matrix), rtol=1e-4, atol=1e-3)
+        ids = torch.arange(rows)
+        assert torch.equal(dispatch.embedding(ids, matrix), reference.embedding(ids, matrix))
 print(library.status())
 """
+ASKING = "from laguna_agent.backend.kernels.cpu import library; print(library.status())"
 
 
-def start(cache: Path, path: str, **more: str) -> subprocess.Popen[str]:
+def start(cache: Path, path: str, code: str = ASKING, **more: str) -> subprocess.Popen[str]:
     environment = os.environ | {"XDG_CACHE_HOME": str(cache), "PATH": path} | more
-    command = [sys.executable, "-c", COMPUTING]
+    command = [sys.executable, "-c", code]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def says(process: subprocess.Popen[str]) -> str:
-    """The status that it printed; the products were right then."""
+    """The status that it printed."""
     out, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
     return out.strip()
@@ -61,7 +68,7 @@ def test_without_a_compiler_the_reference_computes_and_says_so(tmp_path, monkeyp
     monkeypatch.delenv("CC", raising=False)
     empty = tmp_path / "bin"
     empty.mkdir()
-    assert says(start(tmp_path / "cache", str(empty))) == (
+    assert says(start(tmp_path / "cache", str(empty), COMPUTING)) == (
         "plain torch, slow: no C compiler: none of cc, gcc, clang is installed"
     )
     assert "$CC is 'nowhere/cc', which is not there" in says(start(tmp_path / "cache", str(empty), CC="nowhere/cc"))
@@ -99,3 +106,15 @@ def test_two_processes_build_once_and_a_third_finds_it(tmp_path, compiler):
     assert log.read_text() == "built\n"
     left = sorted(path.suffix for path in (tmp_path / "cache" / "laguna-agent" / "kernels").iterdir())
     assert left == [".lock", ".so"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("without", "vectors"), [("-mno-avx512f", "avx2"), ("-mno-avx", "portable")])
+def test_processors_with_shorter_vectors(tmp_path, compiler, without, vectors):
+    """Compiled for a processor without the longer ones, as far as this machine can play one."""
+    if platform.machine() != "x86_64":
+        pytest.skip(f"the options that leave vectors out are those of x86, this is {platform.machine()}")
+    status = says(start(tmp_path / "cache", os.environ["PATH"], COMPUTING, CC=f"{compiler} {without}"))
+    if vectors == "avx2" and "portable" in status:
+        pytest.skip("this processor has no AVX2")
+    assert status.startswith(f"compiled kernels ({vectors})"), status

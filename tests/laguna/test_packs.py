@@ -237,8 +237,8 @@ def test_what_does_not_fit_is_refused_with_the_numbers_and_the_option_that_would
     checkpoint = open_checkpoint(model)
     needs = {quant: memory.need(checkpoint, quant, 512) for quant in memory.OPTIONS}
     assert needs["bf16"].total > needs["int8"].total > needs["int4"].total
-    assert choose(checkpoint, "auto", 512, needs["bf16"].total).quant == "bf16"
-    assert choose(checkpoint, "auto", 512, needs["bf16"].total - 1).quant == "int8"
+    assert choose(checkpoint, "auto", 512, needs["bf16"].total).quant == "int8"
+    assert choose(checkpoint, "bf16", 512, needs["bf16"].total).quant == "bf16"
     assert choose(checkpoint, "auto", 512, needs["int8"].total - 1).quant == "int4"
     with pytest.raises(DoesNotFit, match=r"bf16 needs 0\.8 GB .* of memory are available; int8 would fit \(0\.8 GB\)"):
         choose(checkpoint, "bf16", 512, needs["int8"].total)

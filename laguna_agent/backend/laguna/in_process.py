@@ -148,6 +148,9 @@ def plan_of(name: str, settings: Settings) -> ModelPlan:
             f"models in this process need {', '.join(missing)}: type `pip install 'laguna-agent[local]'`; "
             "a model behind a server needs --base-url"
         )
+    from laguna_agent.backend.laguna.threads import load_torch
+
+    load_torch()
     from laguna_agent.backend.laguna.local_model import ModelOptions, plan_model
     from laguna_agent.backend.laguna.weights.caches import find_model
 
