@@ -1,4 +1,4 @@
-"""Which tokens may come next in an answer that follows a grammar.
+"""Which tokens may come next in an answer that follows a grammar, and which would bring it to its end.
 
 Knows llguidance and token ids; must not know tools, templates or the model. A mask for a batch is made in one call, in
 several threads; what the masks cost is measured by `tests/laguna/test_constraint.py`.
