@@ -99,6 +99,7 @@ def test_forcing_what_the_grammar_forbids_fails_that_decoding_alone() -> None:
     run([bad, good, free])
     assert isinstance(bad.failed, ConstraintBroken)
     assert "does not fit the tools' grammar" in str(bad.failed)
+    assert "\n" not in str(bad.failed)
     assert (good.failed, good.finished, free.finished) == (None, "stop", "length")
     assert bad.cache.tokens == [7, 8, *bad.tokens][: bad.cache.length]
     assert free.tokens == list(generate(random_laguna(), [7, 8], random_laguna().new_cache(), options))
