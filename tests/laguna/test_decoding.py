@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laguna_agent.backend.laguna.cache_format import KVFormatName
 from laguna_agent.backend.laguna.decoding import Decoding, DecodingOptions, Token, generate, step
 from laguna_agent.backend.laguna.model import CausalLM, Piece
 from laguna_agent.backend.laguna.sampling import SamplingOptions
@@ -232,6 +233,19 @@ def test_drafts_save_passes_and_are_taken_back_where_they_are_wrong() -> None:
     assert decoding.tokens == expected
     assert len(counts) < 130
     assert sum(counts) > 150 + len(prompt)
+
+
+@pytest.mark.parametrize("kept", ["f16", "int8", "fp8"])
+def test_a_draft_changes_no_token_whatever_the_cache_keeps(kept: KVFormatName) -> None:
+    """A row of a draft sees the keys before it as a pass of its own would: rounded."""
+    for seed in range(2):
+        model = small_model(small_config(window=5), seed)
+        prompt = [5, 6, 7, 8, 9] * 4
+        options = DecodingOptions(max_tokens=50)
+        expected = list(generate(model, prompt, model.new_cache(kept), options))
+        decoding = Decoding(prompt, model.new_cache(kept), DecodingOptions(max_tokens=50, draft=12))
+        run_drafting(model, decoding)
+        assert decoding.tokens == expected
 
 
 def test_what_is_forced_is_read_in_one_pass() -> None:

@@ -1,4 +1,4 @@
-"""Which tokens may come next in an answer that follows a grammar.
+"""Which tokens may come next in an answer that follows a grammar, and which would bring it to its end.
 
 Knows llguidance and token ids; must not know tools, templates or the model. A mask for a batch is made in one call, in
 several threads; what the masks cost is measured by `tests/laguna/test_constraint.py`.
@@ -66,7 +66,7 @@ class GrammarVocabulary:
         if first is None:
             first = llguidance.LLMatcher(self.library, grammar, log_level=0)
             if first.is_error():
-                raise UsageError(f"the tools' schemas make no usable grammar: {first.get_error()[:300]}")
+                raise UsageError(f"the tools' schemas make no usable grammar: {_reason(first)}")
             if len(self._started) >= _KEPT:
                 self._started.pop(next(iter(self._started)))
             self._started[grammar] = first
@@ -99,7 +99,7 @@ class Constraint:
     def accept(self, index: int) -> None:
         """The answer goes on with this token. Raises ConstraintBroken where the grammar forbids it."""
         if not self.matcher.consume_token(index):
-            raise ConstraintBroken(f"token {index} does not fit the tools' grammar: {self.matcher.get_error()[:200]}")
+            raise ConstraintBroken(f"token {index} does not fit the tools' grammar: {_reason(self.matcher)}")
 
     def accepted_prefix(self, ids: Sequence[int]) -> int:
         """How many of `ids` could come next, one after the other; nothing is accepted (for drafts)."""
@@ -112,7 +112,7 @@ class Constraint:
     def roll_back(self, count: int) -> None:
         """Forget the last `count` tokens."""
         if not self.matcher.rollback(count):
-            raise ConstraintBroken(f"{count} tokens cannot be taken back: {self.matcher.get_error()[:200]}")
+            raise ConstraintBroken(f"{count} tokens cannot be taken back: {_reason(self.matcher)}")
 
     def copy(self) -> Constraint:
         """The same state, going its own way."""
@@ -150,6 +150,11 @@ class Constraint:
         return best
 
 
+def _reason(matcher: Any) -> str:
+    """Why a matcher failed, without the state that llguidance writes below it."""
+    return str(matcher.get_error()).partition("\n")[0][:300]
+
+
 class TokenMasks:
     """The masks of a batch, step after step. The memory is kept."""
 
@@ -176,7 +181,7 @@ class TokenMasks:
             fill_next_token_bitmask_par(self._executor, bound, self._packed)
         for matcher, _ in bound:
             if matcher.is_error():
-                raise ConstraintBroken(f"the tools' grammar cannot be followed: {matcher.get_error()[:200]}")
+                raise ConstraintBroken(f"the tools' grammar cannot be followed: {_reason(matcher)}")
         bits = numpy.unpackbits(self._packed.view(numpy.uint8), axis=1, bitorder="little")
         return bits[:, : self.width].view(numpy.bool_)
 

@@ -181,7 +181,7 @@ class Decoding:
         if self._forced or self.constraint is None or limit is None or len(self.tokens) < limit:
             return
         self.hurried = self._closing = True
-        self._forced.extend(self.constraint.ending())
+        self._forced.extend(self.constraint.forced() or self.constraint.ending())
 
     def penalise(self, logits: Tensor) -> None:
         """Apply the penalties to a row of fp32 logits [vocab], in place."""

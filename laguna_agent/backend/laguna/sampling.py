@@ -96,9 +96,10 @@ class Sampler:
         if not self.options.temperature:
             return int(logits.argmax())
         # By inverse distribution in the order of ids: one random number, and small differences change few draws.
-        mass = probabilities(logits, self.options).double().cumsum(0)
+        ids, share = _candidates(logits, self.options)
+        mass = share.double().cumsum(0)
         at = torch.searchsorted(mass, self._uniform * mass[-1], right=True)
-        return min(int(at), int(torch.searchsorted(mass, mass[-1])))
+        return int(ids[min(int(at), int(torch.searchsorted(mass, mass[-1])))])
 
     def made(self, token: int) -> None:
         """The sequence goes on with `token`, drawn or not."""
@@ -111,26 +112,31 @@ class Sampler:
 
 def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
     """The distribution that a token is drawn from: fp32 [vocab] for fp32 logits [vocab]; temperature must not be 0."""
+    ids, share = _candidates(logits, options)
+    return torch.zeros_like(logits).index_copy(0, ids, share / share.sum())
+
+
+def _candidates(logits: Tensor, options: SamplingOptions) -> tuple[Tensor, Tensor]:
+    """(ids in ascending order, their shares, which need not sum to 1) of the tokens that may be drawn."""
     scaled = (logits - logits.max()) / options.temperature
+    ids: Tensor | None = None
     if 0 < options.top_k < len(scaled):
-        kept = torch.topk(scaled, options.top_k).indices
-        scaled = torch.full_like(scaled, float("-inf")).index_copy(0, kept, scaled[kept])
+        scaled, ids = torch.topk(scaled, options.top_k)
     share = torch.softmax(scaled, dim=-1)
     if options.top_p < 1:
-        share = _nucleus(share, options.top_p)
+        if ids is None:
+            share, ids = torch.topk(share, min(_NUCLEUS, len(share)))
+            if share.sum() < options.top_p:
+                share, ids = torch.softmax(scaled, dim=-1).sort(descending=True, stable=True)
+        # A token stays while those before it have not reached top_p; so the likeliest always stays.
+        kept = share.cumsum(0) - share < options.top_p
+        share, ids = share[kept], ids[kept]
     if options.min_p:
-        share[share < options.min_p * share.max()] = 0
-    return share / share.sum()
-
-
-def _nucleus(share: Tensor, top_p: float) -> Tensor:
-    """The likeliest tokens until they have reached `top_p`; the others 0."""
-    ordered, order = torch.topk(share, min(_NUCLEUS, len(share)))
-    if ordered.sum() < top_p:
-        ordered, order = share.sort(descending=True, stable=True)
-    # A token stays while those before it have not reached top_p; so the likeliest always stays.
-    kept = order[ordered.cumsum(0) - ordered < top_p]
-    return torch.zeros_like(share).index_copy(0, kept, share[kept])
+        share = torch.where(share < options.min_p * share.max(), 0, share)
+    if ids is None:
+        return torch.arange(len(share)), share
+    order = ids.argsort()
+    return ids[order], share[order]
 
 
 def log_probabilities(logits: Tensor, token: int, likeliest: int) -> tuple[float, tuple[tuple[int, float], ...]]:
