@@ -13,13 +13,13 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo test test-all lint bench clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/llamacpp.stamp
+demo: $(VENV)/local.stamp
 	@$(BIN)/python scripts/demo.py $(MODEL)
 
 test: lint
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not real_model"
 
-test-all: lint $(VENV)/llamacpp.stamp
+test-all: lint
 	$(BIN)/laguna-agent models pull $(MODEL)
 	$(BIN)/python -m pytest -q -n 2 -m "not real_model"
 	$(BIN)/python -m pytest -q -m real_model
@@ -31,7 +31,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_sizes.py
 
-bench: $(VENV)/dev.stamp $(VENV)/llamacpp.stamp
+bench: $(VENV)/dev.stamp
 	$(BIN)/laguna-agent models pull $(MODEL)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/acp.py

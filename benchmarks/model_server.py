@@ -2,7 +2,9 @@
 
 Knows how to start, await and stop it. Run as a script it IS the server (it needs the prebuilt wheel `xllamacpp`):
 
-    python benchmarks/model_server.py PORT MODEL.gguf
+    python benchmarks/model_server.py PORT MODEL.gguf [TYPE]
+
+where TYPE is that of the numbers in its KV cache (f16, f32).
 
 Knows nothing of bugs and agents.
 """
@@ -38,14 +40,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def model_server(gguf: Path, log: Path) -> Iterator[str]:
+def model_server(gguf: Path, log: Path, cache_type: str = "f16") -> Iterator[str]:
     """Serve the GGUF file on loopback; gives the base URL without `/v1`. The server's output goes to `log`.
 
-    Raises RuntimeError with the end of the log when the server dies or is not ready after START_LIMIT seconds.
+    `cache_type`: "f16" as llama.cpp has it by default, or "f32" where numbers are compared. Raises RuntimeError with
+    the end of the log when the server dies or is not ready after START_LIMIT seconds.
     """
     port = free_port()
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
-    command = [sys.executable, __file__, str(port), str(gguf)]
+    command = [sys.executable, __file__, str(port), str(gguf), cache_type]
     with log.open("w") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
@@ -75,7 +78,7 @@ def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     raise RuntimeError(f"the model server did not start; the end of {log}:\n{log.read_text()[-2000:]}")
 
 
-def serve(port: int, gguf: str) -> None:
+def serve(port: int, gguf: str, cache_type: str = "f16") -> None:
     """Be the server until SIGTERM."""
     import xllamacpp
 
@@ -85,6 +88,11 @@ def serve(port: int, gguf: str) -> None:
     params.hostnames, params.port = ["127.0.0.1"], port
     params.n_ctx, params.n_parallel, params.n_predict = CONTEXT, 1, ANSWER_LIMIT
     params.cache_ram_mib = 512
+    kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{cache_type.upper()}")
+    params.cache_type_k = params.cache_type_v = kind
+    if cache_type == "f32":
+        # Its fused attention rounds to 16 bits on the way, whatever the cache holds.
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = THREADS
     params.sampling.temp = 0.0
     params.use_jinja = True
@@ -96,4 +104,4 @@ def serve(port: int, gguf: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2])
+    serve(int(sys.argv[1]), *sys.argv[2:])

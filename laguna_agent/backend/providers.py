@@ -147,13 +147,22 @@ async def open_backend(settings: Settings) -> tuple[Backend, str]:
     if not slash or not rest:
         raise UsageError(f"model {model!r} names no provider; write PROVIDER/NAME, such as ollama/{model}; {_known()}")
     if name == "local":
-        from laguna_agent.backend.local_server import open_local
+        from laguna_agent.backend.laguna.in_process import open_in_process
 
-        return await open_local(rest, settings), rest
+        return await open_in_process(rest, settings), rest
     provider = PROVIDERS.get(ALIASES.get(name, name))
     if provider is None:
         raise UsageError(f"unknown provider {name!r} in model {model!r}; {_known()}, or use --base-url")
     return _backend(provider, provider_url(provider), _key_of(provider), settings), rest
+
+
+def local_name(settings: Settings) -> str:
+    """The name of the `local/` model that the settings mean. Raises UsageError where they mean another one."""
+    model = settings.model or default_model()
+    kind, _, name = model.partition("/")
+    if kind != "local" or not name:
+        raise UsageError(f"model {model!r} runs on a server; name one on this machine with --model local/NAME")
+    return name
 
 
 def provider_url(provider: Provider) -> str:

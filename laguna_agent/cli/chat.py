@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from laguna_agent.cli.options import Approve, BaseUrl, ContinueLatest, Cwd, EditFormat, Model, Resume
+from laguna_agent.cli.options import Approve, BaseUrl, ContinueLatest, Cwd, EditFormat, Model, Quant, Resume
 
 
 def chat(
@@ -14,6 +14,7 @@ def chat(
     base_url: BaseUrl = None,
     approve: Approve = None,
     edit_format: EditFormat = None,
+    quant: Quant = None,
     cwd: Cwd = None,
     continue_latest: ContinueLatest = False,
     resume: Resume = None,
@@ -21,7 +22,7 @@ def chat(
     """Talk with the agent on the terminal (the default)."""
     from laguna_agent.terminal.chat import chat as converse
 
-    flags = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format}
+    flags = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format, "quant": quant}
     return converse(cwd=cwd, flags=flags, resume=resume, continue_latest=continue_latest)
 
 
@@ -36,6 +37,7 @@ def acp(
     base_url: BaseUrl = None,
     approve: Approve = None,
     edit_format: EditFormat = None,
+    quant: Quant = None,
     unstable: Unstable = False,
 ) -> int:
     """Serve an editor: the Agent Client Protocol on stdin and stdout. `acp setup EDITOR` tells an editor of it."""
@@ -43,5 +45,5 @@ def acp(
         return 0
     from laguna_agent.acp import serve
 
-    flags = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format}
+    flags = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format, "quant": quant}
     return serve(flags, unstable=unstable)

@@ -30,6 +30,10 @@ Approve = Annotated[
 EditFormat = Annotated[
     str | None, typer.Option(metavar="FORMAT", help="how the model edits: auto | replace | symbol | whole")
 ]
+Quant = Annotated[
+    str | None,
+    typer.Option(metavar="BITS", help="how a local/ model is packed: auto | bf16 | int8 | int4"),
+]
 Cwd = Annotated[Path | None, path_option("--cwd", "-C", metavar="DIR", help="the directory to work in")]
 ContinueLatest = Annotated[bool, typer.Option("--continue", help="go on with the newest session of this directory")]
 Resume = Annotated[

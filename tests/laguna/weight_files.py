@@ -12,6 +12,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from laguna_gguf import add_keys
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -101,10 +102,11 @@ def fused(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             found[name.replace(".shared_expert.", ".shared_experts.")] = tensor
         elif name.endswith("e_score_correction_bias"):
             found[name.replace(".experts.", ".gate.")] = tensor
-    for layer in (1, 2):
-        prefix = f"model.layers.{layer}.mlp.experts."
+    first = ".0.gate_proj.weight"
+    for prefix in [name.removesuffix(first[1:]) for name in tensors if name.endswith(".mlp.experts" + first)]:
+        count = sum(name.startswith(prefix) and name.endswith(".gate_proj.weight") for name in tensors)
         gates, ups, downs = (
-            torch.stack([tensors[f"{prefix}{expert}.{part}_proj.weight"] for expert in range(EXPERTS)])
+            torch.stack([tensors[f"{prefix}{expert}.{part}_proj.weight"] for expert in range(count)])
             for part in ("gate", "up", "down")
         )
         found[prefix + "gate_up_proj"] = torch.cat((gates, ups), 1)
@@ -203,29 +205,29 @@ def gguf_keys() -> dict[str, Any]:
     }
 
 
+VOCABULARY = {
+    "tokenizer.ggml.bos_token_id": 2,
+    "tokenizer.ggml.eos_token_id": 2,
+    "tokenizer.ggml.eot_token_id": 24,
+    "tokenizer.ggml.padding_token_id": 9,
+    "tokenizer.ggml.tokens": [f"token-{number}-é" for number in range(VOCAB)],
+}
+
+
 def write_gguf(
     path: Path,
     tensors: dict[str, Tensor],
     keys: dict[str, Any] | None = None,
     kinds: dict[str, str] | None = None,
+    vocabulary: dict[str, Any] | None = None,
 ) -> Path:
-    """A GGUF file by the `gguf` package. `tensors` have GGUF's names; `kinds` says which are not F32, by type name."""
+    """A GGUF file by the `gguf` package. `tensors` have GGUF's names; `kinds` says which are not F32, by type name.
+
+    `vocabulary`: the tokenizer's keys, in full; without them there is a list of words that no tokenizer can use.
+    """
     writer = gguf.GGUFWriter(str(path), "laguna")
-    for key, value in (gguf_keys() if keys is None else keys).items():
-        name = f"laguna.{key}"
-        if isinstance(value, bool):
-            writer.add_bool(name, value)
-        elif isinstance(value, int):
-            writer.add_uint32(name, value)
-        elif isinstance(value, float):
-            writer.add_float32(name, value)
-        else:
-            (writer.add_string if isinstance(value, str) else writer.add_array)(name, value)
-    writer.add_uint32("tokenizer.ggml.bos_token_id", 2)
-    writer.add_uint32("tokenizer.ggml.eos_token_id", 2)
-    writer.add_uint32("tokenizer.ggml.eot_token_id", 24)
-    writer.add_uint32("tokenizer.ggml.padding_token_id", 9)
-    writer.add_array("tokenizer.ggml.tokens", [f"token-{number}-é" for number in range(VOCAB)])
+    described = {f"laguna.{key}": value for key, value in (gguf_keys() if keys is None else keys).items()}
+    add_keys(writer, described | (VOCABULARY if vocabulary is None else vocabulary))
     for name, tensor in tensors.items():
         kind = gguf.GGMLQuantizationType[(kinds or {}).get(name, "F32")]
         data = tensor.float().numpy()

@@ -63,6 +63,20 @@ def tool_grammar(
     return ToolGrammar("\n".join(lines) + "\n", tuple(writer.loose))
 
 
+def schema_grammar(schema: dict[str, Any], compiles: Compiles, *, in_thought: bool) -> ToolGrammar:
+    """The grammar of an answer that is JSON valid under `schema` and nothing else; a thought that is open is closed
+    first. `loose` is ("",) where the schema says more than the grammar can."""
+    answer, loose = json_rule(schema, schema, compiles, tagged=False)
+    lines = [
+        "%llguidance {}",
+        f"start: {'thought lead ' if in_thought else ''}answer",
+        r"thought[lazy]: /(?s:.*)<\/think>/",
+        r"lead: /\n{0,2}/",
+        f"answer: {answer}",
+    ]
+    return ToolGrammar("\n".join(lines) + "\n", ("",) if loose else ())
+
+
 class _Writer:
     """Collects the rules of the tools; every method gives the name of a rule."""
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from laguna_agent.backend.laguna.config_fields import read_object
+from laguna_agent.backend.weights.catalogue import CATALOGUE
 from laguna_agent.backend.weights.store import Store
 from laguna_agent.errors import UsageError, WeightsError
 
@@ -39,7 +40,8 @@ def find_model(name: str, store: Store | None = None) -> Path:
     found = found or _in_ollama(name)
     if found is None:
         places = [str((store or Store()).root), str(hub_cache()), *(str(root) for root in ollama_roots())]
-        raise UsageError(f"no model {name!r} on this machine: it is no path, and not in {', '.join(places)}")
+        pull = f"; get it with `laguna-agent models pull {name}`" if name in CATALOGUE else ""
+        raise UsageError(f"no model {name!r} on this machine: it is no path, and not in {', '.join(places)}{pull}")
     return found
 
 

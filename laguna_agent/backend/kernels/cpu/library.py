@@ -1,0 +1,168 @@
+"""The C library of the CPU kernels: compiled at its first use, kept in the cache directory, opened with ctypes.
+
+It is compiled where it runs, for exactly the processor that is there: one binary for all would need every loop several
+times over, and a compiler is what a machine for developing software has. The file's name holds a digest of everything
+that it depends on (sources, flags, compiler, processor), so a shared home or a new processor never meets a library made
+for another. Whatever goes wrong is said in words and never raised. Knows no torch: `doctor` asks here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from laguna_agent.atomic import replace_file
+from laguna_agent.directories import cache_directory
+
+SOURCES = Path(__file__).parent
+COMPILERS = ("cc", "gcc", "clang")
+# Contraction makes one rounding of a multiplication and an addition, as the kernels' comments count on.
+FLAGS = (
+    "-std=gnu11",
+    "-O3",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fvisibility=hidden",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+)
+# The processor at hand, in the words of the compilers for x86 and for ARM; the last try is a plain one.
+TUNING = ("-march=native", "-mcpu=native", "")
+PATIENCE = 120.0
+POINTER, INT64 = ctypes.c_void_p, ctypes.c_int64
+
+
+class Matrix(ctypes.Structure):
+    """A stack of stored matrices; `Matrix` of matrix.h. `kind` and `scale_type` are its enums."""
+
+    _fields_ = [
+        ("kind", ctypes.c_int32),
+        ("scale_type", ctypes.c_int32),
+        ("count", INT64),
+        ("rows", INT64),
+        ("columns", INT64),
+        ("group", INT64),
+        ("codes", POINTER),
+        ("scales", POINTER),
+        ("minimums", POINTER),
+    ]
+
+
+@dataclass(frozen=True)
+class Library:
+    """What there is: the opened library, or None; and in one line which code runs and why."""
+
+    opened: ctypes.CDLL | None
+    says: str
+
+
+@cache
+def library() -> Library:
+    """The library of this process, built where it is not there yet (some seconds, once on a machine)."""
+    try:
+        return _opened(_built())
+    except _Unusable as problem:
+        return Library(None, f"plain torch, slow: {problem}")
+
+
+def status() -> str:
+    """One line for people: which code multiplies with packed weights on this machine, and why."""
+    return library().says
+
+
+class _Unusable(Exception):
+    """Why there is no library, in words."""
+
+
+def _built() -> Path:
+    """The library's file, compiled now where nobody did before."""
+    compiler = _compiler()
+    sources = sorted(path for path in SOURCES.iterdir() if path.suffix in (".c", ".h"))
+    digest = sha256()
+    for part in (*FLAGS, *TUNING, *compiler, _version(compiler), _processor()):
+        digest.update(part.encode() + b"\0")
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    place = cache_directory() / "kernels" / f"cpu-{digest.hexdigest()[:24]}.so"
+    try:
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.with_suffix(".lock").open("wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                # Whoever held the lock may have made it.
+                if not place.exists():
+                    replace_file(place, _compiled(compiler, [path for path in sources if path.suffix == ".c"]))
+    except OSError as error:
+        raise _Unusable(f"{place.parent}: the compiled kernels cannot be kept: {error.strerror or error}") from error
+    return place
+
+
+def _compiler() -> list[str]:
+    wanted = os.environ.get("CC", "").split()
+    for words in [wanted] if wanted else [[name] for name in COMPILERS]:
+        found = shutil.which(words[0])
+        if found:
+            return [found, *words[1:]]
+    named = f"$CC is {wanted[0]!r}, which is not there" if wanted else f"none of {', '.join(COMPILERS)} is installed"
+    raise _Unusable(f"no C compiler: {named}")
+
+
+def _version(compiler: list[str]) -> str:
+    done = _run([*compiler, "--version"])
+    return done.stdout or done.stderr
+
+
+def _processor() -> str:
+    """What `-march=native` depends on: the machine's kind and the first processor's features."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    telling = ("flags", "Features", "model name", "CPU part")
+    features = {line for line in lines if line.split(":")[0].strip() in telling}
+    return "\n".join([platform.machine(), *sorted(features)])
+
+
+def _compiled(compiler: list[str], sources: list[Path]) -> bytes:
+    """The bytes of a library made of `sources`."""
+    with tempfile.TemporaryDirectory(prefix="laguna-kernels-") as folder:
+        made = Path(folder) / "kernels.so"
+        complaint = ""
+        for tuning in TUNING:
+            done = _run([*compiler, *FLAGS, *tuning.split(), *map(str, sources), "-o", str(made)])
+            if done.returncode == 0 and made.exists():
+                return made.read_bytes()
+            complaint = complaint or next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
+    raise _Unusable(f"{compiler[0]} cannot compile the kernels: {complaint.strip()[:300] or 'it says nothing'}")
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _Unusable(f"{command[0]} does not run: {error}") from error
+
+
+def _opened(place: Path) -> Library:
+    try:
+        opened = ctypes.CDLL(str(place))
+        opened.laguna_vectors.restype = ctypes.c_char_p
+        vectors = opened.laguna_vectors().decode()
+        matrix = ctypes.POINTER(Matrix)
+        opened.laguna_product.argtypes = [matrix, POINTER, POINTER, POINTER, INT64, POINTER, ctypes.c_int]
+        opened.laguna_rows.argtypes = [matrix, POINTER, INT64, INT64, POINTER, ctypes.c_int]
+    except (OSError, AttributeError) as error:
+        raise _Unusable(f"{place} cannot be opened ({error}); delete it") from error
+    return Library(opened, f"compiled kernels ({vectors}): {place}")

@@ -1,0 +1,11 @@
+// Threads that share the tasks of one job.
+#pragma once
+
+#include <stdint.h>
+
+// Task `task` of the job, done by worker `worker` (0 is the caller; fewer than the `threads` of `run_tasks`).
+typedef void (*Work)(void *job, int64_t task, int worker);
+
+// Do tasks 0 .. tasks - 1, each once, on the calling thread and up to threads - 1 others; returns when all are done.
+// May be called from any thread. Where another thread's job has the workers, the caller does its own alone.
+void run_tasks(int threads, int64_t tasks, Work work, void *job);

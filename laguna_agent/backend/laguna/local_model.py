@@ -1,0 +1,129 @@
+"""Everything of one checkpoint that answering needs: the model, its tokenizer, its template, its stop tokens.
+
+Knows where a checkpoint keeps each of them; must not know requests, caches or threads. Opening has two steps: `plan`
+reads headers alone and refuses what will not fit, `load` maps (or first packs) the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from laguna_agent.backend.kernels.formats import Format
+from laguna_agent.backend.laguna.chat_family import ChatFamily
+from laguna_agent.backend.laguna.config import ModelConfig
+from laguna_agent.backend.laguna.constraint import GrammarVocabulary
+from laguna_agent.backend.laguna.gguf_tokenizer import tokenizer_from_gguf
+from laguna_agent.backend.laguna.loading import build_model
+from laguna_agent.backend.laguna.prompt import PromptWriter
+from laguna_agent.backend.laguna.template import ChatTemplate, read_template, template_from_gguf
+from laguna_agent.backend.laguna.tokenizer import Tokenizer, read_tokenizer, stop_ids
+from laguna_agent.backend.laguna.weights import open_weights
+from laguna_agent.backend.laguna.weights.gguf_file import GgufFile
+from laguna_agent.backend.laguna.weights.memory import Need, available_memory, choose
+from laguna_agent.backend.laguna.weights.opening import open_checkpoint
+from laguna_agent.backend.laguna.weights.packing import pack_layout
+from laguna_agent.backend.laguna.weights.policy import Quant
+from laguna_agent.backend.laguna.weights.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from laguna_agent.backend.laguna.model import CausalLM
+
+ROOMY = 6 << 30
+"""Bytes of memory beside the model's file from which a long context is the default."""
+
+
+class ModelOptions(msgspec.Struct, frozen=True):
+    """How a person wants a checkpoint opened. `context` is in tokens, None for what the machine has room for;
+    `chat_template` names a file that replaces the checkpoint's own template."""
+
+    path: str
+    quant: Quant | Literal["auto"] = "auto"
+    context: int | None = None
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What opening will give, told from headers. `context` is the most tokens that prompt and answer may have."""
+
+    options: ModelOptions
+    config: ModelConfig
+    family: ChatFamily
+    need: Need
+    context: int
+    formats: dict[str, Format]
+
+
+@dataclass(frozen=True, eq=False)
+class LocalModel:
+    """An open checkpoint. `identity` changes with anything that would give a token another key or value."""
+
+    plan: ModelPlan
+    model: CausalLM
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    stop: frozenset[int]
+    identity: str
+    pack: Path
+    writer: PromptWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "writer", PromptWriter(self.template, self.tokenizer))
+
+    @cached_property
+    def vocabulary(self) -> GrammarVocabulary:
+        """The vocabulary as grammars need it; made when the first answer is constrained."""
+        return GrammarVocabulary(self.tokenizer, self.stop, self.plan.config.vocab_size)
+
+
+def plan_model(options: ModelOptions) -> ModelPlan:
+    """Look at the checkpoint's headers and at this machine's memory.
+
+    Raises WeightsError, ConfigError or DoesNotFit, each naming the file; nothing large is read.
+    """
+    path = Path(options.path)
+    checkpoint = open_checkpoint(path)
+    available = available_memory()
+    context = options.context or (16_384 if available - checkpoint.stored_bytes >= ROOMY else 8_192)
+    context = min(context, checkpoint.config.context_length)
+    need = choose(checkpoint, options.quant, context, available)
+    _, formats = pack_layout(checkpoint, need.quant)
+    return ModelPlan(options, checkpoint.config, _template(options).family, need, context, formats)
+
+
+def load_model(plan: ModelPlan, progress: Progress = silent) -> LocalModel:
+    """Open what was planned, packing it first where that was never done. What `progress` raises stops it."""
+    path = Path(plan.options.path)
+    weights = open_weights(path, plan.need.quant, context=plan.context, progress=progress)
+    tokenizer = _tokenizer(path)
+    stop = stop_ids(tokenizer, weights.config.eos_token_ids)
+    identity = sha256(f"{weights.pack.name} {msgspec.json.encode(weights.config)!r}".encode()).hexdigest()
+    model = build_model(weights.config, weights.tensors)
+    return LocalModel(plan, model, tokenizer, _template(plan.options), stop, identity, weights.pack)
+
+
+def _metadata_file(path: Path) -> Path | None:
+    """The GGUF file that says how the checkpoint talks; None where JSON files say it."""
+    if path.is_file():
+        return path
+    return None if (path / "config.json").is_file() else next(iter(sorted(path.glob("*.gguf"))), None)
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    file = _metadata_file(path)
+    return read_tokenizer(path) if file is None else tokenizer_from_gguf(GgufFile(file).keys, str(file))
+
+
+def _template(options: ModelOptions) -> ChatTemplate:
+    path = Path(options.path)
+    named = Path(options.chat_template).expanduser() if options.chat_template else None
+    file = _metadata_file(path)
+    if file is None or named is not None:
+        return read_template(path if path.is_dir() else path.parent, file=named)
+    return template_from_gguf(GgufFile(file).keys, str(file))
