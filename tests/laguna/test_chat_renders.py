@@ -72,8 +72,8 @@ def test_every_turn_reads_back_under_sampled_splits() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_turn_reads_back_under_every_split() -> None:
-    """Every split in two and in three; every way to cut a window of eight characters, wherever it starts; pieces of every
-    equal size, single characters too; and random splits into up to forty pieces. Equal turns are read once."""
+    """Every split in two and in three; every way to cut a window of eight characters, wherever it starts; pieces of
+    every equal size, single characters too; and random splits into up to forty pieces. Equal turns are read once."""
     pick = random.Random(7)
     reads, seen = 0, set()
     for label, text, in_thought, padded, tools, expected in _turns():
