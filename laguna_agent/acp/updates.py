@@ -71,7 +71,9 @@ class Renderer:
                 )
             case events.UsageUpdated(context_used=int(used), context_window=int(size), cost=cost):
                 price = None if cost is None else schema.Cost(amount=cost, currency="USD")
-                yield schema.UsageUpdate(used=used, size=size, cost=price)
+                # The protocol has no word for what a cache spared; `_meta` is open to all.
+                spared = {"inputTokens": event.input_tokens, "cachedTokens": event.cached_tokens}
+                yield schema.UsageUpdate(used=used, size=size, cost=price, meta=spared)
             case events.Notice(severity=severity, text=text):
                 yield self._notice(severity, text)
             case events.Rewound(text=text) if text:

@@ -76,6 +76,9 @@ any_event = st.one_of(
         context_window=st.none() | st.integers(0, 9),
     ),
     st.builds(events.Notice, st.sampled_from(["info", "warning", "error"]), words),
+    st.builds(events.ModelProgress, st.sampled_from(["waiting", "loading", "packing", "reading"]), words),
+    st.builds(events.Rewound, st.integers(1, 9), words | st.just("")),
+    st.builds(events.Forked, words),
     st.builds(events.Compaction, st.sampled_from(["started", "completed", "failed"]), words | st.just("")),
     st.builds(
         events.TurnEnded, st.sampled_from(get_args(events.StopReason)), words, st.integers(0, 8), words | st.just("")
@@ -163,6 +166,16 @@ def test_an_end_looked_back_at_is_a_message_of_its_own() -> None:
         (ended,) = wire(rendered.look_back(events.Notice("warning", "5 turns are spent")))
         assert (ended["sessionUpdate"], ended["content"]["text"]) == ("agent_message_chunk", "\n\n5 turns are spent")
         assert ended["messageId"] != said["messageId"]
+
+
+def test_what_a_cache_spared_is_told_beside_the_usage() -> None:
+    (told,) = wire(renderer().render(events.UsageUpdated(120, 9, 100, context_used=60, context_window=8_000)))
+    assert (told["used"], told["size"]) == (60, 8_000)
+    assert told["_meta"] == {"inputTokens": 120, "cachedTokens": 100}
+
+
+def test_progress_before_the_first_token_is_for_terminals() -> None:
+    assert not wire(renderer(RICH).render(events.ModelProgress("loading", "m", 1, 2)))
 
 
 def test_each_compaction_has_an_id_of_its_own_and_one_end() -> None:

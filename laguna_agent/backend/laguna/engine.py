@@ -28,6 +28,8 @@ PARALLEL = 4
 """Answers made at the same time; further requests wait in the order in which they came."""
 CHUNK = 256
 """Prompt tokens read in a pass. Fixed, because the last bits of the logits depend on it."""
+DRAFT = 8
+"""Tokens looked up in what was read, and tried in one pass."""
 IDLE = 1_800.0
 """Seconds without a request after which the weights and caches are given back."""
 _STAGES: dict[Stage, str] = {"reading": "loading", "packing": "packing", "waiting": "waiting"}
@@ -38,10 +40,16 @@ class _Abandoned(BaseException):
 
 
 class Engine:
-    """See the module. The model is loaded when it is first needed. `close` it, or leave it to the process's end."""
+    """See the module. The model is loaded when it is first needed. `close` it, or leave it to the process's end.
 
-    def __init__(self, plan: ModelPlan, *, idle: float = IDLE, parallel: int = PARALLEL, threads: int = 0) -> None:
-        self.plan, self.idle, self.parallel, self.threads = plan, idle, parallel, threads
+    `idle`: seconds until it gives its memory back; `parallel`: answers made at a time; `threads`: for the arithmetic,
+    0 for torch's own choice; `draft`: the longest draft that answers try (`DecodingOptions`).
+    """
+
+    def __init__(
+        self, plan: ModelPlan, *, idle: float = IDLE, parallel: int = PARALLEL, threads: int = 0, draft: int = DRAFT
+    ) -> None:
+        self.plan, self.idle, self.parallel, self.threads, self.draft = plan, idle, parallel, threads, draft
         self.loads = 0
         """How often the model was loaded."""
         self._wake = threading.Condition()
@@ -152,7 +160,7 @@ class Engine:
                     return
                 job = self._waiting.popleft()
             try:
-                job.begin(conversations)
+                job.begin(conversations, self.draft)
             except Exception as error:  # noqa: BLE001 - it ends this request, not the others
                 job.tell(error)
             else:

@@ -19,8 +19,6 @@ TEMPERATURE, MIN_P = 0.7, 0.05
 """How tokens are drawn where nobody said."""
 MOST_OUTPUT = 4_096
 """Tokens of an answer where nobody said: a small model that loops would else write until its context is full."""
-DRAFT = 8
-"""Tokens looked up in the prompt and tried in one pass."""
 
 
 class Job:
@@ -29,8 +27,8 @@ class Job:
     `prompt` is what was asked, with the answer once there is one.
     """
 
-    def __init__(self, request: Request, tell: Callable[[Delta | BaseException], None], *, draft: int = DRAFT) -> None:
-        self.request, self.tell, self.draft = request, tell, draft
+    def __init__(self, request: Request, tell: Callable[[Delta | BaseException], None]) -> None:
+        self.request, self.tell = request, tell
         self.cancelled = False
         self.prompt: Prompt | None = None
         self.decoding: Decoding
@@ -41,7 +39,7 @@ class Job:
         """Nobody wants the answer any more; may be called from any thread."""
         self.cancelled = True
 
-    def begin(self, conversations: Conversations) -> None:
+    def begin(self, conversations: Conversations, draft: int) -> None:
         """Write the prompt and take a cache. Raises LagunaError where the request cannot be answered."""
         local = conversations.local
         self.prompt = prompt = conversations.prompt(self.request)
@@ -50,7 +48,7 @@ class Job:
         constraint = conversations.constraint(self.request, prompt)
         self._answer = answer = Answer(local, prompt, self.request)
         room = local.plan.context - len(prompt.ids)
-        options = decoding_options(self.request.sampling, local.stop, room, self.draft)
+        options = decoding_options(self.request.sampling, local.stop, room, draft)
         cache = conversations.taken(prompt)
         self.decoding = Decoding(prompt.ids, cache, options, constraint=constraint, watch=answer.watch)
         answer.end, answer.force = self.decoding.end, self.decoding.force

@@ -65,7 +65,8 @@ def measure_engine(plan: ModelPlan, *, prompt_tokens: int, output_tokens: int, t
     """Open the planned model anew and time it; raises what the engine raises. Packs first, untimed, where needed."""
     _once(plan, threads, _request("Say hello.", 1))
     bandwidth = read_bandwidth()
-    engine = Engine(plan, threads=threads)
+    # A text that repeats itself would flatter drafts.
+    engine = Engine(plan, threads=threads, draft=0)
     try:
         cold = _ask(engine, _request("Say hello.", 1))
         warm = _ask(engine, _request(_prompt(prompt_tokens, 1), output_tokens))
@@ -138,10 +139,9 @@ def _once(plan: ModelPlan, threads: int, request: Request) -> None:
 
 
 def _ask(engine: Engine, request: Request) -> _Run:
-    """One request, without drafts: they would flatter a text that repeats itself."""
     told: queue.SimpleQueue[tuple[float, Delta | BaseException]] = queue.SimpleQueue()
     begun = perf_counter()
-    engine.submit(Job(request, lambda said: told.put((perf_counter(), said)), draft=0))
+    engine.submit(Job(request, lambda said: told.put((perf_counter(), said))))
     times: list[float] = []
     usage, text = Usage(), ""
     while True:
