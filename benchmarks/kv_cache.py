@@ -22,10 +22,11 @@ from laguna_agent.backend.laguna.cache import KVCache
 from laguna_agent.backend.laguna.cache_file import load_cache, save_cache
 from laguna_agent.backend.laguna.cache_format import FORMATS, KVFormatName
 from laguna_agent.backend.laguna.config import AttentionType, LayerConfig, ModelConfig, RopeConfig
+from laguna_agent.backend.laguna.gguf_tokenizer import tokenizer_from_gguf
 from laguna_agent.backend.laguna.loading import build_model
 from laguna_agent.backend.laguna.model import CausalLM, Piece
-from laguna_agent.backend.laguna.tokenizer import read_tokenizer
 from laguna_agent.backend.laguna.weights import open_weights
+from laguna_agent.backend.laguna.weights.gguf_file import GgufFile
 
 CHUNK, STEP = 128, 4
 STEPPED = 0.25
@@ -122,7 +123,8 @@ def compare(path: Path, text: Path, tokens: int) -> None:
     """Print how far every format is from f32 on a text."""
     weights = open_weights(path, "int4")
     model = build_model(weights.config, weights.tensors, torch.float32)
-    ids = torch.tensor(read_tokenizer(path).encode(text.read_text(encoding="utf-8"))[:tokens])
+    tokenizer = tokenizer_from_gguf(GgufFile(path).keys, str(path))
+    ids = torch.tensor(tokenizer.encode(text.read_text(encoding="utf-8"))[:tokens])
     with torch.no_grad():
         found = distributions(model, ids)
     exact = found["f32"]

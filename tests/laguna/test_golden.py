@@ -114,7 +114,7 @@ def test_rounded_keys_and_values(case: Case, format: KVFormatName, share: float)
     """The root mean square error as a share of the logits' spread; where rounding turns a router it is large."""
     model, expected = case
     logits = expected["prompt1.logits"]
-    for chunk in (1, 17):
+    for chunk in (5, 17):
         cache = model.new_cache(format, slack=4)
         found = torch.cat([model([Piece(part, cache)]) for part in expected["prompt1.input_ids"].split(chunk)])
         assert (found - logits).pow(2).mean().sqrt() < share * logits.std()

@@ -3,9 +3,19 @@
 The 8-bit formats keep one fp32 scale for every token and KV head, symmetric: a number is code * scale. What attention
 makes of codes is `kernels/attention.py`'s business. Knows tensors; must not know caches or models.
 
-`f16` is what an engine that computes in fp32 should keep: attention on a CPU is bound by reading keys, so half the
-bytes is also less time, and rounding to 11 bits moves the logits less than any of the weight formats does.
-`benchmarks/kv_cache.py` prints error and time of each.
+`f16` is what an engine that computes in fp32 keeps. Measured with `benchmarks/kv_cache.py` (Qwen2.5-Coder-1.5B, 256
+tokens of code, against f32; a token's attention over 8,000 tokens, one thread of a Xeon with AVX-512):
+
+    format   bytes   mean KL   top-1 agreement   us a layer
+    f32        512         0            1.0000         2522
+    f16        256    2.1e-6            1.0000         2144
+    bf16       256    7.2e-5            1.0000         2235
+    int8       132    8.2e-3            0.9414         4274
+    fp8        132    2.5e-1            0.8867         7066
+
+So half the bytes cost nothing, and bf16 is 30 times less exact for no gain. The 8-bit formats are for contexts that
+would not fit otherwise. Qwen2 is hard on them: in its first layers biases make a few dimensions of the keys hundreds of
+times larger than the rest, and they take the steps of a scale (int8) or lose their own last bits (fp8).
 """
 
 from __future__ import annotations
@@ -34,7 +44,7 @@ class KVFormat:
     scaled: bool = False
 
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Codes [kv_heads, n, head_dim] of such a tensor, and where the format has them scales fp32 [kv_heads, n].
+        """Codes of [..., head_dim], and where the format has them scales fp32 [...].
 
         Numbers beyond the format's range become its largest; a NaN stays one (in its code or its scale).
         """

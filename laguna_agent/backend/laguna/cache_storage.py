@@ -43,8 +43,10 @@ class Shape:
 
     def encoded(self, k: Tensor, v: Tensor) -> Parts:
         """The parts that keep keys and values [kv_heads, n, head_dim]."""
-        pairs = zip(self.format.encode(k), self.format.encode(v), strict=True)
-        return tuple(part for pair in pairs for part in pair)
+        if not self.format.scaled:
+            return (*self.format.encode(k), *self.format.encode(v))
+        # Both at once, because for a single token the calls cost more than the numbers.
+        return tuple(part for both in self.format.encode(torch.stack((k, v))) for part in both.unbind())
 
     def token_bytes(self) -> int:
         """Bytes of one token's key and value in one layer."""

@@ -28,7 +28,7 @@ class Conversations:
         self.masks = TokenMasks(local.plan.config.vocab_size)
 
     def _new_cache(self) -> KVCache:
-        return self.local.model.new_cache()
+        return self.local.model.new_cache(self.local.plan.need.kv)
 
     def prompt(self, request: Request) -> Prompt:
         """The prompt of a request. Raises ContextTooLong where it leaves no room for an answer."""
