@@ -19,11 +19,16 @@ torch.set_num_threads(1)
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 
-@pytest.fixture(autouse=True)
-def compiled_once(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The compiled kernels of one run are shared: every test has a cache directory of its own."""
+def share_kernels(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> None:
+    """Let a cache directory that does not exist yet have the compiled kernels of the whole test run."""
     root = tmp_path_factory.getbasetemp()
     shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "kernels"
     shared.mkdir(exist_ok=True)
-    cache_directory().mkdir(parents=True)
-    (cache_directory() / "kernels").symlink_to(shared)
+    cache.mkdir(parents=True)
+    (cache / "kernels").symlink_to(shared)
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The compiled kernels of one run are shared: every test has a cache directory of its own."""
+    share_kernels(tmp_path_factory, cache_directory())

@@ -16,6 +16,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from tests.conftest import FOREIGN, ROOT
+from tests.laguna.conftest import share_kernels
 from tests.laguna.whole_checkpoint import whole_checkpoint
 
 TOKEN = "a-token-of-the-tests-1234"
@@ -27,6 +28,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[openai.Op
     folder = tmp_path_factory.mktemp("served")
     checkpoint = whole_checkpoint(folder / "laguna-tiny")
     homes = {f"XDG_{name}_HOME": str(folder / name) for name in ("CONFIG", "STATE", "DATA", "CACHE")}
+    share_kernels(tmp_path_factory, folder / "CACHE" / "laguna-agent")
     own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     process = subprocess.Popen(
         [sys.executable, "-m", "laguna_agent", "serve", "--model", f"local/{checkpoint}", "--port", "0"],
