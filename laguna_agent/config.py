@@ -28,6 +28,8 @@ PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 ENVIRONMENT_PREFIX = "LAGUNA_"
+NOT_SETTINGS = frozenset({"LAGUNA_SERVE_TOKEN"})
+"""Variables with the prefix that are secrets: they belong in no file of settings and are never shown with them."""
 PROJECT_FILE = Path(".laguna") / "config.toml"
 PROJECT_KEYS = frozenset(
     {
@@ -117,7 +119,7 @@ def load_with_sources(cwd: Path, flags: Mapping[str, object]) -> tuple[Settings,
         _refuse_in_project(key, str(project))
         take(key, value, f"project {project}", f"{project}: {key}")
     for name, text in sorted(os.environ.items()):
-        if name.startswith(ENVIRONMENT_PREFIX) and text:
+        if name.startswith(ENVIRONMENT_PREFIX) and text and name not in NOT_SETTINGS:
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
             _refuse_unknown(key, "the environment", name)
             take(key, text, f"env {name}", name, lenient=True)

@@ -62,6 +62,8 @@ def progress_line(event: ModelProgress) -> str:
     match event.stage:
         case "waiting":
             return "waiting for the requests before this one"
+        case "reading" if not event.total:
+            return "reading the prompt"
         case "reading":
             return f"reading {event.done:,} of {event.total:,} tokens"
         case stage:

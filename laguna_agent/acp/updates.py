@@ -74,6 +74,10 @@ class Renderer:
                 yield schema.UsageUpdate(used=used, size=size, cost=price)
             case events.Notice(severity=severity, text=text):
                 yield self._notice(severity, text)
+            case events.Rewound(text=text) if text:
+                yield self._word(f"It was, to change and send again:\n{fenced(text)}")
+            case events.Forked(session_id=copy):
+                yield self._word(f"Open it from the list of sessions, or with `laguna-agent chat --resume {copy}`.")
             case events.Compaction():
                 yield self._compacted(event)
             case events.TurnEnded():

@@ -14,13 +14,16 @@ from pathlib import Path
 
 import msgspec
 
+from laguna_agent.agent.commands import is_for_the_model
 from laguna_agent.agent.store import (
+    AnyRecord,
     Configured,
     Ended,
     Journal,
     Opened,
     Prompted,
     Replied,
+    Rewound,
     find_session,
     iterate_log,
     new_session_id,
@@ -37,7 +40,8 @@ TITLE_CAP = 80
 
 
 class SessionSummary(msgspec.Struct, frozen=True):
-    """A session in a list; `title` is the person's own, else the first line of its first prompt."""
+    """A session in a list; `title` is the person's own, else the first line of its first prompt. `turns` are requests
+    of the model, all that were made; `prompts` are those that were not taken back."""
 
     id: str
     cwd: str
@@ -86,6 +90,7 @@ def summarize(path: Path) -> SessionSummary | None:
     """The summary of one log, None where not even its first record is whole. Holds one record at a time."""
     opened: Opened | None = None
     title, turns, prompts, outcome, model = "", 0, 0, "interrupted", ""
+    before: list[tuple[int, str]] = []
     roots: tuple[str, ...] = ()
     try:
         updated = _updated(path)
@@ -97,8 +102,13 @@ def summarize(path: Path) -> SessionSummary | None:
                 case Configured(settings={"model": str(chosen)}):
                     model = chosen
                 case Prompted(content=content):
+                    if is_for_the_model(content):
+                        before.append((prompts, title))
                     outcome, prompts = "interrupted", prompts + 1
                     title = title or title_of(content)
+                case Rewound(prompts=taken_back):
+                    prompts, title = before[-taken_back] if taken_back <= len(before) else (0, "")
+                    del before[-taken_back:]
                 case Replied():
                     turns += 1
                 case Ended(result=result):
@@ -166,19 +176,25 @@ def latest_session(cwd: Path) -> str | None:
     return next((summary.id for _, summary in newest_first(cwd)), None)
 
 
-def fork_session(session_id: str) -> str:
+def fork_session(session_id: str, between_prompts: bool = False) -> str:
     """Copy a session as it is on disk, kept outputs too; returns the copy's id. Raises UsageError.
 
-    What a backend keeps beside it stays where it is: the copy looks there (`remembering`).
+    `between_prompts` leaves out a newest prompt that has not ended: it may be the one that asks for the copy. What a
+    backend keeps beside the session stays where it is: the copy looks there (`remembering`).
     """
     path = find_session(session_id)
     copy = new_session_id()
     journal = Journal(session_directory(copy) / "log.jsonl")
     try:
+        newest: list[AnyRecord] = []
         for record in iterate_log(path):
             if isinstance(record, Opened):
                 record = msgspec.structs.replace(record, id=copy, copy_of=path.parent.name)
-            journal.append(record, durable=False)
+            if isinstance(record, Opened | Prompted):
+                _append(journal, newest)
+            newest.append(record)
+        if not between_prompts or any(isinstance(record, Ended) for record in newest):
+            _append(journal, newest)
         journal.sync()
         kept = path.parent / "output"
         if kept.is_dir():
@@ -189,6 +205,13 @@ def fork_session(session_id: str) -> str:
     finally:
         journal.close()
     return copy
+
+
+def _append(journal: Journal, records: list[AnyRecord]) -> None:
+    """Move the records to the journal."""
+    for record in records:
+        journal.append(record, durable=False)
+    records.clear()
 
 
 def delete_session(session_id: str) -> None:

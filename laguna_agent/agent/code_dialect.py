@@ -55,11 +55,15 @@ class CodeDialect:
     tools: tuple[ToolSpec, ...] = ()
     corrections = MOST
 
-    def __init__(self, workspace: Workspace, ledger: FileLedger, prompts: Sequence[str], profile: Profile) -> None:
+    def __init__(
+        self, workspace: Workspace, ledger: FileLedger, prompts: Sequence[str], profile: Profile, number: int
+    ) -> None:
+        """`number` is the newest prompt's in the session, those that were taken back counted too."""
         self._workspace = workspace
         self._ledger = ledger
         self._prompts = prompts
         self._profile = profile
+        self._number = number
         self._whole = profile.edit_format == "whole"
         self._ladder: list[Strategy] | None = None
         self._originals: list[Mentioned] = []
@@ -254,7 +258,7 @@ class CodeDialect:
 
     def _call_id(self, what: str, number: int) -> str:
         """Unique in the session: editors know calls by their id."""
-        return f"{what}_{len(self._prompts)}_{number}"
+        return f"{what}_{self._number}_{number}"
 
     def _owner(self, block: CodeBlock) -> str | None:
         """The shown file that defines most of what the block defines; the only one shown where none does."""

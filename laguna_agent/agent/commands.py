@@ -1,25 +1,14 @@
 """Slash commands that the core answers itself, so that they mean the same in every face.
 
 A prompt that begins with the name of one is a command; any other text with a slash in front is a prompt. `init` is a
-prompt in short; the others ask nothing of the model, whose conversation does not see them.
+prompt in short; the others ask nothing of the model, whose conversation does not see them. `obeying` carries them out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
-
 import msgspec
 
-from laguna_agent.agent import context
-from laguna_agent.agent.events import Compaction, Event, TextDelta, TurnStarted
-from laguna_agent.agent.store import Remarked
 from laguna_agent.messages import ContentBlock, TextBlock
-
-if TYPE_CHECKING:
-    from laguna_agent.agent.session import Session
-
-Emit = Callable[[Event], Awaitable[None]]
 
 INIT = """\
 Write the file AGENTS.md for this project (improve it where it exists): what a coding agent must know that it cannot \
@@ -39,13 +28,15 @@ class Command(msgspec.Struct, frozen=True):
 COMMANDS = (
     Command("compact", "Drop old tool results, so that the conversation takes less of the model's window"),
     Command("usage", "Say how many tokens this session has used, and what they cost"),
+    Command("rewind", "Take back your last prompt and all that followed; files stay as they are", "how many prompts"),
+    Command("fork", "Copy this conversation into a new session; both work on the same files"),
     Command("init", "Write AGENTS.md, the project's instructions for coding agents", "what to pay attention to"),
 )
 
 
 def command_in(content: tuple[ContentBlock, ...]) -> str | None:
     """The name of the command that a prompt is, None where it is none."""
-    words = _text(content).split(None, 1)
+    words = _first(content).split(None, 1)
     name = words[0][1:] if words and words[0].startswith("/") else ""
     return name if any(command.name == name for command in COMMANDS) else None
 
@@ -54,39 +45,24 @@ def expanded(content: tuple[ContentBlock, ...]) -> tuple[ContentBlock, ...]:
     """The prompt that the model gets: that of `/init` in full, any other as it is."""
     if command_in(content) != "init":
         return content
-    wishes = _text(content).split(None, 1)[1:]
-    return (TextBlock("\n\n".join([INIT, *wishes])), *content[1:])
+    return (TextBlock("\n\n".join(filter(None, [INIT, argument_of(content)]))), *content[1:])
 
 
-async def obey(name: str, session: Session, emit: Emit) -> None:
-    """Carry out a command that is no prompt."""
-    await emit(TurnStarted(len(session.prompts), session.id, session.model))
-    if name == "compact":
-        await _compact(session, emit)
-    else:
-        words = usage_line(session)
-        session.tape.note(Remarked(words))
-        await emit(TextDelta(words))
+def argument_of(content: tuple[ContentBlock, ...]) -> str:
+    """What follows the command's name."""
+    return "".join(_first(content).split(None, 1)[1:]).strip()
 
 
-async def _compact(session: Session, emit: Emit) -> None:
-    await emit(Compaction("started"))
-    room = session.estimate.tokens(context.size_of(session.history))
-    dropped = context.shorten(session.history, room, session.estimate, 0)
-    await emit(Compaction("completed", f"dropped {dropped} old tool results"))
+def is_for_the_model(content: tuple[ContentBlock, ...]) -> bool:
+    """Whether the prompt goes to the model, so that it can be taken back."""
+    return command_in(content) in (None, "init")
 
 
-def usage_line(session: Session) -> str:
-    """Tokens and cost since the session was opened."""
-    usage = session.usage
-    if usage is None:
-        return "nothing used yet"
-    line = f"{usage.input_tokens:,} tokens in ({usage.cached_tokens:,} cached), {usage.output_tokens:,} out"
-    if usage.context_used is not None and usage.context_window:
-        line += f", window {usage.context_used:,} of {usage.context_window:,}"
-    return line + ("" if usage.cost is None else f", ${usage.cost:.4f}")
+def text_of(content: tuple[ContentBlock, ...]) -> str:
+    """The words of a prompt."""
+    return "".join(block.text for block in content if isinstance(block, TextBlock))
 
 
-def _text(content: tuple[ContentBlock, ...]) -> str:
+def _first(content: tuple[ContentBlock, ...]) -> str:
     first = content[0] if content else None
     return first.text if isinstance(first, TextBlock) else ""

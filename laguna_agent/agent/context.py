@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from laguna_agent.agent.repetition import fingerprint
+from laguna_agent.agent.store import Shortened
 from laguna_agent.errors import ContextTooLong
 from laguna_agent.messages import ImageBlock, Message, TextBlock, ToolCall, ToolSpec
 
@@ -89,17 +90,43 @@ def _exchange(history: Sequence[Message], index: int) -> str | None:
     return None
 
 
-def shorten(history: list[Message], room: int, estimate: TokenEstimate, fixed: int) -> int:
+def shorten(history: list[Message], room: int, estimate: TokenEstimate, fixed: int) -> Shortened:
     """Make the history, in place, take TARGET of `room` tokens (beside `fixed` bytes of tool descriptions).
 
     The oldest tool results become one line each; where that is not enough the oldest calls go with their results; and
-    where the rest does not fit at all, the newest results are replaced too. Returns how many results were given up.
+    where the rest does not fit at all, the newest results are replaced too. Returns what was done, for the log.
     """
+    before = list(history)
     target, full = (_bytes_for(room * part, estimate) - fixed for part in (TARGET, FULL))
     given_up = _elide(history, range(len(history) - NEWEST), target)
     if size_of(history) > full:
         given_up += _drop_exchanges(history, target)
-    return given_up + _elide(history, range(max(0, len(history) - NEWEST), len(history)), full)
+    given_up += _elide(history, range(max(0, len(history) - NEWEST), len(history)), full)
+    return _difference(before, history, given_up)
+
+
+def _difference(before: Sequence[Message], after: Sequence[Message], given_up: int) -> Shortened:
+    dropped: list[int] = []
+    replaced: list[tuple[int, str]] = []
+    left = iter(after)
+    message = next(left, None)
+    for position, was in enumerate(before):
+        same_result = message is not None and was.tool_call_id and was.tool_call_id == message.tool_call_id
+        if message is None or not (message is was or same_result):
+            dropped.append(position)
+            continue
+        if message is not was:
+            replaced.append((position, message.text))
+        message = next(left, None)
+    return Shortened(tuple(dropped), tuple(replaced), given_up)
+
+
+def shorten_again(history: list[Message], done: Shortened) -> None:
+    """Do to the history, in place, what was done to it when it was as it is."""
+    for position, words in done.replaced:
+        history[position] = msgspec.structs.replace(history[position], content=(TextBlock(words),))
+    for position in reversed(done.dropped):
+        del history[position]
 
 
 def _bytes_for(tokens: float, estimate: TokenEstimate) -> float:

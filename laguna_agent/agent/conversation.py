@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from laguna_agent.agent import events
-from laguna_agent.agent.store import AnyRecord, Ended, Offered, Prompted, Remarked, Said, ToolRan
+from laguna_agent.agent.commands import is_for_the_model, text_of
+from laguna_agent.agent.context import TokenEstimate, shorten_again
+from laguna_agent.agent.store import (
+    AnyRecord,
+    Configured,
+    Ended,
+    Offered,
+    Opened,
+    Prompted,
+    Remarked,
+    Replied,
+    Rewound,
+    Said,
+    Shortened,
+    ToolRan,
+)
+from laguna_agent.backend.base import UsageDelta
 from laguna_agent.errors import ToolError
 from laguna_agent.mcp.tool import ServerTool, not_connected
 from laguna_agent.messages import ImageBlock, Message, TextBlock
@@ -13,24 +30,76 @@ from laguna_agent.tools.base import ToolResult, text_result
 from laguna_agent.tools.registry import Registry
 
 
-def rebuild(records: Iterable[AnyRecord]) -> tuple[list[Message], list[str], dict[str, ToolResult]]:
-    """The history, the prompts as the person typed them, and results that the history lacks, by call id."""
-    history: list[Message] = []
-    prompts: list[str] = []
-    unanswered: dict[str, ToolResult] = {}
-    for record in records:
+@dataclass
+class Past:
+    """What a session's log says of it, for its next prompt.
+
+    `history` is the conversation in force, `prompts` are the person's as typed, commands too, `asked` those for the
+    model; `unanswered` are results that the history lacks, by call id. `prompt_number` and `call_ids` tell of what was
+    taken back too, for faces have seen it and must not see the same number again. `estimate` has learned from every
+    answer.
+    """
+
+    history: list[Message] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    unanswered: dict[str, ToolResult] = field(default_factory=dict)
+    prompt_number: int = 0
+    call_ids: set[str] = field(default_factory=set)
+    estimate: TokenEstimate = field(default_factory=TokenEstimate)
+
+
+def rebuild(records: Iterable[AnyRecord]) -> Past:
+    """The past that the records tell of."""
+    past, everything = Past(), list(records)
+    for record in everything:
         match record:
-            case Said(message=message):
-                history.append(message)
-                if message.role == "tool":
-                    unanswered.pop(message.tool_call_id, None)
-                else:
-                    unanswered.clear()
             case Prompted():
-                prompts.append(_text(record))
-            case ToolRan(call=call, result=result):
-                unanswered[call.id] = result
-    return history, prompts, unanswered
+                past.prompt_number += 1
+            case Said(message=message):
+                past.call_ids.update(call.id for call in message.tool_calls)
+            case Replied(size=size, deltas=deltas, error=None):
+                tokens = [delta.usage.input_tokens for delta in deltas if isinstance(delta, UsageDelta)]
+                past.estimate.calibrate(size, tokens[-1] if tokens else 0)
+    for record in in_force(everything):
+        _follow(past, record)
+    return past
+
+
+def _follow(past: Past, record: AnyRecord) -> None:
+    match record:
+        case Said(message=message):
+            past.history.append(message)
+            if message.role == "tool":
+                past.unanswered.pop(message.tool_call_id, None)
+            else:
+                past.unanswered.clear()
+        case Shortened():
+            shorten_again(past.history, record)
+        case Prompted():
+            text = text_of(record.content)
+            past.prompts.append(text)
+            if is_for_the_model(record.content):
+                past.asked.append(text)
+        case ToolRan(call=call, result=result):
+            past.unanswered[call.id] = result
+
+
+def in_force(records: Iterable[AnyRecord]) -> list[AnyRecord]:
+    """The records of the conversation as it is now: without the prompts that were taken back and what followed them.
+    What a later run began with, and settings, stay."""
+    kept: list[AnyRecord] = []
+    begun: list[int] = []
+    for record in records:
+        if isinstance(record, Rewound):
+            start = begun[-record.prompts] if record.prompts <= len(begun) else 0
+            del begun[-record.prompts :]
+            kept[start:] = [each for each in kept[start:] if isinstance(each, Opened | Configured)]
+            continue
+        if isinstance(record, Prompted) and is_for_the_model(record.content):
+            begun.append(len(kept))
+        kept.append(record)
+    return kept
 
 
 def orphan_results(history: Sequence[Message], unanswered: Mapping[str, ToolResult]) -> list[Message]:
@@ -56,13 +125,13 @@ def orphan_results(history: Sequence[Message], unanswered: Mapping[str, ToolResu
 def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Iterator[events.Event]:
     """The conversation as a face would show it: prompts, answers, thoughts, calls with their results."""
     known = registry
-    for record in records:
+    for record in in_force(records):
         match record:
             case Offered(tools=tools):
                 known = registry.joined([ServerTool(tool, not_connected) for tool in tools])
             case Prompted():
                 images = tuple(block for block in record.content if isinstance(block, ImageBlock))
-                yield events.UserMessage(_text(record), images, record.given)
+                yield events.UserMessage(text_of(record.content), images, record.given)
             case Remarked(text=text):
                 yield events.TextDelta(text)
             case Said(message=Message(role="assistant") as message):
@@ -100,7 +169,3 @@ def _call_events(ran: ToolRan, registry: Registry) -> Iterator[events.Event]:
     yield ended_update(ran)
     if result.plan is not None:
         yield events.PlanUpdated(result.plan)
-
-
-def _text(record: Prompted) -> str:
-    return "".join(block.text for block in record.content if isinstance(block, TextBlock))

@@ -167,6 +167,20 @@ class CheckRun(msgspec.Struct, frozen=True, omit_defaults=True):
     output: str = ""
 
 
+class Rewound(Event, frozen=True, tag="rewound"):
+    """The newest `prompts` prompts were taken back, with everything that followed but what was done to files; `text` is
+    the first of them, for the person to change and send again."""
+
+    prompts: int
+    text: str
+
+
+class Forked(Event, frozen=True, tag="forked"):
+    """A new session has the same conversation; this one is as it was."""
+
+    session_id: str
+
+
 class Compaction(Event, frozen=True, tag="compaction"):
     """The history was shortened to fit the window."""
 

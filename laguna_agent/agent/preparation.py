@@ -38,7 +38,7 @@ async def prepare(
     session: Session, content: tuple[ContentBlock, ...], emit: Callable[[Event], Awaitable[None]]
 ) -> Turn:
     """Build the turn for a prompt and put the prompt into the history."""
-    await emit(TurnStarted(len(session.prompts), session.id, session.model))
+    await emit(TurnStarted(session.prompt_number, session.id, session.model))
     described = await session.tape.take(Described, lambda: _describe(session))
     settings, info = session.settings, _with_overrides(described.info, session.settings)
     profile = choose_profile(described.model, settings)
@@ -65,6 +65,7 @@ async def prepare(
         tape=session.tape,
         stream=_stream(session),
         emit=emit,
+        call_ids=session.call_ids,
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
     )
@@ -95,7 +96,7 @@ async def _with_servers(
         if profile.edit_format != "replace":
             # A small model calls no tools: it need not wait for them, and they would only take room.
             said = ("this model calls no tools, so those of the MCP servers are not used",)
-            return Offered(notices=said if len(session.prompts) == 1 else ())
+            return Offered(notices=said if session.prompt_number == 1 else ())
         # A third of the window: what is left must hold the work.
         room = NO_LIMIT if window is None else window * CHARACTERS_PER_TOKEN // 3
         return Offered(*await servers.offer(room))
@@ -165,12 +166,12 @@ def _dialect(session: Session, profile: Profile, registry: Registry) -> Dialect:
             registry.specs(),
             system_text("system"),
             session.workspace,
-            len(session.prompts),
+            session.prompt_number,
             planning=session.permissions.approve == "plan",
         )
     from laguna_agent.agent.code_dialect import CodeDialect
 
-    return CodeDialect(session.workspace, session.ledger, session.prompts, profile)
+    return CodeDialect(session.workspace, session.ledger, session.prompts, profile, session.prompt_number)
 
 
 def _sampling(settings: Settings, profile: Profile, info: ModelInfo) -> Sampling:

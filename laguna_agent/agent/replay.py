@@ -22,7 +22,7 @@ from laguna_agent.agent.events import Event, TurnEnded
 from laguna_agent.agent.outcome import INTERRUPTED, RunRecord, Verdict, record_without_turn
 from laguna_agent.agent.permissions import deny_all
 from laguna_agent.agent.session import Session
-from laguna_agent.agent.store import AnyRecord, Configured, Ended, Opened, Prompted, find_session, read_log
+from laguna_agent.agent.store import AnyRecord, Configured, Ended, Opened, Prompted, Rewound, find_session, read_log
 from laguna_agent.agent.tape import Diverged, RecordedEnd, RecordedTape
 from laguna_agent.agent.turn import Turn
 from laguna_agent.config import Settings
@@ -52,13 +52,13 @@ async def replay(path: Path) -> AsyncGenerator[Event]:
     session: _Replayed | None = None
     for at, record in enumerate(records):
         if isinstance(record, Opened):
-            session = _Replayed(record, records[:at])
+            session = _Replayed(record, records[: _settled(records, at + 1)])
         elif isinstance(record, Configured):
             assert session is not None, "_records looks for it"
             session.configure(_settings(record.settings, session.id))
         elif isinstance(record, Prompted):
             assert session is not None, "_records looks for it"
-            session.rewind(_segment(records, at + 1))
+            session.feed(records, at + 1)
             async with aclosing(session.prompt(record.content)) as events:
                 async for event in events:
                     if not isinstance(event, TurnEnded):
@@ -102,6 +102,13 @@ def _segment(records: Sequence[AnyRecord], start: int) -> Sequence[AnyRecord]:
     return records[start:]
 
 
+def _settled(records: Sequence[AnyRecord], at: int) -> int:
+    """The end of what was taken back when the session was opened, from `at` on."""
+    while at < len(records) and isinstance(records[at], Rewound):
+        at += 1
+    return at
+
+
 def _settings(recorded: dict[str, object], session_id: str) -> Settings:
     try:
         settings = msgspec.convert(recorded, Settings)
@@ -129,12 +136,18 @@ class _Replayed(Session):
         self.ended: Ended | None = None
         self.problem: Exception | None = None
         super().__init__(opened, settings, deny_all, RecordedTape(()))
-        self.history, self.prompts, self.unanswered = rebuild(before)
+        self.continue_from(rebuild(before))
+        self._so_far = before
 
-    def rewind(self, segment: Sequence[AnyRecord]) -> None:
-        """Take the next prompt's steps from `segment`."""
+    def feed(self, records: Sequence[AnyRecord], start: int) -> None:
+        """Take the next prompt's steps from the records that begin at `start`."""
+        segment = _segment(records, start)
         self.tape = RecordedTape(segment)
         self.ended = next((record for record in segment if isinstance(record, Ended)), None)
+        self._so_far = records[: start + len(segment)]
+
+    def _log(self) -> Sequence[AnyRecord]:
+        return self._so_far
 
     def _admit(self) -> None:
         if self.ended is not None and self._delivery.emitted >= self.ended.events:

@@ -12,7 +12,7 @@ goes wrong in a run is its outcome, never an exception in the face.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -24,22 +24,24 @@ from laguna_agent.agent import events, outcome
 from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.changes import Snapshot
 from laguna_agent.agent.checks import Check
-from laguna_agent.agent.commands import command_in, expanded, obey
-from laguna_agent.agent.context import TokenEstimate
-from laguna_agent.agent.conversation import conversation_events, orphan_results, rebuild
+from laguna_agent.agent.commands import command_in, expanded, is_for_the_model, text_of
+from laguna_agent.agent.conversation import Past, conversation_events, orphan_results, rebuild
 from laguna_agent.agent.delivery import Delivery
 from laguna_agent.agent.loop import run_turn
+from laguna_agent.agent.obeying import obey
 from laguna_agent.agent.opening import new_session, recorded_session
 from laguna_agent.agent.outcome import RunRecord, Verdict
 from laguna_agent.agent.permissions import Approver, Permissions
 from laguna_agent.agent.preparation import prepare
 from laguna_agent.agent.remembering import remember
 from laguna_agent.agent.store import (
+    AnyRecord,
     Configured,
     Ended,
     Journal,
     Opened,
     Prompted,
+    Rewound,
     Said,
     find_session,
     iterate_log,
@@ -51,8 +53,7 @@ from laguna_agent.backend.base import Backend
 from laguna_agent.config import Settings
 from laguna_agent.errors import LagunaError, UsageError
 from laguna_agent.mcp.servers import McpServers
-from laguna_agent.messages import ContentBlock, Message, TextBlock
-from laguna_agent.tools.base import ToolResult
+from laguna_agent.messages import ContentBlock, TextBlock
 from laguna_agent.tools.footprint import Footprint
 from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.registry import Registry, default_registry
@@ -73,13 +74,9 @@ class Session:
         self.settings = self.wanted = settings
         self.approver = approver
         self.tape = tape
-        self.history: list[Message] = []
-        self.unanswered: dict[str, ToolResult] = {}
-        self.prompts: list[str] = []
         self.budget = Budget.of(settings)
         self.permissions = Permissions(settings.approve)
-        self.estimate = TokenEstimate()
-        self.ledger = FileLedger()
+        self.continue_from(Past())
         self.footprint = Footprint()
         self.registry: Registry = default_registry()
         self.servers: McpServers | None = None
@@ -142,7 +139,7 @@ class Session:
         session = await cls._open(opened, settings, approver, snapshot)
         try:
             # Read under the lock: until then another process may still have been writing.
-            session.history, session.prompts, session.unanswered = rebuild(iterate_log(path))
+            session.continue_from(rebuild(iterate_log(path)))
         except UsageError:
             await session.aclose()
             raise
@@ -160,6 +157,33 @@ class Session:
                 Snapshot, session.cwd, session_directory(opened.id) / "start.git"
             )
         return session
+
+    # -- the past ---------------------------------------------------------------------------------------------------
+
+    def continue_from(self, past: Past) -> None:
+        """Take the conversation from there. What the files held that it tells of may have changed since, so the model
+        must look at a file again before it writes over it."""
+        self.history, self.unanswered, self.estimate = past.history, past.unanswered, past.estimate
+        self.prompts, self.asked, self.prompt_number = past.prompts, past.asked, past.prompt_number
+        self.call_ids = past.call_ids
+        self.ledger = FileLedger()
+
+    def rewind(self, prompts: int) -> str:
+        """Take back that many of the newest prompts for the model with everything that followed, files aside; returns
+        the first one's text. Not while a prompt runs. Raises UsageError where there are fewer.
+
+        Grants stay: they are the person's word for the session. So does what is spent.
+        """
+        if not 1 <= prompts <= len(self.asked):
+            raise UsageError(f"session {self.id} has {len(self.asked)} prompts to take back, not {prompts}")
+        text = self.asked[-prompts]
+        self.tape.note(Rewound(prompts))
+        self.continue_from(rebuild(self._log()))
+        return text
+
+    def _log(self) -> Iterable[AnyRecord]:
+        """What happened so far."""
+        return iterate_log(find_session(self.id))
 
     # -- settings ---------------------------------------------------------------------------------------------------
 
@@ -247,7 +271,7 @@ class Session:
                             turn = await prepare(self, expanded(content), emit)
                             await run_turn(turn)
                         else:
-                            await obey(command, self, emit)
+                            await obey(command, content, self, emit)
                     if clock.cancelled_caught:
                         raise self.budget.out_of_time()
             except LagunaError as error:
@@ -266,7 +290,11 @@ class Session:
     def _begin(self, prompted: Prompted) -> None:
         if not self.tape.recorded:
             self.tape.note(prompted)
-        self.prompts.append("".join(b.text for b in prompted.content if isinstance(b, TextBlock)))
+        text = text_of(prompted.content)
+        self.prompt_number += 1
+        self.prompts.append(text)
+        if is_for_the_model(prompted.content):
+            self.asked.append(text)
         for message in orphan_results(self.history, self.unanswered):
             self.tape.note(Said(message))
             self.history.append(message)
@@ -347,7 +375,7 @@ class Session:
 
     def replay_events(self) -> Iterator[events.Event]:
         """The conversation so far as events, for a face that shows a resumed session."""
-        return conversation_events(iterate_log(find_session(self.id)), self.registry)
+        return conversation_events(self._log(), self.registry)
 
     async def aclose(self) -> None:
         """End background commands and MCP servers, close the backend and the log."""

@@ -98,12 +98,22 @@ class Said(Record, frozen=True, tag="said"):
 
 
 class Replied(Record, frozen=True, tag="replied"):
-    """One answer of the model: the deltas as they came. `request` is the SHA-256 of the request that it answers;
-    `error` is (type, message) where the stream did not end well."""
+    """One answer of the model: the deltas as they came. `request` is the SHA-256 of the request that it answers, `size`
+    its bytes as `context.size_of` counts them; `error` is (type, message) where the stream did not end well."""
 
     request: str
     deltas: tuple[Delta, ...]
     error: tuple[str, str] | None = None
+    size: int = 0
+
+
+class Shortened(Record, frozen=True, tag="shortened"):
+    """Old results left the conversation to make room: by their positions in the history as it was, the messages that
+    went, and those that became mere words. `results` counts what was given up."""
+
+    dropped: tuple[int, ...] = ()
+    replaced: tuple[tuple[int, str], ...] = ()
+    results: int = 0
 
 
 class Asked(Record, frozen=True, tag="asked"):
@@ -150,6 +160,19 @@ class Ended(Record, frozen=True, tag="ended"):
     events: int = 0
 
 
+class Rewound(Record, frozen=True, tag="rewound"):
+    """The person took back the newest `prompts` prompts that were for the model, with all that followed them up to
+    here, commands too. Who reads a log for what the conversation is reads it through `conversation.in_force`."""
+
+    prompts: int
+
+
+class Forked(Record, frozen=True, tag="forked"):
+    """The person made a copy of the session; `id` is the copy's."""
+
+    id: str
+
+
 class Remarked(Record, frozen=True, tag="remarked"):
     """Words of the program to the person that the model does not hear: the answer to a slash command."""
 
@@ -164,10 +187,13 @@ AnyRecord = (
     | Offered
     | Said
     | Replied
+    | Shortened
     | Asked
     | Permitted
     | ToolRan
     | Checked
+    | Rewound
+    | Forked
     | Remarked
     | Ended
 )

@@ -5,6 +5,7 @@ rfcs/0001-trajectory-format.md; the models in `harbor.models.trajectories` are i
 they do not know, so what ATIF has no field for goes into `extra`, which it allows at every level.
 
 One step is one message to the model or one answer of it; the results of an answer's calls are that step's observation.
+What the person took back is left out, its cost too: a trajectory is one conversation.
 An image is named, not embedded: ATIF refers to files, and the log has the bytes.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from laguna_agent.agent.choosing import CHOOSE
+from laguna_agent.agent.conversation import in_force
 from laguna_agent.agent.store import (
     AnyRecord,
     Checked,
@@ -24,6 +26,7 @@ from laguna_agent.agent.store import (
     Permitted,
     Prompted,
     Replied,
+    Rewound,
     Said,
     ToolRan,
     iterate_log,
@@ -39,10 +42,14 @@ Json = dict[str, Any]
 
 def atif(path: Path) -> Json:
     """The log at `path` as the JSON object of a trajectory; raises UsageError where nothing was said yet."""
-    building = _Trajectory()
-    for record in iterate_log(path):
+    building, records = _Trajectory(), list(iterate_log(path))
+    for record in in_force(records):
         building.add(record)
-    return building.whole(path)
+    trajectory = building.whole(path)
+    taken_back = sum(record.prompts for record in records if isinstance(record, Rewound))
+    if taken_back:
+        trajectory["extra"]["prompts_taken_back"] = taken_back
+    return trajectory
 
 
 class _Trajectory:

@@ -35,7 +35,7 @@ CHOICE_TOKENS = 200
 @dataclass
 class Turn:
     """The state of one turn. `stream` gives the deltas for a request and its digest; `execution` runs what the answers
-    call."""
+    call; `call_ids` are all that the session ever had."""
 
     model: str
     history: list[Message]
@@ -48,6 +48,7 @@ class Turn:
     tape: Tape
     stream: Stream
     emit: Callable[[Event], Awaitable[None]]
+    call_ids: set[str]
     check: Check | None = None
     schema: AnswerSchema | None = None
     _empty: int = 0
@@ -106,10 +107,11 @@ class Turn:
         room = min(self.room or tokens, tokens) if force else self.room or tokens
         if not force and tokens <= room * context.FULL:
             return False
-        dropped = context.shorten(self.history, room, self.estimate, self._fixed)
-        if dropped:
-            await self.emit(Compaction("completed", f"dropped {dropped} old tool results to make room"))
-        return dropped > 0
+        done = context.shorten(self.history, room, self.estimate, self._fixed)
+        if done.results:
+            self.tape.note(done)
+            await self.emit(Compaction("completed", f"dropped {done.results} old tool results to make room"))
+        return done.results > 0
 
     async def choose(self, question: Said, schema: dict[str, Any]) -> Reply:
         """Put a question to the model whose answer is constrained to `schema`; nobody watches it being answered."""
@@ -122,9 +124,9 @@ class Turn:
 
     async def _ask_once(self, request: wire.Request, *, watched: bool = True) -> Reply:
         self.budget.take_turn()
-        assembler, deltas = Assembler(request), list[wire.Delta]()
+        assembler, deltas = Assembler(request, self.call_ids), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
-        digest = request_digest(request)
+        digest, size = request_digest(request), context.size_of(request.messages, request.tools)
         try:
             async for delta in self.stream(request, digest):
                 if isinstance(delta, wire.ProgressDelta):
@@ -141,12 +143,12 @@ class Turn:
             raise
         finally:
             if not self.tape.recorded:
-                self.tape.note(Replied(digest, tuple(deltas), error))
+                self.tape.note(Replied(digest, tuple(deltas), error, size))
         reply = assembler.reply()
         if not request.tools and reply.message.tool_calls:
             # Calls of tools that were not offered would stay without results, and servers refuse that.
             reply = replace(reply, message=replace(reply.message, tool_calls=()))
-        self.estimate.calibrate(context.size_of(request.messages, request.tools), reply.usage.input_tokens)
+        self.estimate.calibrate(size, reply.usage.input_tokens)
         await self._account(reply.usage)
         self.remember(reply.message)
         return reply
@@ -185,6 +187,7 @@ class Turn:
         """Append to the conversation and to the log."""
         self.tape.note(Said(message))
         self.history.append(message)
+        self.call_ids.update(call.id for call in message.tool_calls)
 
     async def say(self, produce: Callable[[], Awaitable[Said]]) -> None:
         """Append a message that depends on the workspace; replayed, it is the recorded one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -47,12 +47,12 @@ class _Building:
 class Assembler:
     """Folds the deltas of one request, in order, into a `Reply`.
 
-    Call ids are made unique in the conversation: a server's own id is kept unless it is absent or taken, else the call
-    becomes `call_<n>`, the same in every run. Thought that a server left in the content becomes reasoning.
+    Call ids are made unique: a server's own id is kept unless it is absent, or taken by the request or in `taken`, else
+    the call becomes `call_<n>`, the same in every run. Thought that a server left in the content becomes reasoning.
     """
 
-    def __init__(self, request: Request) -> None:
-        self._made = [call.id for message in request.messages for call in message.tool_calls]
+    def __init__(self, request: Request, taken: Collection[str] = ()) -> None:
+        self._made = {call.id for message in request.messages for call in message.tool_calls} | set(taken)
         self._start_over()
 
     def _start_over(self) -> None:

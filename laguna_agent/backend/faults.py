@@ -102,7 +102,10 @@ def http_error(status: int, headers: Mapping[str, str], body: bytes, origin: Ori
     if status in range(300, 400):
         place = origin.words(headers.get("location", "elsewhere"))
         return BadRequest(f"{origin.host} redirects to {place}; set the base URL to where it really is", status=status)
-    return _error(status, words, _names(payload), origin, read_retry_after(headers))
+    error = _error(status, words, _names(payload), origin, read_retry_after(headers))
+    if headers.get("x-should-retry") == "false":  # OpenAI's and our own server's word on what a status leaves open
+        error.retryable = False
+    return error
 
 
 def error_object(payload: Any, origin: Origin) -> ProviderError:

@@ -21,6 +21,7 @@ from laguna_agent.backend.base import (
     Request,
     Sampling,
     TextDelta,
+    TokenDelta,
     ToolCallDelta,
     Usage,
     UsageDelta,
@@ -78,27 +79,42 @@ def encode_request(request: Request, dialect: Dialect) -> bytes:
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     body["messages"] = list(_messages(request.messages, dialect))
+    return encode_json(body)
+
+
+def encode_json(value: Any) -> bytes:
+    """Plain data as JSON. Argv and files can hand in half characters; each becomes a question mark."""
     try:
-        return msgspec.json.encode(body)
+        return msgspec.json.encode(value)
     except UnicodeEncodeError:
-        # Argv and files can hand in half characters; the same bytes otherwise, with a question mark for each.
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
     body = {name: value for name in _SAMPLING if (value := getattr(sampling, name)) is not None}
     if sampling.stop:
         body["stop"] = list(sampling.stop)
+    if sampling.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
     effort = sampling.reasoning_effort
+    if dialect.thinking == "openrouter":
+        return body | _reasoning(sampling)
     if effort is None:
         return body
     if dialect.thinking == "template":
         body["chat_template_kwargs"] = {"enable_thinking": effort != "off"}
-    elif dialect.thinking == "openrouter":
-        body["reasoning"] = {"enabled": False} if effort == "off" else {"effort": effort}
     else:
         body["reasoning_effort"] = "none" if effort == "off" else effort
     return body
+
+
+def _reasoning(sampling: Sampling) -> dict[str, Any]:
+    """OpenRouter's object: thought is off, or of some effort, or of so many tokens; it takes one of the three."""
+    if sampling.reasoning_effort == "off":
+        return {"reasoning": {"enabled": False}}
+    if sampling.reasoning_tokens is not None:
+        return {"reasoning": {"max_tokens": sampling.reasoning_tokens}}
+    return {"reasoning": {"effort": sampling.reasoning_effort}} if sampling.reasoning_effort else {}
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:
@@ -196,6 +212,25 @@ def _whole(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+def _tokens(logprobs: Any) -> Iterator[TokenDelta]:
+    """The tokens of a choice's `logprobs`, which servers may leave out or give as null."""
+    content = _object(logprobs).get("content")
+    for entry in map(_object, content if isinstance(content, list) else []):
+        top = tuple((_whole(str(each.get("token"))), _number(each.get("logprob"))) for each in _listed(entry))
+        made_of = entry.get("bytes")
+        octets = tuple(map(_count, made_of)) if isinstance(made_of, list) else ()
+        yield TokenDelta(_whole(str(entry.get("token", ""))), _number(entry.get("logprob")), octets, top)
+
+
+def _listed(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    top = entry.get("top_logprobs")
+    return filter(None, map(_object, top if isinstance(top, list) else []))
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
 def _whole_object(item: dict[str, Any]) -> dict[str, Any]:
     return _object(json.loads(_whole(json.dumps(item, ensure_ascii=False))))
 
@@ -258,6 +293,7 @@ class ChunkDecoder:
 
     def _choice(self, choice: dict[str, Any]) -> Iterator[Delta]:
         delta = _object(choice.get("delta")) or _object(choice.get("message"))
+        yield from _tokens(choice.get("logprobs"))
         yield from self._reasoning(delta)
         yield from self._text(delta)
         calls = delta.get("tool_calls")

@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 from laguna_agent import __version__
-from laguna_agent.cli import bench, chat, config, doctor, login, models, run, sessions, setup
+from laguna_agent.cli import bench, chat, config, doctor, login, models, run, serve, sessions, setup
 from laguna_agent.cli.grammar import PromptCommand
 from laguna_agent.errors import UsageError
 
@@ -58,6 +58,7 @@ app.command()(login.logout)
 app.add_typer(models.app, name="models")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
+app.command()(serve.serve)
 app.add_typer(bench.app, name="bench")
 app.command()(doctor.doctor)
 

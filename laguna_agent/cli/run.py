@@ -45,6 +45,8 @@ OutputMode = Annotated[
 OutputSchema = Annotated[Path | None, path_option(help="the answer must be JSON valid against this JSON Schema")]
 PatchOut = Annotated[Path | None, path_option(help="write all changes as a patch for git apply")]
 Trajectory = Annotated[Path | None, path_option(help="write the run as ATIF 1.8 JSON")]
+Rewind = Annotated[str | None, typer.Option(metavar="N", help="take back the session's last N prompts first")]
+Fork = Annotated[bool, typer.Option("--fork", help="go on in a copy of the session, and leave the session as it is")]
 Replay = Annotated[str | None, typer.Option(metavar="ID|FILE", help="run a recorded session again, offline")]
 Temperature = Annotated[str | None, typer.Option(metavar="T", help="sampling temperature")]
 Seed = Annotated[str | None, typer.Option(metavar="N", help="sampling seed, where the server takes one")]
@@ -68,6 +70,8 @@ def run(
     trajectory: Trajectory = None,
     continue_latest: ContinueLatest = False,
     resume: Resume = None,
+    rewind: Rewind = None,
+    fork: Fork = False,
     replay: Replay = None,
     edit_format: EditFormat = None,
     quant: Quant = None,
@@ -91,6 +95,8 @@ def run(
             trajectory=trajectory,
             resume=resume,
             continue_latest=continue_latest,
+            rewind=rewind,
+            fork=fork,
             replay=replay,
             cwd=cwd,
             flags={**driving, **sampling, **budget},

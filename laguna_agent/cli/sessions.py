@@ -79,6 +79,14 @@ def export(session: SessionId, form: Format = "atif", to: To = None) -> int:
     return 0
 
 
+def fork(session: SessionId) -> int:
+    """Copy a session's conversation into a new one, and print the new one's id. Files are not copied."""
+    from laguna_agent.agent.archive import fork_session
+
+    show(fork_session(session))
+    return 0
+
+
 def delete(sessions: SessionIds) -> int:
     """Delete sessions and everything kept with them. An unknown id among several deletes nothing."""
     from laguna_agent.agent.archive import delete_session
@@ -112,14 +120,19 @@ def _lines(record: AnyRecord) -> Iterator[str]:
             yield f"- {record.call.name}({arguments}): {one_line(record.result.text)}"
         case store.Permitted(allowed=False):
             yield f"  denied: {one_line(record.reason)}"
+        case store.Rewound():
+            yield f"[{record.prompts} of the prompts before this were taken back]"
+        case store.Forked():
+            yield f"[copied to session {record.id}]"
         case store.Checked():
             yield f"check {record.run.when}: exit {record.run.exit_code}: {one_line(record.run.command)}"
         case store.Ended():
             yield f"\n{summary_line(record.result)}"
 
 
-app = command_group("List, show, export and delete recorded sessions.", list_all)
+app = command_group("List, show, export, copy and delete recorded sessions.", list_all)
 app.command("list")(list_all)
 app.command("show")(show_one)
 app.command("export")(export)
+app.command("fork")(fork)
 app.command("delete")(delete)

@@ -28,6 +28,8 @@ class Invocation:
     trajectory: Path | None = None
     resume: str | None = None
     continue_latest: bool = False
+    rewind: str | None = None
+    fork: bool = False
     replay: str | None = None
     cwd: Path | None = None
     flags: Mapping[str, object] = field(default_factory=dict)
@@ -46,6 +48,19 @@ def read_schema(path: Path) -> dict[str, Any]:
     return schema
 
 
+def prompts_to_take_back(invocation: Invocation) -> int:
+    """The number that --rewind gives, 0 without it. Raises UsageError where it is none, and where --rewind or --fork
+    name no session to do it to."""
+    resumes = invocation.resume is not None or invocation.continue_latest
+    for name, asked_for in (("--rewind", invocation.rewind is not None), ("--fork", invocation.fork)):
+        if asked_for and not resumes:
+            raise UsageError(f"{name} needs a session: add --continue or --resume ID")
+    number = invocation.rewind or "0"
+    if not (number.isascii() and number.isdigit() and (int(number) or invocation.rewind is None)):
+        raise UsageError(f"--rewind {number!r} is not valid; expected a number of prompts, at least 1")
+    return int(number)
+
+
 def refuse_beside_replay(invocation: Invocation) -> None:
     """Everything that a replay does is in the recording: raise UsageError where something else is asked for too."""
     options = {
@@ -57,6 +72,8 @@ def refuse_beside_replay(invocation: Invocation) -> None:
         "--trajectory": invocation.trajectory,
         "--resume": invocation.resume,
         "--continue": invocation.continue_latest or None,
+        "--rewind": invocation.rewind,
+        "--fork": invocation.fork or None,
     }
     for name, value in options.items():
         if value is not None:

@@ -16,7 +16,16 @@ from typing import ClassVar
 import anyio
 import msgspec
 
-from laguna_agent.agent.events import Event, ModelProgress, Notice, PermissionResolved, ToolCallStarted, ToolCallUpdate
+from laguna_agent.agent.events import (
+    Event,
+    Forked,
+    ModelProgress,
+    Notice,
+    PermissionResolved,
+    Rewound,
+    ToolCallStarted,
+    ToolCallUpdate,
+)
 from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.errors import EXIT_SIGTERM, UsageError
 from laguna_agent.event_lines import ended_line, one_line, printable, started_line, summary_line
@@ -113,6 +122,10 @@ class Output:
                     _say("  " + ended_line(event, title))
             case PermissionResolved(allowed=False):
                 _say(f"  denied: {one_line(event.reason)}")
+            case Rewound():
+                _say(f"{event.prompts} prompts taken back; files were left as they are")
+            case Forked():
+                _say(f"session {event.session_id} is a copy of this conversation; files were not copied")
             case Notice():
                 _say(f"{event.severity}: {one_line(event.text, 2_000)}")
 

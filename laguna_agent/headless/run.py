@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 from msgspec.structs import replace
 
 from laguna_agent.agent.events import StopReason
 from laguna_agent.agent.outcome import RunRecord, Verdict, bug_verdict, record_without_turn, verdict_of
 from laguna_agent.config import Settings, load
-from laguna_agent.errors import EXIT_SIGINT, EXIT_SIGTERM, LagunaError
+from laguna_agent.errors import EXIT_SIGINT, EXIT_SIGTERM, LagunaError, UsageError
 from laguna_agent.headless.approval import choose_approver
 from laguna_agent.headless.artifacts import write_artifacts
-from laguna_agent.headless.invocation import Invocation, read_schema, refuse_beside_replay, require_writable
+from laguna_agent.headless.invocation import (
+    Invocation,
+    prompts_to_take_back,
+    read_schema,
+    refuse_beside_replay,
+    require_writable,
+)
 from laguna_agent.headless.output import LAST_WORDS_PATIENCE, Output, Unreadable
 from laguna_agent.headless.prompt import read_prompt
 from laguna_agent.headless.stopping import Stop, Stopped
@@ -73,6 +80,7 @@ class Job:
     prompt: str
     schema: dict[str, Any] | None
     resumed: str | None
+    rewind: int
 
 
 def _prepare(invocation: Invocation, stop: Stop) -> Job | None:
@@ -82,6 +90,7 @@ def _prepare(invocation: Invocation, stop: Stop) -> Job | None:
         return None
     require_writable(invocation.patch_out, "--patch-out")
     require_writable(invocation.trajectory, "--trajectory")
+    rewind = prompts_to_take_back(invocation)
     resumed, cwd = choose_session(
         resume=invocation.resume, continue_latest=invocation.continue_latest, cwd=invocation.cwd
     )
@@ -89,7 +98,7 @@ def _prepare(invocation: Invocation, stop: Stop) -> Job | None:
     schema = read_schema(invocation.output_schema) if invocation.output_schema else None
     with stop.waiting():
         prompt = read_prompt(invocation)
-    return Job(invocation, cwd, settings, prompt, schema, resumed)
+    return Job(invocation, cwd, settings, prompt, schema, resumed, rewind)
 
 
 async def _replay(recording: str, output: Output, stop: Stop) -> RunRecord:
@@ -166,6 +175,7 @@ def _with_artifacts(session: Session, invocation: Invocation) -> RunRecord:
 
 
 async def _open(job: Job) -> Session:
+    from laguna_agent.agent.archive import fork_session
     from laguna_agent.agent.session import Session
 
     approver, check, snapshot = choose_approver(), job.invocation.check, job.invocation.patch_out is not None
@@ -173,9 +183,17 @@ async def _open(job: Job) -> Session:
         return await Session.start(
             job.cwd, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
         )
-    return await Session.resume(
-        job.resumed, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
+    recorded = await anyio.to_thread.run_sync(fork_session, job.resumed) if job.invocation.fork else job.resumed
+    session = await Session.resume(
+        recorded, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
     )
+    if job.rewind:
+        try:
+            session.rewind(job.rewind)
+        except UsageError:
+            await session.aclose()
+            raise
+    return session
 
 
 def _without_session(verdict: Verdict, invocation: Invocation) -> RunRecord:

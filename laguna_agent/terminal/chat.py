@@ -18,7 +18,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from msgspec.structs import replace
 
 from laguna_agent.agent.commands import COMMANDS, command_in
-from laguna_agent.agent.events import Event, PermissionRequested
+from laguna_agent.agent.events import Event, Forked, PermissionRequested, Rewound
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.config import MODES, Settings, load
 from laguna_agent.directories import state_directory
@@ -83,6 +83,7 @@ class Conversation:
         self._portal = portal
         self._inbox: queue.SimpleQueue[Event | Question | None] = queue.SimpleQueue()
         self._screen = Screen()
+        self._draft = self._copy = ""
         self._session: Session = portal.call(self._open, cwd, settings, resumed)
 
     def converse(self) -> None:
@@ -104,10 +105,11 @@ class Conversation:
         self._portal.call(self._session.aclose)
 
     def _read(self) -> str | None:
-        """A prompt, "" after Ctrl-C, None after Ctrl-D."""
+        """A prompt, "" after Ctrl-C, None after Ctrl-D. What was taken back last stands there to be changed."""
         lines: list[str] = []
+        draft, self._draft = self._draft, ""
         try:
-            lines.append(input("> "))
+            lines.append(input_from("> ", draft))
             while lines[-1].endswith("\\"):
                 lines[-1] = lines[-1][:-1]
                 lines.append(input(". "))
@@ -130,9 +132,30 @@ class Conversation:
                 elif isinstance(item, Question):
                     self._portal.call(item.give, self._screen.ask(item.request))
                 else:
-                    self._screen.draw(item)
+                    self._show(item)
             except KeyboardInterrupt:
                 self._portal.call(self._session.cancel, "interrupted")
+        if self._copy:
+            self._go_on_in_copy()
+
+    def _show(self, event: Event) -> None:
+        if isinstance(event, Rewound):
+            self._draft = event.text
+        elif isinstance(event, Forked):
+            self._copy = event.session_id
+        self._screen.draw(event)
+
+    def _go_on_in_copy(self) -> None:
+        before, copy, self._copy = self._session, self._copy, ""
+        try:
+            self._session = self._portal.call(self._open, before.cwd, before.wanted, copy)
+        except UsageError as error:
+            self._screen.say(f"this session goes on: {error}", "red")
+            return
+        self._portal.call(before.aclose)
+        self._screen.say(
+            f"You are in {copy} now; {before.id} stays as it was (laguna-agent chat --resume {before.id})."
+        )
 
     async def _pump(self, prompt: str) -> None:
         try:
@@ -178,6 +201,17 @@ class Conversation:
         """Go on in the same session with other settings."""
         self._portal.call(self._session.configure, replace(self._session.wanted, **settings))
         self._screen.say(", ".join(settings.values()))
+
+
+def input_from(prompt: str, draft: str) -> str:
+    """A line of the person, who finds `draft` there already."""
+    import readline
+
+    readline.set_startup_hook(lambda: readline.insert_text(draft))
+    try:
+        return input(prompt)
+    finally:
+        readline.set_startup_hook(None)
 
 
 class LineHistory:

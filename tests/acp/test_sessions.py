@@ -154,7 +154,13 @@ def test_the_session_is_introduced_after_the_answer_and_named_by_its_first_promp
     session = program.begin(workspace)
     assert not program.updates()
     update = program.update(sessionUpdate="available_commands_update")["params"]["update"]
-    assert {command["name"] for command in update["availableCommands"]} == {"compact", "usage", "init"}
+    assert {command["name"] for command in update["availableCommands"]} == {
+        "compact",
+        "usage",
+        "rewind",
+        "fork",
+        "init",
+    }
     program.prompt(session, "Mend the pump")
     program.prompt(session, "And the sink")
     titles = [u["title"] for u in program.updates() if u["sessionUpdate"] == "session_info_update"]
@@ -289,6 +295,47 @@ def test_commands_are_answered_without_the_model(start: Start, model_server: Mod
     assert "/etc/hosts looks odd" in str(model_server.chats[-1]["messages"][-1])
     program.call("session/load", opened(session, workspace))
     assert any("tokens in" in str(u.get("content")) for u in program.updates()[-6:])
+
+
+def test_prompts_are_taken_back(start: Start, model_server: ModelServer, workspace: Path) -> None:
+    program = start()
+    session = program.begin(workspace)
+    model_server.reply(text("One."), text("Two."), text("Three."))
+    program.prompt(session, "Say one")
+    program.prompt(session, "Say two")
+    before = len(program.updates())
+    assert program.prompt(session, "/rewind") == {"stopReason": "end_turn"}
+    told = [u for u in program.updates()[before:] if u["sessionUpdate"] == "agent_message_chunk"]
+    assert "Files were left as they are" in told[0]["content"]["text"]
+    # The editor cannot be made to put it into its field; the person copies it.
+    assert told[-1]["content"]["text"].endswith("```\nSay two\n```")
+    assert told[0]["messageId"] != told[-1]["messageId"]
+    program.prompt(session, "Say three")
+    ids = [u["messageId"] for u in program.updates() if u["sessionUpdate"] == "agent_message_chunk"]
+    assert "4-agent-1" in ids
+    assert [m["role"] for m in model_server.chats[-1]["messages"]] == ["system", "user", "assistant", "user"]
+    program.call("session/load", opened(session, workspace))
+    shown = [u["content"]["text"] for u in program.updates() if u["sessionUpdate"] == "user_message_chunk"]
+    assert shown == ["Say one", "Say three"]
+
+
+def test_the_command_fork_says_where_the_copy_is(start: Start, model_server: ModelServer, workspace: Path) -> None:
+    program = start()
+    session = program.begin(workspace)
+    model_server.always(text("Seven."))
+    program.prompt(session, "Remember seven")
+    program.prompt(session, "/fork")
+    words = "".join(u["content"]["text"] for u in program.updates() if u["sessionUpdate"] == "agent_message_chunk")
+    listed = {each["sessionId"] for each in program.call("session/list", {})["sessions"]}
+    (copy,) = listed - {session}
+    assert f"Session {copy} is a copy" in words
+    assert "Files were not copied" in words
+    # The client's session is the one that it had.
+    program.prompt(session, "Only here")
+    program.call("session/load", opened(copy, workspace))
+    program.prompt(copy, "What was it?")
+    asked = [m["content"] for m in model_server.chats[-1]["messages"] if m["role"] == "user"]
+    assert [words.split("\n")[0] for words in asked] == ["Remember seven", "What was it?"]
 
 
 def test_fork_and_title_only_when_asked_for(start: Start, model_server: ModelServer, workspace: Path) -> None:

@@ -11,8 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laguna_agent.agent.context import ELIDED, NEWEST, TARGET, TOO_BIG, TokenEstimate, shorten, size_of, without_repeats
+from laguna_agent.agent.context import (
+    ELIDED,
+    NEWEST,
+    TARGET,
+    TOO_BIG,
+    TokenEstimate,
+    shorten,
+    shorten_again,
+    size_of,
+    without_repeats,
+)
 from laguna_agent.agent.events import Compaction
+from laguna_agent.agent.store import Shortened
 from laguna_agent.messages import ImageBlock, Message, TextBlock, ToolCall, text_message
 from tests.agent.driving import converse, posted, require_valid_conversation, text_of
 from tests.model_server import ModelServer, Reply, http, stream, text, tool_call
@@ -269,7 +280,11 @@ def test_without_repeats_loses_nothing_but_repeats(history: list[Message]) -> No
 @given(histories(), st.integers(50, 2_000))
 def test_shorten_drops_results_and_nothing_else(history: list[Message], room: int) -> None:
     before, estimate = list(history), TokenEstimate()
-    given_up = shorten(history, room, estimate, 0)
+    done = shorten(history, room, estimate, 0)
+    again = list(before)
+    shorten_again(again, done)
+    assert again == history
+    given_up = done.results
     assert words_of_the_person(history) == words_of_the_person(before)
     require_pairs(history)
     callers = [id(a) for a, b in pairwise(before) if a.role == "assistant" and b.tool_call_id]
@@ -294,5 +309,5 @@ def test_shorten_drops_results_and_nothing_else(history: list[Message], room: in
 @given(histories())
 def test_a_history_that_fits_is_not_touched(history: list[Message]) -> None:
     before = list(history)
-    assert shorten(history, 10**9, TokenEstimate(), 0) == 0
+    assert shorten(history, 10**9, TokenEstimate(), 0) == Shortened()
     assert history == before

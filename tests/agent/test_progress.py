@@ -75,4 +75,5 @@ def test_the_words() -> None:
     assert progress_line(ModelProgress("loading", "a-model", 45, 100)) == "loading a-model 45 %"
     assert progress_line(ModelProgress("packing", "a-model")) == "packing a-model"
     assert progress_line(ModelProgress("reading", "a-model", 1536, 4020)) == "reading 1,536 of 4,020 tokens"
+    assert progress_line(ModelProgress("reading", "a-model")) == "reading the prompt"
     assert "waiting" in progress_line(ModelProgress("waiting", "a-model"))

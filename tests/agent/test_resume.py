@@ -114,10 +114,10 @@ def test_the_conversation_of_a_killed_and_a_cancelled_run_is_the_same(
     assert in_process[1] == "Interrupted before it ended."
     records = read_log(first.log)
     cut = next(at for at, record in enumerate(records) if isinstance(record, Ended))
-    history, prompts, unanswered = rebuild(records[:cut])
-    resumed = orphan_results(history, unanswered)
+    past = rebuild(records[:cut])
+    resumed = orphan_results(past.history, past.unanswered)
     assert [message.text for message in resumed] == in_process
-    assert prompts == ["x"]
+    assert past.prompts == ["x"]
 
 
 CALL = ToolCall("call_1", "read", {"path": "é\u2028\n"})
@@ -155,8 +155,8 @@ def test_any_prefix_of_a_log_is_readable_and_goes_on(
     journal.close()
     records = read_log(path)
     assert records == [*RECORDS[:kept], RECORDS[1]]
-    history, _, unanswered = rebuild(records)
-    history += orphan_results(history, unanswered)
+    past = rebuild(records)
+    history = past.history + orphan_results(past.history, past.unanswered)
     calls = [call.id for message in history for call in message.tool_calls]
     assert calls == [message.tool_call_id for message in history if message.role == "tool"]
 

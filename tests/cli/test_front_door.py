@@ -65,7 +65,7 @@ def test_acp_alone_does_not_import_typer(run_cli: RunCli) -> None:
 
 def test_help_names_every_command(run_cli: RunCli) -> None:
     shown = run_cli("--help").stdout
-    for command in ("run", "chat", "acp", "models", "sessions", "config", "doctor"):
+    for command in ("run", "chat", "acp", "serve", "models", "sessions", "config", "doctor"):
         assert f"\n  {command} " in shown
 
 
@@ -141,7 +141,7 @@ def test_acp_takes_settings(run_cli: RunCli) -> None:
 
 
 def test_shell_completion(run_cli: RunCli) -> None:
-    env = {"_LAGUNA_AGENT_COMPLETE": "complete_bash", "COMP_WORDS": "laguna-agent se", "COMP_CWORD": "1"}
+    env = {"_LAGUNA_AGENT_COMPLETE": "complete_bash", "COMP_WORDS": "laguna-agent ses", "COMP_CWORD": "1"}
     done = run_cli(env=env)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["sessions"], "")
 

@@ -22,7 +22,7 @@ NAMED = re.compile(
 )
 HEAD = re.compile(r'\{\s*"name"\s*:\s*"([^"\\<]{1,128})"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{[^{])')
 AFTER = re.compile(r"\s*\}?\s*</tool_call>|(?:\s*\}\s*)?")
-BODY = re.compile(rf"(?P<pairs>(?:{PAIR})*)\s*</tool_call>", re.DOTALL)
+BODY = re.compile(rf"(?P<pairs>(?>{PAIR})*+)\s*</tool_call>", re.DOTALL)
 EVENT = re.compile(r"<think>|</think>|<tool_call>|</assistant>")
 
 
@@ -118,7 +118,9 @@ def end_of_broken(text: str, at: int) -> int:
     pair = re.compile(PAIR, re.DOTALL)
     while found := pair.match(text, at):
         at = found.end()
-    unclosed = re.compile(r"\s*<arg_key>(?:(?!<arg_value>|</tool_call>).)*?</arg_key>\s*<arg_value>", re.DOTALL)
+    unclosed = re.compile(
+        r"\s*<arg_key>(?:(?!</arg_key>|<arg_value>|</tool_call>).)*</arg_key>\s*<arg_value>", re.DOTALL
+    )
     if unclosed.match(text, at):
         return len(text)
     end = text.find("</tool_call>", at)

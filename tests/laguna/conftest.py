@@ -6,10 +6,24 @@ to the end of the path, where it hides nothing.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+
+from laguna_agent.directories import cache_directory
 
 torch.set_num_threads(1)
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The compiled kernels of one run are shared: every test has a cache directory of its own."""
+    root = tmp_path_factory.getbasetemp()
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "kernels"
+    shared.mkdir(exist_ok=True)
+    cache_directory().mkdir(parents=True)
+    (cache_directory() / "kernels").symlink_to(shared)

@@ -69,6 +69,7 @@ FRAGMENTS = [
     '"x": "a\\"b"',
     "<tool_call>shell<arg_key>cmd</arg_key><arg_value>ls\n</arg_value></tool_call>",
     "<arg_key>timeout</arg_key><arg_value>5</arg_value>",
+    "<tool_call>shell<arg_key>cmd</arg_key><arg_value>",
     "<tool_call>read\n<arg_key>path</arg_key>\n<arg_value>a.py</arg_value>\n</tool_call>",
     "prose",
 ]
@@ -162,6 +163,18 @@ CASES = [
         "<tool_call>read<arg_key>path</arg_key>a</arg_value></tool_call><tool_call>read</tool_call>",
         False,
         ("", "", [("read", None), ("read", {})]),
+    ),
+    (
+        "a value closed twice",
+        "<tool_call>read<arg_key>path</arg_key><arg_value>a</arg_value>b</arg_value></tool_call>c",
+        False,
+        ("", "c", [("read", None)]),
+    ),
+    (
+        "a key without a value, and another argument after it",
+        "<tool_call>read<arg_key>path</arg_key>a<arg_key>path</arg_key><arg_value>b</arg_value></tool_call>c",
+        False,
+        ("", "c", [("read", None)]),
     ),
     (
         "a value with tags in it",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 
+import msgspec
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laguna_agent.backend.laguna.cache import KVCache, total_bytes
+from laguna_agent.backend.laguna.cache import SNAPSHOT_BYTES, KVCache, total_bytes
+from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.model import CausalLM, Piece
 from laguna_agent.errors import ContextTooLong
 from tests.laguna.small_models import FULL, MIXED, SLIDING, small_config, small_model
@@ -178,6 +180,44 @@ def test_snapshots_are_bounded_and_thin_out_into_the_past() -> None:
     assert (places[0], places[-2:]) == (1, [59, 60])
     gaps = [later - earlier for earlier, later in itertools.pairwise(places)]
     assert gaps == sorted(gaps, reverse=True)
+
+
+def laguna_xs() -> ModelConfig:
+    """The attention of Laguna XS: 10 full and 30 sliding layers, 8 KV heads."""
+    return msgspec.structs.replace(
+        small_config(((FULL,) + (SLIDING,) * 3) * 10, window=512, context=1 << 17), kv_heads=8, head_dim=128
+    )
+
+
+def session(cache: KVCache, turns: int, prompt: int, answer: int) -> list[int]:
+    """Both ends of every answer; tokens only, for the cache lies nowhere."""
+    ends = []
+    for _ in range(turns):
+        for tokens in (prompt, answer):
+            for begin in range(0, tokens, 512):
+                cache.begin([1] * min(512, tokens - begin)).commit()
+            cache.snapshot()
+            ends.append(cache.length)
+    return ends
+
+
+def test_snapshots_of_laguna_xs_share_windows_and_stay_below_their_bound() -> None:
+    token = 30 * 2 * 8 * 128 * 2
+    cache = KVCache(laguna_xs(), format="f16", device="meta", snapshot_bytes=1 << 40)
+    ends = session(cache, 20, 300, 90)
+    assert cache.snapshots.lengths() == ends
+    # 40 windows of 511 tokens, but every token once.
+    assert cache.snapshots.nbytes() == ends[-1] * token < 40 * 511 * token // 2
+    far = session(cache, 1, 5000, 90)
+    assert cache.snapshots.nbytes() <= (ends[-1] + 511 + 90) * token
+    bounded = KVCache(laguna_xs(), format="f16", device="meta")
+    for turn in range(1, 21):
+        session(bounded, 1, 900, 200)
+        assert bounded.snapshots.nbytes() <= SNAPSHOT_BYTES
+        assert bounded.snapshots.lengths()[-2:] == [turn * 1100 - 200, turn * 1100]
+        assert bounded.snapshots.lengths()[0] == 900
+    assert len(bounded.snapshots.lengths()) >= 8
+    assert far[-1] == cache.length
 
 
 def test_beyond_the_context() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -71,19 +71,40 @@ def test_every_turn_reads_back_under_sampled_splits() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_turn_reads_back_under_every_split_in_three() -> None:
-    """All splits into at most three pieces, and every way to cut each short window around each tag into pieces."""
+def test_every_turn_reads_back_under_every_split() -> None:
+    """Every split in two and in three; every way to cut a window of eight characters, wherever it starts; pieces of
+    every equal size, single characters too; and random splits into up to forty pieces. Equal turns are read once."""
+    pick = random.Random(7)
+    reads, seen = 0, set()
     for label, text, in_thought, padded, tools, expected in _turns():
-        whole = read([text], tools, in_thought, padded)
-        assert (_settled(whole) if "think_in_content" in label else whole) == expected, label
-        for first in range(len(text) + 1):
-            for second in range(first, len(text) + 1):
-                assert read([text[:first], text[first:second], text[second:]], tools, in_thought, padded) == whole
-        for start in range(0, len(text) - 8, 4):
-            for cut in range(256):
-                pieces, at = [text[:start]], start
-                for bit in range(8):
-                    if cut >> bit & 1:
-                        pieces.append(text[at : start + bit + 1])
-                        at = start + bit + 1
-                assert read([*pieces, text[at:]], tools, in_thought, padded) == whole, (label, start, cut)
+        alike = (text, in_thought, padded, tuple(tool.name for tool in tools))
+        if alike in seen:
+            continue
+        seen.add(alike)
+        for pieces in _splits(text, pick):
+            found = read(pieces, tools, in_thought, padded)
+            assert (_settled(found) if "think_in_content" in label else found) == expected, (label, pieces)
+            reads += 1
+    print(f"{reads:,} splits of {len(seen)} different turns")
+    assert len(seen) == 9
+
+
+def _splits(text: str, pick: random.Random) -> Iterator[list[str]]:
+    for first in range(len(text) + 1):
+        yield [text[:first], text[first:]]
+        for second in range(first + 1, len(text)):
+            yield [text[:first], text[first:second], text[second:]]
+    for start in range(len(text) - 7):
+        # The first character of the window is always cut off, for the rest are other windows' splits.
+        for cut in range(1, 256, 2):
+            yield _cut(text, [start + bit + 1 for bit in range(8) if cut >> bit & 1])
+    for size in range(1, len(text)):
+        yield _cut(text, range(size, len(text), size))
+    for _ in range(1000):
+        yield _cut(text, sorted(pick.choices(range(len(text) + 1), k=pick.randrange(2, 40))))
+
+
+def _cut(text: str, places: Iterable[int]) -> list[str]:
+    """The text in pieces, cut at these places."""
+    ends = [*places, len(text)]
+    return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -142,6 +142,7 @@ def test_quantised_values_stay_within_a_step(rows, columns, group, bits, minimum
     error = torch.nn.functional.pad((back - values).abs(), (0, short)).view(rows, -1, group).amax(-1)
     assert (error <= bound * 1.01 + 1e-30).all()
     assert packed.nbytes == bytes_needed(format, (rows, columns))
+    assert all(part.is_contiguous() for part in packed.parts.values())
 
 
 def test_rounding_to_four_bits_finds_the_grid_that_values_lie_on():

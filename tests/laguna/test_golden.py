@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from laguna_agent.backend.laguna.cache_file import load_cache, save_cache
+from laguna_agent.backend.laguna.cache_format import KVFormatName
 from laguna_agent.backend.laguna.model import CausalLM, Piece, padded, unpadded
 from tests.laguna.checkpoints import CASES, golden
 
@@ -106,6 +107,17 @@ def test_after_a_restore_from_disk(case: Case, cut: int, tmp_path: Path) -> None
     # And back to where it was before it was saved.
     assert restored.rewind(cut) == cut
     close(model([Piece(ids[cut:], restored)]), logits[cut:])
+
+
+@pytest.mark.parametrize(("format", "share"), [("f16", 2e-3), ("bf16", 0.1), ("int8", 0.15), ("fp8", 0.3)])
+def test_rounded_keys_and_values(case: Case, format: KVFormatName, share: float) -> None:
+    """The root mean square error as a share of the logits' spread; where rounding turns a router it is large."""
+    model, expected = case
+    logits = expected["prompt1.logits"]
+    for chunk in (1, 17):
+        cache = model.new_cache(format, slack=4)
+        found = torch.cat([model([Piece(part, cache)]) for part in expected["prompt1.input_ids"].split(chunk)])
+        assert (found - logits).pow(2).mean().sqrt() < share * logits.std()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -51,6 +51,74 @@ def test_a_conversation(chat: Terminal, model_server: ModelServer) -> None:
     assert said == ["system", "user", "assistant", "user"]
 
 
+def test_what_was_taken_back_can_be_changed(chat: Terminal, model_server: ModelServer) -> None:
+    model_server.reply(text("First answer."), text("Second answer."), text("Third answer."))
+    child = chat()
+    for prompt, answer in (("one", "First answer."), ("two and a bit", "Second answer.")):
+        child.expect(PROMPT)
+        child.sendline(prompt)
+        child.expect(answer)
+    child.expect(PROMPT)
+    child.sendline("/rewind")
+    child.expect("Files were left as they are.")
+    child.expect("> two and a bit")
+    child.sendline(" more")
+    child.expect("Third answer.")
+    child.expect("> $")
+    leave(child)
+    *_, answer, question = model_server.chats[-1]["messages"]
+    assert answer["content"] == "First answer."
+    assert question["content"].startswith("two and a bit more\n")
+    assert len(model_server.chats[-1]["messages"]) == 4
+
+
+def test_several_lines_that_were_taken_back(chat: Terminal, model_server: ModelServer) -> None:
+    model_server.reply(text("First answer."), text("Second answer."))
+    child = chat()
+    child.expect(PROMPT)
+    child.sendline("one\\")
+    child.expect("[.] $")
+    child.sendline("more")
+    child.expect("First answer.")
+    child.expect(PROMPT)
+    child.sendline("/rewind")
+    child.expect("Files were left as they are.")
+    child.expect("> .*more")
+    child.sendline("!")
+    child.expect("Second answer.")
+    child.expect(PROMPT)
+    leave(child)
+    assert model_server.chats[-1]["messages"][-1]["content"].startswith("one\nmore!\n")
+
+
+def test_a_copy_goes_on_in_the_chat(chat: Terminal, model_server: ModelServer) -> None:
+    from laguna_agent.agent.archive import list_sessions
+
+    model_server.reply(text("First answer."), text("Second answer."), text("Third answer."))
+    child = chat("--approve", "all")
+    child.expect(PROMPT)
+    child.sendline("one")
+    child.expect("First answer.")
+    child.expect(PROMPT)
+    child.sendline("/fork")
+    child.expect("Files were not copied")
+    child.expect(r"You are in (\S+) now. (\S+) stays as it was")
+    assert child.match is not None
+    copy, origin = child.match[1], child.match[2]
+    child.expect(PROMPT)
+    child.sendline("/mode")
+    child.expect("all; there are")
+    child.expect(PROMPT)
+    child.sendline("two")
+    child.expect("Second answer.")
+    child.expect(PROMPT)
+    leave(child)
+    assert [m["role"] for m in model_server.chats[-1]["messages"]] == ["system", "user", "assistant", "user"]
+    prompts = {each.id: each.prompts for each in list_sessions()}
+    # The origin ends with the command, which the copy does not know.
+    assert prompts == {origin: 2, copy: 2}
+
+
 def test_edit_with_permission_shows_what_each_answer_grants_and_a_coloured_diff(
     chat: Terminal, model_server: ModelServer, workspace: Path
 ) -> None:

@@ -6,7 +6,8 @@ thousand at a time, and their scales are applied to scores and weights, of which
 decoding where torch's fused attention cannot go: over several runs, or over codes with scales.
 
 Everything else is fused: no score is ever stored. Few queries read the keys as they are kept, the query heads of one KV
-head behind one another; many queries are worth a copy of the keys in their own dtype. Knows no cache and no layer.
+head behind one another; many queries are worth a copy of the keys in their own dtype, one head at a time. Knows no
+cache and no layer.
 """
 
 from __future__ import annotations
@@ -97,26 +98,27 @@ def _few(q: Tensor, first: int, run: KeyRun, window: int) -> Tensor:
 
 
 def _many(q: Tensor, first: int, runs: list[KeyRun], window: int) -> Tensor:
-    """Blocks of queries, each over the keys that it sees, which become numbers once."""
-    start, count = runs[0].start, sum(run.k.shape[1] for run in runs)
-    k = _joined([_decoded(run.k, run.k_scale, q.dtype) for run in runs])
-    v = _joined([_decoded(run.v, run.v_scale, q.dtype) for run in runs])
+    """Blocks of queries, each over the keys that it sees; only one KV head's keys at a time are held as numbers."""
+    kv_heads = runs[0].k.shape[0]
+    count = sum(run.k.shape[1] for run in runs)
+    # With a window a block of queries reads at most the window and itself.
+    width = min(count, 2 * window) if window else count
+    size = min(max(1, MASK_AT_ONCE // width), window or MASK_AT_ONCE)
     parts = []
-    at = 0
-    while at < q.shape[0]:
-        # With a window a block of queries reads at most the window and itself.
-        width = min(count, 2 * window) if window else count
-        block = q[at : at + min(max(1, MASK_AT_ONCE // width), window or MASK_AT_ONCE)]
-        t = first + at
-        low, high = max(0, t - window + 1 - start) if window else 0, t + block.shape[0] - start
-        mask = _mask(t - start - low, block.shape[0], high - low, window, q.device).to(q.dtype)
-        parts.append(
-            F.scaled_dot_product_attention(
-                block.transpose(0, 1)[None], k[None, :, low:high], v[None, :, low:high], attn_mask=mask, enable_gqa=True
-            )[0].transpose(0, 1)
-        )
-        at += block.shape[0]
-    return _joined(parts, dim=0)
+    for at in range(0, q.shape[0], size):
+        block, t = q[at : at + size], first + at
+        seen = _visible(runs, t, block.shape[0], window)
+        keys = sum(run.k.shape[1] for run in seen)
+        mask = _mask(t - seen[0].start, block.shape[0], keys, window, q.device).to(q.dtype)
+        groups = block.transpose(0, 1).chunk(kv_heads)
+        by_head = []
+        for head, group in enumerate(groups):
+            k = torch.cat([_decoded(run.k, run.k_scale, head, q.dtype) for run in seen])
+            v = torch.cat([_decoded(run.v, run.v_scale, head, q.dtype) for run in seen])
+            rows, k, v = group[None], k[None, None], v[None, None]
+            by_head.append(F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, enable_gqa=True))
+        parts.append(torch.cat(by_head, dim=1)[0].transpose(0, 1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _visible(runs: list[KeyRun], first: int, tokens: int, window: int) -> list[KeyRun]:
@@ -201,13 +203,7 @@ def _weighted_sum(weights: Tensor, run: KeyRun, dtype: torch.dtype) -> Tensor:
     return out
 
 
-def _decoded(codes: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The numbers of codes [kv_heads, n, head_dim]. Head by head, because torch converts pieces without gaps faster."""
-    if codes.dtype == dtype:
-        return codes
-    plain = torch.stack([numbers(head, dtype) for head in codes])
-    return plain if scale is None else plain.mul_(scale[..., None])
-
-
-def _joined(parts: list[Tensor], dim: int = 1) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
+def _decoded(codes: Tensor, scale: Tensor | None, head: int, dtype: torch.dtype) -> Tensor:
+    """The numbers of one head of codes [kv_heads, n, head_dim]: [n, head_dim]."""
+    plain = numbers(codes[head], dtype)
+    return plain if scale is None else plain.mul_(scale[head, :, None])

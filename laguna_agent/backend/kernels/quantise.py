@@ -40,7 +40,7 @@ def quantise(values: Tensor, format: GroupInt) -> PackedTensor:
     found = [_round_groups(groups[start : start + step], format) for start in range(0, len(groups), step)]
     lead = values.shape[:-1]
     codes = torch.cat([codes for codes, _, _ in found]).reshape(*lead, -1)[..., :columns]
-    parts = {"codes": codes if format.bits == 8 else pack_nibbles(codes)}
+    parts = {"codes": codes.contiguous() if format.bits == 8 else pack_nibbles(codes)}
     parts["scales"] = torch.cat([scales for _, scales, _ in found]).reshape(*lead, -1)
     if format.minimums:
         parts["minimums"] = torch.cat([minimums for _, _, minimums in found]).reshape(*lead, -1)

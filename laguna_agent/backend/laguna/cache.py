@@ -153,7 +153,7 @@ class KVCache:
 
     def begins_with(self, other: KVCache) -> bool:
         """Whether this cache has all tokens of the other, and at least as many."""
-        return self.shared_prefix(other._ids) == other.length
+        return self.length >= other.length and self._ids[: other.length] == other._ids
 
     def reachable(self, length: int) -> int:
         """How many tokens `rewind(length)` would leave; nothing changes."""
@@ -215,9 +215,13 @@ class KVCache:
         if self._window is not None:
             self._window.fill(list(kept[-1].blocks), self._window.first_seen(self.length), self.length)
 
+    def runs(self) -> list[Run]:
+        """Where the full layers' tokens lie."""
+        return [view.run for view in self._views]
+
     def storage(self) -> Iterable[Run | Sliding | Block]:
         """Every piece of storage that this cache keeps alive, its snapshots' included."""
-        yield from (view.run for view in self._views)
+        yield from self.runs()
         if self._window is not None:
             yield self._window
         yield from self.snapshots.blocks()
@@ -233,7 +237,7 @@ class KVCache:
             view = self._views[-1]
             run, owner = view.run, view.run.owner()
             if owner is None or owner is self:
-                others = [reader._end_in(run) for reader in run.readers if reader is not self]
+                others = [reader.end_in(run) for reader in run.readers if reader is not self]
                 if all(end <= view.end for end in others):
                     run.owner = weakref.ref(self)
                     return view
@@ -241,7 +245,8 @@ class KVCache:
         self._views.append(View(run, self.length))
         return self._views[-1]
 
-    def _end_in(self, run: Run) -> int:
+    def end_in(self, run: Run) -> int:
+        """The position before which this cache reads a run; 0 where it does not."""
         return max((view.end for view in self._views if view.run is run), default=0)
 
 

@@ -7,6 +7,7 @@ change, so forks share them too. Knows blocks and positions; must not know token
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from laguna_agent.backend.laguna.cache_storage import Block, Sliding
@@ -38,17 +39,20 @@ class Snapshots:
         for start in range(blocks[-1].end if blocks else begin, length, BLOCK):
             blocks.append(sliding.copy_of(start, min(start + BLOCK, length)))
         self.kept.append(Snapshot(length, tuple(blocks)))
-        while len(self.kept) > 2 and (len(self.kept) > self.most or self.nbytes() > self.most_bytes):
-            self.drop_one()
+        while (len(self.kept) > self.most or self.nbytes() > self.most_bytes) and self.drop_one():
+            pass
 
-    def drop_one(self) -> None:
-        """Give up the one between near neighbours, the more so the longer ago it was; of two the older."""
+    def drop_one(self) -> bool:
+        """Give up the one between near neighbours, the more so the longer ago it was; false where only two are left."""
         places = [kept.length for kept in self.kept]
+        if len(places) <= 2:
+            return False
 
         def loss(index: int) -> float:
             return (places[index + 1] - places[index - 1]) / (places[-1] - places[index])
 
-        del self.kept[min(range(1, len(places) - 1), key=loss) if len(places) > 2 else 0]
+        del self.kept[min(range(1, len(places) - 1), key=loss)]
+        return True
 
     def forget_after(self, length: int) -> None:
         """Forget places that the cache has gone back behind."""
@@ -57,7 +61,8 @@ class Snapshots:
     def covering(self, begin: int, end: int) -> list[Block] | None:
         """Consecutive blocks that hold the positions `begin` to `end`; None where some are missing."""
         found: list[Block] = []
-        for block in self.blocks():
+        near = [kept for kept in self.kept if kept.length > begin and kept.blocks and kept.blocks[0].start < end]
+        for block in _in_order(near):
             if begin < end and block.start <= begin < block.end:
                 found.append(block)
                 begin = block.end
@@ -69,8 +74,7 @@ class Snapshots:
 
     def blocks(self) -> list[Block]:
         """Every block once, in order."""
-        blocks = {block.start: block for kept in self.kept for block in kept.blocks}
-        return [blocks[start] for start in sorted(blocks)]
+        return _in_order(self.kept)
 
     def lengths(self) -> list[int]:
         """Every place, in order."""
@@ -83,3 +87,8 @@ class Snapshots:
     def nbytes(self) -> int:
         """Bytes of all blocks."""
         return sum(block.nbytes() for block in self.blocks())
+
+
+def _in_order(kept: Iterable[Snapshot]) -> list[Block]:
+    blocks = {block.start: block for one in kept for block in one.blocks}
+    return [blocks[start] for start in sorted(blocks)]

@@ -73,13 +73,22 @@ class Run:
         """Make room for `tokens` in all; layer by layer, so that only one layer is ever held twice."""
         if tokens <= self.capacity:
             return
-        wanted = max(tokens, int(self.capacity * GROWTH))
-        capacity = -(-wanted // STEP) * STEP
+        self._resize(max(tokens, int(self.capacity * GROWTH)))
+
+    def trim(self) -> None:
+        """Give back room that no reader has tokens in; called when memory is short, for growing copies everything."""
+        used = max((reader.end_in(self) for reader in self.readers), default=self.start) - self.start
+        if used * GROWTH + STEP < self.capacity:
+            self._resize(used)
+
+    def _resize(self, tokens: int) -> None:
+        capacity = -(-tokens // STEP) * STEP
+        kept = min(self.capacity, capacity)
         for layer, old in enumerate(self.layers):
-            grown = self.shape.empty(capacity)
-            for new_part, old_part in zip(grown, old, strict=True):
-                new_part[:, : self.capacity] = old_part
-            self.layers[layer] = grown
+            moved = self.shape.empty(capacity)
+            for new_part, old_part in zip(moved, old, strict=True):
+                new_part[:, :kept] = old_part[:, :kept]
+            self.layers[layer] = moved
         self.capacity = capacity
 
     def write(self, layer: int, parts: Parts, first: int) -> None:
@@ -102,10 +111,11 @@ class Block:
 
     def __init__(self, start: int, end: int, parts: Parts) -> None:
         self.start, self.end, self.parts = start, end, parts
+        self._bytes = sum(part.nbytes for part in parts)
 
     def nbytes(self) -> int:
         """Bytes allocated."""
-        return sum(part.nbytes for part in self.parts)
+        return self._bytes
 
 
 class Sliding:

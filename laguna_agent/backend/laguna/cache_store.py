@@ -2,6 +2,7 @@
 
 A turn takes the cache with the longest prefix of its prompt and puts it back when it ends. A prompt that continues a
 cache gets that very cache; one that turns off from it gets a fork, and the way not taken stays until memory is needed.
+A cache that another turn is using can be forked too, between two steps: subagents that start together share that way.
 Knows caches and token ids; must not know sessions, models or text.
 """
 
@@ -31,31 +32,37 @@ class CacheStore:
         Its `length` says how much need not be computed. Give it back with `put`, also after an error.
         """
         best, offer, ids = None, 0, array("q", ids)
-        for cache in self._resting:
+        for cache in (*self._in_use, *self._resting):
             reach = cache.reachable(min(cache.shared_prefix(ids), max(0, len(ids) - 1)))
-            # Of two that offer as much the later used wins, for it is the less likely to be evicted.
+            # Of two that offer as much the one at rest wins, which may be taken as it is, and of those the later used,
+            # which is the less likely to be evicted.
             if reach and reach >= offer:
                 best, offer = cache, reach
         if best is None:
             taken = self.new()
-        elif offer == best.length:
-            self._resting.remove(best)
-            taken = best
+        elif best in self._in_use:
+            taken = best.fork()
         else:
             self._resting.remove(best)
-            self._resting.append(best)
-            taken = best.fork()
+            taken = best
+            if offer < best.length:
+                self._resting.append(best)
+                taken = best.fork()
         taken.rewind(offer)
         self._in_use.add(taken)
         return taken
 
     def put(self, cache: KVCache) -> None:
-        """Keep a cache for later turns; the least recently used go until the budget holds, this one never."""
+        """Keep a cache for later turns; the least recently used go until the budget holds.
+
+        The last one stays even where it is larger than the budget by itself; then its snapshots go, but for the newest
+        two. A forward pass that failed does no harm: what it left is rewound when the cache is taken.
+        """
         self._in_use.discard(cache)
         self._resting = [kept for kept in self._resting if kept is not cache and not _within(kept, cache)]
         self._resting.append(cache)
-        while len(self._resting) > 1 and self.bytes() > self.budget:
-            del self._resting[0]
+        while self.bytes() > self.budget and self._gave_up_something():
+            pass
 
     def clear(self) -> None:
         """Forget every cache at rest."""
@@ -64,6 +71,17 @@ class CacheStore:
     def bytes(self) -> int:
         """Bytes that all caches hold, at rest and in use."""
         return total_bytes([*self._resting, *self._in_use])
+
+    def _gave_up_something(self) -> bool:
+        oldest = self._resting[0]
+        if len(self._resting) == 1:
+            return oldest.snapshots.drop_one()
+        runs = oldest.runs()
+        del oldest, self._resting[0]
+        for run in runs:
+            # A fork of a few tokens must not keep all that the one it came from had.
+            run.trim()
+        return True
 
     def __len__(self) -> int:
         return len(self._resting)

@@ -105,6 +105,7 @@ class Decoding:
         self._watch = watch
         self._ids = list(ids)
         self._forced: deque[int] = deque()
+        self._closing = False  # what is forced only closes something, so it gives way to the caller's wish
         self._sampler = Sampler(options.sampling, ids, cache.config.vocab_size)
         self._drafter = Drafter(options.draft) if options.draft else None
         self.reused = cache.reuse(self._ids)
@@ -120,7 +121,11 @@ class Decoding:
         return self.finished is not None or self.failed is not None
 
     def force(self, ids: Sequence[int]) -> None:
-        """These tokens come next, before anything is drawn. A constraint must allow them, or the decoding fails."""
+        """These tokens come next, after those forced before and before anything is drawn. A constraint must allow them,
+        or the decoding fails."""
+        if self._closing:
+            self._forced.clear()
+            self._closing = False
         self._forced.extend(ids)
 
     def end(self) -> None:
@@ -175,7 +180,7 @@ class Decoding:
         limit = self.options.close_after
         if self._forced or self.constraint is None or limit is None or len(self.tokens) < limit:
             return
-        self.hurried = True
+        self.hurried = self._closing = True
         self._forced.extend(self.constraint.ending())
 
     def penalise(self, logits: Tensor) -> None:
@@ -215,7 +220,8 @@ class Decoding:
 
     def passed(self, turn: _Turn, seconds: float | None) -> None:
         """A pass with `turn` is over; `seconds`: what it took, None where it also read prompts."""
-        if turn.draws and self._drafter is not None and seconds is not None:
+        # Drafts that a grammar or the caller makes certain say nothing about guesses.
+        if turn.draws and self._drafter is not None and seconds is not None and len(turn.draft) == turn.guessed:
             right = max(0, min(turn.guessed, turn.drawn - 1))
             self._drafter.learn(turn.guessed, right, seconds)
         if not self.options.max_tokens and not self.to_read():

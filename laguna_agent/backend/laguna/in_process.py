@@ -92,7 +92,7 @@ class InProcessBackend:
         try:
             await anyio.to_thread.run_sync(done.result, abandon_on_cancel=True)
         finally:
-            # It may still wait behind a pass; one that has begun is finished, for a file is written whole or not at all.
+            # It may still wait behind a pass; one that has begun is finished: a file is written whole or not at all.
             done.cancel()
 
     async def recall(self, folder: Path) -> None:

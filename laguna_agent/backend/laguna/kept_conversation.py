@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 
 from laguna_agent.atomic import OWNER_ONLY, replace_file
-
 from laguna_agent.backend.laguna.cache_file import load_cache, save_cache
 from laguna_agent.backend.laguna.conversations import Conversations
 from laguna_agent.backend.laguna.prompt import Prompt

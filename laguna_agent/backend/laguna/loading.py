@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from laguna_agent.backend.kernels.cpu import products
 from laguna_agent.backend.kernels.formats import Weight
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.holders import WeightHolder
@@ -19,13 +20,19 @@ from laguna_agent.errors import WeightsError
 
 
 def build_model(
-    config: ModelConfig, tensors: Mapping[str, Weight], compute_dtype: torch.dtype = torch.bfloat16
+    config: ModelConfig, tensors: Mapping[str, Weight], compute_dtype: torch.dtype | None = None
 ) -> CausalLM:
     """The model of `config` over `tensors` (canonical name -> weight), which it shares and never writes to.
 
-    `compute_dtype` is that of activations and caches; weights keep their own. Nothing is copied but the router's
-    selection biases, which become fp32. Raises WeightsError where a tensor is missing or has another shape.
+    `compute_dtype` is that of activations; weights keep their own. None: fp32 on the CPU, bf16 elsewhere. A CPU reads
+    weights of any format and computes in fp32 anyway: bf16 activations would only be rounded between two products, and
+    torch's own products are slower in bf16 there. Nothing is copied but the router's selection biases, which become
+    fp32. Raises WeightsError where a tensor is missing or has another shape.
     """
+    on_cpu = all(weight.device.type == "cpu" for weight in tensors.values())
+    if on_cpu:
+        products.use()
+    compute_dtype = compute_dtype or (torch.float32 if on_cpu else torch.bfloat16)
     with torch.device("meta"):
         model = CausalLM(config, compute_dtype=compute_dtype)
     for name, shape, _ in expected_tensors(config):

@@ -26,9 +26,18 @@ from laguna_agent.directories import cache_directory
 SOURCES = Path(__file__).parent
 COMPILERS = ("cc", "gcc", "clang")
 # Contraction makes one rounding of a multiplication and an addition, as the kernels' comments count on.
-FLAGS = "-std=gnu11 -O3 -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC -shared -pthread".split()
+FLAGS = (
+    "-std=gnu11",
+    "-O3",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fvisibility=hidden",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+)
 # The processor at hand, in the words of the compilers for x86 and for ARM; the last try is a plain one.
-TUNING = (["-march=native"], ["-mcpu=native"], [])
+TUNING = ("-march=native", "-mcpu=native", "")
 PATIENCE = 120.0
 POINTER, INT64 = ctypes.c_void_p, ctypes.c_int64
 
@@ -80,7 +89,7 @@ def _built() -> Path:
     compiler = _compiler()
     sources = sorted(path for path in SOURCES.iterdir() if path.suffix in (".c", ".h"))
     digest = sha256()
-    for part in (*FLAGS, str(TUNING), str(compiler), _version(compiler), _processor()):
+    for part in (*FLAGS, *TUNING, *compiler, _version(compiler), _processor()):
         digest.update(part.encode() + b"\0")
     for source in sources:
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
@@ -100,7 +109,7 @@ def _built() -> Path:
 
 def _compiler() -> list[str]:
     wanted = os.environ.get("CC", "").split()
-    for words in ([wanted] if wanted else [[name] for name in COMPILERS]):
+    for words in [wanted] if wanted else [[name] for name in COMPILERS]:
         found = shutil.which(words[0])
         if found:
             return [found, *words[1:]]
@@ -130,7 +139,7 @@ def _compiled(compiler: list[str], sources: list[Path]) -> bytes:
         made = Path(folder) / "kernels.so"
         complaint = ""
         for tuning in TUNING:
-            done = _run([*compiler, *FLAGS, *tuning, *map(str, sources), "-o", str(made)])
+            done = _run([*compiler, *FLAGS, *tuning.split(), *map(str, sources), "-o", str(made)])
             if done.returncode == 0 and made.exists():
                 return made.read_bytes()
             complaint = complaint or next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)

@@ -19,6 +19,9 @@ typedef struct {
 // the nibbles of one load lie; everything that meets a row here is in this order, and padded with zeros to a chunk.
 #define CHUNK (2 * LANES)
 
+// How far ahead of the products codes are asked for, in bytes. The processor's own foresight ends at every page.
+#define AHEAD 4096
+
 INLINE int64_t padded(int64_t columns) { return (columns + CHUNK - 1) / CHUNK * CHUNK; }
 
 INLINE int64_t groups_of(const Matrix *m) {
@@ -29,7 +32,7 @@ INLINE int64_t code_bytes(int kind, int64_t columns) {
     return kind == INT4 ? (columns + 1) / 2 : kind == INT8 ? columns : 2 * columns;
 }
 
-// Floats of scratch memory that `row_values` needs; whole cache lines, so that what lies behind starts on one.
+// Floats of scratch memory that a row needs; whole cache lines, so that what lies behind starts on one.
 INLINE int64_t row_scratch(const Matrix *m) { return (2 * (groups_of(m) + LANES) + 15) / 16 * 16; }
 
 // `from` [columns] in the order of a chunk, the padding zero.
@@ -115,6 +118,8 @@ INLINE float chunked_row(int kind, int64_t per_group, const uint8_t *codes, cons
         const Grid one = GRID(g), two = GRID(g + 1);
         for (int64_t i = 0; i < per_group; i++) {
             const int64_t c = g * per_group + i, d = c + per_group;
+            __builtin_prefetch(codes + c * bytes + AHEAD);
+            if (per_group * bytes >= 64) __builtin_prefetch(codes + d * bytes + AHEAD);
             take_chunk(kind, codes + c * bytes, one, AT(x, c), AT(out, c), sums);
             take_chunk(kind, codes + d * bytes, two, AT(x, d), AT(out, d), sums + 2);
         }
@@ -143,9 +148,8 @@ static void odd_row(int kind, const uint8_t *codes, const float *scales, const f
     }
 }
 
-// Row `row` of the whole stack, in chunks. With `out` its values [padded]; without, returns its product with x [padded],
-// and `spare` [padded] is written to.
-INLINE float row_values(const Matrix *m, int64_t row, float *scratch, const float *x, float *out, float *spare) {
+// The two functions below; `spare` [padded] is written to where there is no `out`.
+INLINE float row_taken(const Matrix *m, int64_t row, float *scratch, const float *x, float *out, float *spare) {
     const int64_t groups = groups_of(m), columns = m->columns, per_group = m->group / CHUNK;
     const uint8_t *codes = (const uint8_t *)m->codes + row * code_bytes(m->kind, columns);
     if (m->kind == BF16) return chunked_row(BF16, 1, codes, NULL, NULL, columns, x, out);
@@ -169,4 +173,14 @@ INLINE float row_values(const Matrix *m, int64_t row, float *scratch, const floa
         return per_group == 1 ? chunked_row(INT4, 1, codes, scales, offsets, columns, x, out)
                               : chunked_row(INT4, per_group, codes, scales, offsets, columns, x, out);
     return chunked_row(INT8, per_group, codes, scales, offsets, columns, x, out);
+}
+
+// The values of row `row` of the whole stack, in chunks [padded].
+static void row_values(const Matrix *m, int64_t row, float *scratch, float *out) {
+    row_taken(m, row, scratch, NULL, out, NULL);
+}
+
+// The product of that row with x, which is in chunks.
+static float row_product(const Matrix *m, int64_t row, float *scratch, const float *x, float *spare) {
+    return row_taken(m, row, scratch, x, NULL, spare);
 }

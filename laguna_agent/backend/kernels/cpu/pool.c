@@ -8,15 +8,15 @@
 #include "pool.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 
 #define MOST_WORKERS 63
-// How long a worker looks out before it sleeps. Between two products of one token there is less; waking takes 50.
-#define LOOKOUT_MICROSECONDS 200
+// How long a worker looks out for the next job before it sleeps, and a caller for its last worker. The products of one
+// layer follow one another faster than that; waking up takes half as long. Longer would only burn what others need.
+#define LOOKOUT_MICROSECONDS 100
 
 #define CLOSED 0x80000000ull
 #define ENTERED(gate) ((gate) & 0xff)
@@ -25,10 +25,10 @@
 
 typedef struct {
     pthread_mutex_t busy;  // held by the thread whose job it is
-    pthread_mutex_t lock;  // for `wake`
-    pthread_cond_t wake;
+    pthread_mutex_t lock;  // for `wake` and `finished`
+    pthread_cond_t wake, finished;
     _Atomic uint64_t gate;
-    _Atomic int sleeping, left;
+    _Atomic int sleeping, left, awaited;
     _Atomic int64_t next;
     int workers;
     int64_t tasks;
@@ -85,6 +85,11 @@ static void *worker_life(void *argument) {
             if (!atomic_compare_exchange_weak(&pool->gate, &gate, gate + 1)) continue;
             do_tasks(pool, (int)ENTERED(gate) + 1);
             atomic_fetch_add(&pool->left, 1);
+            if (atomic_load(&pool->awaited)) {
+                pthread_mutex_lock(&pool->lock);
+                pthread_cond_signal(&pool->finished);
+                pthread_mutex_unlock(&pool->lock);
+            }
             break;
         }
     }
@@ -106,6 +111,7 @@ static Pool *pool_of_process(void) {
         pthread_mutex_init(&pool->busy, NULL);
         pthread_mutex_init(&pool->lock, NULL);
         pthread_cond_init(&pool->wake, NULL);
+        pthread_cond_init(&pool->finished, NULL);
         if (!atomic_exchange(&watched, 1)) pthread_atfork(NULL, NULL, forget_pool);
         atomic_store(&the_pool, pool);
     }
@@ -129,6 +135,23 @@ static void hire(Pool *pool, int wanted) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+static void wait_for_workers(Pool *pool, int entered) {
+    if (atomic_load(&pool->left) == entered) return;
+    const double until = microseconds() + LOOKOUT_MICROSECONDS;
+    do {
+        for (int i = 0; i < 64; i++) {
+            if (atomic_load(&pool->left) == entered) return;
+            pause_a_little();
+        }
+    } while (microseconds() < until);
+    // A worker that lost its core to another process may need ours.
+    pthread_mutex_lock(&pool->lock);
+    atomic_store(&pool->awaited, 1);
+    while (atomic_load(&pool->left) < entered) pthread_cond_wait(&pool->finished, &pool->lock);
+    atomic_store(&pool->awaited, 0);
+    pthread_mutex_unlock(&pool->lock);
+}
+
 void run_tasks(int threads, int64_t tasks, Work work, void *job) {
     int wanted = threads - 1 < MOST_WORKERS ? threads - 1 : MOST_WORKERS;
     if (wanted > tasks - 1) wanted = (int)(tasks - 1);
@@ -149,11 +172,6 @@ void run_tasks(int threads, int64_t tasks, Work work, void *job) {
         pthread_mutex_unlock(&pool->lock);
     }
     do_tasks(pool, 0);
-    const int entered = (int)ENTERED(atomic_fetch_or(&pool->gate, CLOSED));
-    for (int turn = 0; atomic_load(&pool->left) < entered; turn++) {
-        // A worker that lost its core to another process needs ours.
-        if (turn < 2000) pause_a_little();
-        else sched_yield();
-    }
+    wait_for_workers(pool, (int)ENTERED(atomic_fetch_or(&pool->gate, CLOSED)));
     pthread_mutex_unlock(&pool->busy);
 }

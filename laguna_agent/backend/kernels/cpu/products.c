@@ -53,7 +53,7 @@ static void one_row_of_x(const Product *p, int64_t pair, int64_t base, int64_t r
     const int64_t wide = padded(p->matrix->columns);
     float *spare = scratch + row_scratch(p->matrix), *y = p->y + pair * p->matrix->rows;
     for (; row < end; row++) {
-        const float value = row_values(p->matrix, base + row, scratch, p->chunked + pair * wide, NULL, spare);
+        const float value = row_product(p->matrix, base + row, scratch, p->chunked + pair * wide, spare);
         y[row] = p->bias ? value + p->bias[row] : value;
     }
 }
@@ -66,7 +66,7 @@ static void some_rows_of_x(const Product *p, const int64_t *pairs, int64_t n, in
         const int real = end - row < PANEL ? (int)(end - row) : PANEL;
         // Places of a panel that no row fills repeat the last one; nobody reads what comes of them.
         for (int w = 0; w < PANEL; w++)
-            row_values(p->matrix, base + row + (w < real ? w : real - 1), scratch, NULL, panel + w * wide, NULL);
+            row_values(p->matrix, base + row + (w < real ? w : real - 1), scratch, panel + w * wide);
         for (int64_t first = 0; first < n; first += TILE) {
             const int64_t count = n - first < TILE ? n - first : TILE;
             const float *x[TILE];
@@ -172,7 +172,7 @@ static void dequantise_task(void *job, int64_t task, int worker) {
     float *scratch = d->scratch + worker * d->scratch_size, *values = scratch + row_scratch(d->matrix);
     for (int64_t i = task * d->block; i < d->n && i < (task + 1) * d->block; i++) {
         const int64_t row = d->rows ? d->rows[i] : d->first + i;
-        row_values(d->matrix, row, scratch, NULL, values, NULL);
+        row_values(d->matrix, row, scratch, values);
         from_chunks(d->matrix->kind, values, columns, d->out + i * columns);
     }
 }

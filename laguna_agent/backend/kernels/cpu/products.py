@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from laguna_agent.backend.kernels import dispatch, reference
-from laguna_agent.backend.kernels.cpu.library import Library, Matrix, library
+from laguna_agent.backend.kernels.cpu.library import Matrix, library
 from laguna_agent.backend.kernels.formats import GroupInt, Plain, Weight
 
 FEW_ROWS = 16
-"""Up to so many rows of x the weights are multiplied as they are read."""
+"""Up to so many rows of x the weights are always multiplied as they are read: the block would cost more."""
+NEAR = 1 << 18
+"""And with more rows for as long as x has no more numbers than these: 1 MiB, which a core's own cache holds."""
 BLOCK = 1 << 20
-"""Weights that are dequantised at a time for more rows: 4 MiB, which stay in a cache until they are multiplied."""
+"""Weights that are dequantised at a time otherwise: 4 MiB, which stay in a cache until torch has multiplied them."""
 
 SCALE_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 PLAIN_KINDS = {torch.bfloat16: 2, torch.float16: 3}
@@ -50,7 +52,7 @@ class CpuKernels:
         if matrix is None or x.shape[-1] != columns or x.device.type != "cpu":
             return reference.linear(x, weight, bias)
         flat = x.reshape(-1, columns)
-        if len(flat) > FEW_ROWS:
+        if len(flat) > FEW_ROWS and flat.numel() > NEAR:
             y = self._by_blocks(flat, matrix, bias)
         else:
             y = self._multiplied(flat, matrix, bias, None)
@@ -124,7 +126,11 @@ def _matrix(weight: Weight) -> Matrix | None:
         codes, kind = weight.parts["values"], PLAIN_KINDS.get(weight.format.dtype)
     elif isinstance(weight.format, GroupInt):
         codes, scales, minimums = weight.parts["codes"], weight.parts["scales"], weight.parts.get("minimums")
-        kind, scale_type, group = int(weight.format.bits == 8), SCALE_TYPES[weight.format.scale_type], weight.format.group
+        kind, scale_type, group = (
+            int(weight.format.bits == 8),
+            SCALE_TYPES[weight.format.scale_type],
+            weight.format.group,
+        )
     if kind is None or codes is None or not codes.is_contiguous():
         return None
     if any(part is not None and not part.is_contiguous() for part in (scales, minimums)):

@@ -77,9 +77,9 @@ def open_weights(
 ) -> Weights:
     """Open the model at `path`, packing it first where that was not done before.
 
-    `context`: tokens that the KV cache will have to hold, and `kv` in which format, for the plan; `available`: bytes of memory that may be used
-    (None: ask the system); `folder`: where packed files are kept (None: the cache directory). Raises WeightsError,
-    ConfigError, and DoesNotFit before anything is read.
+    `context`: tokens that the KV cache will have to hold, and `kv` in which format, for the plan; `available`: bytes of
+    memory that may be used (None: ask the system); `folder`: where packed files are kept (None: the cache directory).
+    Raises WeightsError, ConfigError, and DoesNotFit before anything is read.
     """
     checkpoint = open_checkpoint(path, attention_factor)
     context = min(context, checkpoint.config.context_length)

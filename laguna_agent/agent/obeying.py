@@ -1,0 +1,88 @@
+"""The slash commands carried out: what they do to a session, and what the person is told of it.
+
+Knows the session; asks nothing of the model, whose conversation does not see the commands. Whatever a command finds out
+or makes passes through the tape, so that a replay does the same and touches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from laguna_agent.agent import context, events
+from laguna_agent.agent.archive import fork_session
+from laguna_agent.agent.commands import argument_of
+from laguna_agent.agent.store import Forked, Remarked
+from laguna_agent.messages import ContentBlock
+
+if TYPE_CHECKING:
+    from laguna_agent.agent.session import Session
+
+Emit = Callable[[events.Event], Awaitable[None]]
+
+
+async def obey(name: str, content: tuple[ContentBlock, ...], session: Session, emit: Emit) -> None:
+    """Carry out a command that is no prompt."""
+    await emit(events.TurnStarted(session.prompt_number, session.id, session.model))
+    match name:
+        case "compact":
+            await _compact(session, emit)
+        case "rewind":
+            await _rewind(argument_of(content), session, emit)
+        case "fork":
+            await _fork(session, emit)
+        case _:
+            await _remark(usage_line(session), session, emit)
+
+
+async def _remark(words: str, session: Session, emit: Emit) -> None:
+    session.tape.note(Remarked(words))
+    await emit(events.TextDelta(words))
+
+
+async def _compact(session: Session, emit: Emit) -> None:
+    await emit(events.Compaction("started"))
+    room = session.estimate.tokens(context.size_of(session.history))
+    done = context.shorten(session.history, room, session.estimate, 0)
+    if done.results:
+        session.tape.note(done)
+    await emit(events.Compaction("completed", f"dropped {done.results} old tool results"))
+
+
+async def _rewind(argument: str, session: Session, emit: Emit) -> None:
+    there_are = len(session.asked)
+    if argument and not (argument.isascii() and argument.isdigit() and int(argument)):
+        await _remark(f"/rewind takes a number of prompts, such as /rewind 2, and not {argument!r}", session, emit)
+        return
+    prompts = int(argument or 1)
+    if prompts > there_are:
+        known = f"only {there_are} of your prompts" if there_are else "no prompt"
+        await _remark(f"there is {known} to take back", session, emit)
+        return
+    what = "your last prompt" if prompts == 1 else f"your last {prompts} prompts"
+    # Said first: the record that takes back is the last, so that a run killed in between took back nothing.
+    await _remark(f"Took back {what} and all that followed. Files were left as they are.", session, emit)
+    await emit(events.Rewound(prompts, session.rewind(prompts)))
+
+
+async def _fork(session: Session, emit: Emit) -> None:
+    async def produce() -> Forked:
+        return Forked(await anyio.to_thread.run_sync(fork_session, session.id, True))
+
+    forked = await session.tape.take(Forked, produce)
+    words = f"Session {forked.id} is a copy of this conversation. Files were not copied: both work on the same ones."
+    await _remark(words, session, emit)
+    await emit(events.Forked(forked.id))
+
+
+def usage_line(session: Session) -> str:
+    """Tokens and cost since the session was opened."""
+    usage = session.usage
+    if usage is None:
+        return "nothing used yet"
+    line = f"{usage.input_tokens:,} tokens in ({usage.cached_tokens:,} cached), {usage.output_tokens:,} out"
+    if usage.context_used is not None and usage.context_window:
+        line += f", window {usage.context_used:,} of {usage.context_window:,}"
+    return line + ("" if usage.cost is None else f", ${usage.cost:.4f}")
