@@ -50,9 +50,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=640, help="positions compared; the window is 512 (%(default)s)")
     parser.add_argument("--listed", type=int, default=4000, help="tokens listed by llama.cpp a position (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where files are made (default: a temporary folder)")
-    parser.add_argument(
-        "--pack", type=Path, help="with --layers 40: keep the packed file here, use it where it is there"
-    )
+    parser.add_argument("--pack", type=Path, help="of 40 layers: the packed file is kept here, and not made again")
     parser.add_argument("--generate", type=Path, help="only open this packed file and generate (what --layers 40 runs)")
     return parser.parse_args(argv)
 
