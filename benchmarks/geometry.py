@@ -26,7 +26,7 @@ import torch
 from agreement import HEADER, Agreement, compared
 from llama_distributions import LlamaCpp, NextToken
 from model_server import model_server
-from random_laguna import random_checkpoint, write_gguf
+from random_laguna import BETA_FAST, random_checkpoint, write_gguf
 
 from laguna_agent.backend.kernels.cpu.library import status
 from laguna_agent.backend.kernels.formats import Format, Ggml, Plain
@@ -63,7 +63,7 @@ def against_llama(settings: argparse.Namespace, folder: Path) -> None:
     print(f"{path.name}: {path.stat().st_size / 1e9:.2f} GB, written in {time.monotonic() - started:.0f} s", flush=True)
     source = random.Random(1)
     ids = [source.randrange(256, VOCABULARY) for _ in range(settings.tokens + 1)]
-    with model_server(path, folder / "server.log", cache_type="f32" if exact else "f16") as url:
+    with model_server(path, folder / "server.log", "f32" if exact else "f16", BETA_FAST) as url:
         server = LlamaCpp(url)
         server.check_plain(ids[:32], VOCABULARY)
         started = time.monotonic()

@@ -35,7 +35,7 @@ LOGITS = 4.0
 """Standard deviation of the logits."""
 EXPERTS = 0.25
 """How large the last matrix of a routed expert is beside other matrices."""
-YARN = 32.0
+YARN, BETA_FAST = 32.0, 64.0
 
 
 def xs2_settings(layers: int) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def xs2_settings(layers: int) -> dict[str, Any]:
     """
     kinds = [FULL if layer % 4 == 0 else SLIDING for layer in range(layers)]
     full = {"rope_type": "yarn", "rope_theta": 500000.0, "factor": YARN, "original_max_position_embeddings": 4096}
-    full |= {"beta_fast": 64.0, "beta_slow": 1.0, "attention_factor": 1 + 0.1 * math.log(YARN)}
+    full |= {"beta_fast": BETA_FAST, "beta_slow": 1.0, "attention_factor": 1 + 0.1 * math.log(YARN)}
     return {
         "model_type": "laguna",
         "vocab_size": 100352,
