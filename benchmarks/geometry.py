@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -25,10 +26,9 @@ import torch
 from agreement import HEADER, Agreement, compared
 from llama_distributions import LlamaCpp, NextToken
 from model_server import model_server
-from random_laguna import random_checkpoint, write_gguf
+from random_laguna import BETA_FAST, random_checkpoint, write_gguf
 
 from laguna_agent.backend.kernels.cpu.library import status
-from laguna_agent.backend.kernels.cpu.products import use as use_compiled_kernels
 from laguna_agent.backend.kernels.formats import Format, Ggml, Plain
 from laguna_agent.backend.laguna.loading import build_model
 from laguna_agent.backend.laguna.model import CausalLM, Piece
@@ -50,6 +50,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=640, help="positions compared; the window is 512 (%(default)s)")
     parser.add_argument("--listed", type=int, default=4000, help="tokens listed by llama.cpp a position (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where files are made (default: a temporary folder)")
+    parser.add_argument("--pack", type=Path, help="of 40 layers: the packed file is kept here, and not made again")
     parser.add_argument("--generate", type=Path, help="only open this packed file and generate (what --layers 40 runs)")
     return parser.parse_args(argv)
 
@@ -62,7 +63,7 @@ def against_llama(settings: argparse.Namespace, folder: Path) -> None:
     print(f"{path.name}: {path.stat().st_size / 1e9:.2f} GB, written in {time.monotonic() - started:.0f} s", flush=True)
     source = random.Random(1)
     ids = [source.randrange(256, VOCABULARY) for _ in range(settings.tokens + 1)]
-    with model_server(path, folder / "server.log", cache_type="f32" if exact else "f16") as url:
+    with model_server(path, folder / "server.log", "f32" if exact else "f16", BETA_FAST) as url:
         server = LlamaCpp(url)
         server.check_plain(ids[:32], VOCABULARY)
         started = time.monotonic()
@@ -95,14 +96,15 @@ def whole(settings: argparse.Namespace, folder: Path) -> None:
     torch.set_num_threads(1)
     planned = need(checkpoint, "int4", 4 * (PROMPT + ANSWER))
     print(f"{planned}; available now: {gigabytes(available_memory())}", flush=True)
-    path = folder / "random.lagpack"
-    started = time.monotonic()
-    write_pack(checkpoint, "int4", path)
-    print(f"packed: {path.stat().st_size / 1e9:.2f} GB in {time.monotonic() - started:.0f} s", flush=True)
-    try:
-        subprocess.run([sys.executable, __file__, "--generate", str(path)], check=True)
-    finally:
-        path.unlink()
+    path = settings.pack or folder / "random.lagpack"
+    if not path.exists():
+        started = time.monotonic()
+        write_pack(checkpoint, "int4", path)
+        print(f"packed in {time.monotonic() - started:.0f} s")
+    print(f"{path.name}: {path.stat().st_size / 1e9:.2f} GB", flush=True)
+    # Threads that spin while they wait for another one keep it from running wherever a core is taken.
+    calm = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    subprocess.run([sys.executable, __file__, "--generate", str(path)], check=True, env=os.environ | calm)
 
 
 def memory() -> dict[str, float]:
@@ -152,7 +154,6 @@ def report(**figures: object) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     settings = options(argv)
-    use_compiled_kernels()
     if settings.generate:
         generate(settings.generate)
         return 0

@@ -2,9 +2,9 @@
 
 Knows how to start, await and stop it. Run as a script it IS the server (it needs the prebuilt wheel `xllamacpp`):
 
-    python benchmarks/model_server.py PORT MODEL.gguf [TYPE]
+    python benchmarks/model_server.py PORT MODEL.gguf [TYPE [BETA_FAST]]
 
-where TYPE is that of the numbers in its KV cache (f16, f32).
+where TYPE is that of the numbers in its KV cache (f16, f32), and BETA_FAST is yarn's.
 
 Knows nothing of bugs and agents.
 """
@@ -40,15 +40,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def model_server(gguf: Path, log: Path, cache_type: str = "f16") -> Iterator[str]:
+def model_server(gguf: Path, log: Path, cache_type: str = "f16", beta_fast: float = -1.0) -> Iterator[str]:
     """Serve the GGUF file on loopback; gives the base URL without `/v1`. The server's output goes to `log`.
 
-    `cache_type`: "f16" as llama.cpp has it by default, or "f32" where numbers are compared. Raises RuntimeError with
-    the end of the log when the server dies or is not ready after START_LIMIT seconds.
+    `cache_type`: "f16" as llama.cpp has it by default, or "f32" where numbers are compared. `beta_fast` is yarn's, for
+    llama.cpp does not look at that key of a Laguna file and takes 32 (-1.0: leave it so). Raises RuntimeError with the
+    end of the log when the server dies or is not ready after START_LIMIT seconds.
     """
     port = free_port()
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
-    command = [sys.executable, __file__, str(port), str(gguf), cache_type]
+    command = [sys.executable, __file__, str(port), str(gguf), cache_type, str(beta_fast)]
     with log.open("w") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
@@ -78,7 +79,7 @@ def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     raise RuntimeError(f"the model server did not start; the end of {log}:\n{log.read_text()[-2000:]}")
 
 
-def serve(port: int, gguf: str, cache_type: str = "f16") -> None:
+def serve(port: int, gguf: str, cache_type: str = "f16", beta_fast: str = "-1.0") -> None:
     """Be the server until SIGTERM."""
     import xllamacpp
 
@@ -90,6 +91,7 @@ def serve(port: int, gguf: str, cache_type: str = "f16") -> None:
     params.cache_ram_mib = 512
     kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{cache_type.upper()}")
     params.cache_type_k = params.cache_type_v = kind
+    params.yarn_beta_fast = float(beta_fast)
     if cache_type == "f32":
         # Its fused attention rounds to 16 bits on the way, whatever the cache holds.
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED

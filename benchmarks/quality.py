@@ -29,7 +29,6 @@ from llama_distributions import LlamaCpp, NextToken
 from model_server import model_server
 
 from laguna_agent.backend.kernels.cpu.library import status
-from laguna_agent.backend.kernels.cpu.products import use as use_compiled_kernels
 from laguna_agent.backend.laguna.gguf_tokenizer import tokenizer_from_gguf
 from laguna_agent.backend.laguna.loading import build_model
 from laguna_agent.backend.laguna.weights import open_weights
@@ -119,7 +118,6 @@ def exactly(gguf: Path, ids: Sequence[int], listed: int, folder: Path) -> Agreem
 
 def main(argv: list[str] | None = None) -> int:
     settings = options(argv)
-    use_compiled_kernels()
     try:
         store = Store()
         gguf = settings.gguf or store.blob_path(store.get(settings.model).sha256)

@@ -21,7 +21,7 @@ from laguna_agent.backend.laguna.loading import build_model
 from laguna_agent.backend.laguna.model import CausalLM, Piece
 from laguna_agent.backend.laguna.weights.gguf_file import GgufFile
 from laguna_agent.backend.laguna.weights.opening import open_checkpoint, read_stored
-from tests.laguna.twins import settings, write_twins
+from tests.laguna.twins import BETA_FAST, settings, write_twins
 
 PLAIN_ROPE = {
     FULL: {"rope_type": "default", "rope_theta": 500000.0, "partial_rotary_factor": 0.5},
@@ -37,7 +37,7 @@ VARIATIONS = {
     "no yarn, other scale": {"rope_parameters": PLAIN_ROPE, "moe_routed_scaling_factor": 1.0},
 }
 PROMPT, ANSWER = 70, 12
-"""Tokens; both are past the window of 16 and past yarn's original 32."""
+"""Tokens; the window is 16."""
 
 
 @pytest.mark.parametrize("name", VARIATIONS)
@@ -47,7 +47,7 @@ def test_greedy_tokens_and_distributions_equal_those_of_llama_cpp(tmp_path, name
     vocabulary = config["vocab_size"]
     random_source = random.Random(1)
     ids = [random_source.randrange(vocabulary) for _ in range(PROMPT)]
-    with model_server(gguf, tmp_path / "log", cache_type="f32") as url:
+    with model_server(gguf, tmp_path / "log", cache_type="f32", beta_fast=BETA_FAST) as url:
         server = LlamaCpp(url)
         expected = server.greedy(ids, ANSWER)
         told = server.top(ids, vocabulary)
@@ -65,10 +65,27 @@ def test_a_file_that_llama_cpp_reads_with_another_attention_factor_is_read_so_he
     _, gguf = write_twins(
         tmp_path, settings(), seed=4, rope__scaling__attn_factor=0.75, rope__scaling__yarn_attn_factor=3.0
     )
-    with model_server(gguf, tmp_path / "log", cache_type="f32") as url:
+    with model_server(gguf, tmp_path / "log", cache_type="f32", beta_fast=BETA_FAST) as url:
         told = LlamaCpp(url).top(list(range(30, 80)), settings()["vocab_size"])
     logprobs, _ = continued(read_model(gguf), list(range(30, 80)))
     assert max(abs(logprobs[token].item() - value) for token, value in told.items()) < 2e-4
+
+
+def test_llama_cpp_takes_a_beta_fast_of_its_own_unless_it_is_told(tmp_path):
+    # So a file with XS.2's 64 gives other numbers there, which are ours with 32. config.json and the file both say 64.
+    rope = settings()["rope_parameters"]
+    other = settings(rope_parameters={**rope, FULL: {**rope[FULL], "beta_fast": 32.0}})
+    ids = list(range(30, 100))
+    for folder in ("said", "meant"):
+        (tmp_path / folder).mkdir()
+    said, gguf = write_twins(tmp_path / "said", settings(), seed=6)
+    meant, _ = write_twins(tmp_path / "meant", other, seed=6)
+    with model_server(gguf, tmp_path / "log", cache_type="f32") as url:
+        told = LlamaCpp(url).top(ids, settings()["vocab_size"])
+    ours = [continued(read_model(hub), ids)[0] for hub in (said, meant)]
+    apart = [max(abs(logprobs[token].item() - value) for token, value in told.items()) for logprobs in ours]
+    assert apart[0] > 0.1
+    assert apart[1] < 2e-4
 
 
 def test_the_tokenizer_of_a_gguf_file_gives_the_ids_of_llama_cpp(tmp_path):

@@ -17,22 +17,23 @@ from torch import Tensor
 from tests.laguna.small_tokenizer import gguf_metadata, small_library
 from tests.laguna.weight_files import gguf_tensors, write_folder, write_gguf
 
-FACTOR = 32.0
+FACTOR, BETA_FAST = 32.0, 64.0
 VOCABULARY = 400
 
 
 def settings(**changes: Any) -> dict[str, Any]:
     """XS.2 in small: full layers before sliding ones, more heads where it slides, layer 0 dense, a shared expert.
 
-    `changes` replace keys of config.json.
+    Heads are wide enough, and yarn's original length large enough, for every yarn setting to matter. `changes` replace
+    keys of config.json.
     """
     kinds = [FULL, SLIDING, SLIDING, SLIDING, FULL, SLIDING]
     full = {
         "rope_type": "yarn",
         "rope_theta": 500000.0,
         "factor": FACTOR,
-        "original_max_position_embeddings": 32,
-        "beta_fast": 64.0,
+        "original_max_position_embeddings": 4096,
+        "beta_fast": BETA_FAST,
         "beta_slow": 1.0,
         "attention_factor": 1 + 0.1 * math.log(FACTOR),
         "partial_rotary_factor": 0.5,
@@ -47,7 +48,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         "num_attention_heads": 4,
         "num_attention_heads_per_layer": [4 if kind == FULL else 6 for kind in kinds],
         "num_key_value_heads": 2,
-        "head_dim": 16,
+        "head_dim": 64,
         "layer_types": kinds,
         "mlp_layer_types": ["dense"] + ["sparse"] * (len(kinds) - 1),
         "sliding_window": 16,

@@ -6,7 +6,8 @@ settles what GGUF says differently: which layers slide, which are dense, and the
 The attention factor is a hazard. llama.cpp computes A = attn_factor * (1 + 0.1 ln factor) and reads only
 `rope.scaling.attn_factor`; converters write config.json's `attention_factor` into `yarn_attn_factor`, which nothing
 reads, and official files carry 1.0 there where config.json says 1.3466. So A is llama.cpp's, unless a person says
-otherwise.
+otherwise. Two more keys llama.cpp does not read for Laguna, `yarn_beta_fast` (it takes 32) and the router's softcap;
+there the file is believed, for it says what the model was trained with.
 """
 
 from __future__ import annotations
