@@ -27,10 +27,10 @@ def local(checkpoint: Path, tokens: int) -> dict[str, str]:
 def test_a_run_ends_by_name_and_the_next_one_goes_on_from_its_cache(run_cli: RunCli, checkpoint: Path) -> None:
     done = run_cli("run", "Say hello.", "--output", "json", env=local(checkpoint, 24))
     first = json.loads(done.stdout)
-    # A random model does not finish: it is cut, and that is never called success.
-    assert (done.returncode, first["exit_code"]) == (4, 4), done.stderr
-    assert first["output_tokens"] == 48
-    assert first["cached_tokens"] > 0
+    # A random model is cut, which is never called success, or it happens to end its answer.
+    assert done.returncode == first["exit_code"] == (0 if first["outcome"] == "completed" else 4), done.stderr
+    assert 0 < first["output_tokens"] <= 24 * first["turns"]
+    assert (first["cached_tokens"] > 400) == (first["turns"] > 1)
     done = run_cli("run", "Go on.", "--continue", "--output", "json", env=local(checkpoint, 24))
     second = json.loads(done.stdout)
     # In a new process the whole conversation so far is there, but for its last token and what ends it.
