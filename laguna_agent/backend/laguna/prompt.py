@@ -15,6 +15,7 @@ import msgspec
 from laguna_agent.backend.base import ReasoningDelta, TextDelta, ToolCallDelta
 from laguna_agent.backend.call_values import parse_arguments
 from laguna_agent.backend.laguna.answer_stream import THINK, THINK_END, AnswerStream
+from laguna_agent.backend.laguna.quoting import Quoting
 from laguna_agent.backend.laguna.template import ChatTemplate, Thinking
 from laguna_agent.backend.laguna.tokenizer import Tokenizer
 from laguna_agent.messages import Message, ToolSpec
@@ -28,7 +29,8 @@ class Prompt(msgspec.Struct, frozen=True):
 
     `ids` are to be read by the model, the first `kept` of them equal those of the prompt it was written after, answer
     included. `in_thought` says that it ends inside a thought. `changed` is "" or tells how the template broke the rule
-    that an appended message changes nothing before it. `text` is what the ids stand for.
+    that an appended message changes nothing before it. `text` is what the ids stand for, tags that
+    somebody else wrote quoted (`quoting.py`).
     """
 
     ids: tuple[int, ...]
@@ -52,6 +54,7 @@ class PromptWriter:
     def __init__(self, template: ChatTemplate, tokenizer: Tokenizer) -> None:
         self.template = template
         self.tokenizer = tokenizer
+        self.quoting = Quoting(tokenizer)
 
     def write(
         self,
@@ -63,19 +66,25 @@ class PromptWriter:
     ) -> Prompt:
         """The prompt that asks for an answer to `messages`, written after an earlier prompt of the same checkpoint,
         which may be of another conversation: then only a common beginning is kept."""
-        text = self.template.render(messages, tools, thinking=thinking)
+        text = self._render(messages, tools, thinking)
         prompt = Prompt((), text, tuple(messages), tuple(tools), thinking, _ends_in_thought(text))
         if after is None:
-            return msgspec.structs.replace(prompt, ids=tuple(self.tokenizer.encode(text)))
+            return msgspec.structs.replace(prompt, ids=tuple(self.quoting.encode(text)))
         read = after.ids + after.answer
         read_text = after.text + self.tokenizer.decode(after.answer)
         rest = text[len(read_text) :] if text.startswith(read_text) else self._after_same_turn(prompt, after)
         if rest is not None:
-            ids = read + tuple(self.tokenizer.encode(rest))
+            ids = read + tuple(self.quoting.encode(rest))
             return msgspec.structs.replace(prompt, ids=ids, text=read_text + rest, kept=len(read))
         kept, at = self._common(read, read_text, text)
-        ids = read[:kept] + tuple(self.tokenizer.encode(text[at:]))
+        ids = read[:kept] + tuple(self.quoting.encode(text[at:]))
         return msgspec.structs.replace(prompt, ids=ids, kept=kept, changed=self._change(prompt, after))
+
+    def _render(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec], thinking: Thinking, *, for_answer: bool = True
+    ) -> str:
+        quoted, described = self.quoting.messages(messages), self.quoting.tools(tools)
+        return self.template.render(quoted, described, thinking=thinking, for_answer=for_answer)
 
     def _after_same_turn(self, prompt: Prompt, after: Prompt) -> str | None:
         """What follows the answer of `after` in `prompt`, where the template spells that answer in another way that
@@ -83,9 +92,7 @@ class PromptWriter:
         number = len(after.messages)
         if not after.answer or prompt.messages[:number] != after.messages or not prompt.text.startswith(after.text):
             return None
-        turn_end = self.template.render(
-            prompt.messages[: number + 1], prompt.tools, thinking=prompt.thinking, for_answer=False
-        )
+        turn_end = self._render(prompt.messages[: number + 1], prompt.tools, prompt.thinking, for_answer=False)
         if not prompt.text.startswith(turn_end) or not turn_end.startswith(after.text):
             return None
         spelled, answer = turn_end[len(after.text) :], self.tokenizer.decode(after.answer)
@@ -142,7 +149,7 @@ class PromptWriter:
         same = (prompt.tools, prompt.thinking) == (after.tools, after.thinking)
         if not same or len(prompt.messages) <= number or prompt.messages[:number] != after.messages:
             return ""
-        before = self.template.render(after.messages, after.tools, thinking=after.thinking, for_answer=False)
+        before = self._render(after.messages, after.tools, after.thinking, for_answer=False)
         if prompt.text.startswith(before):
             return ""
         at = _shared(before, prompt.text)
