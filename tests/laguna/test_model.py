@@ -75,7 +75,10 @@ def test_bf16_weights_may_be_computed_in_fp32() -> None:
     stored.compute_dtype = torch.float32
     upcast = small_model()
     upcast.load_state_dict(stored.state_dict())
-    assert torch.equal(stored([Piece(torch.arange(9))]), upcast([Piece(torch.arange(9))]))
+    # Equal but for the order of sums: which kernels serve bf16 depends on what this process has computed before.
+    torch.testing.assert_close(
+        stored([Piece(torch.arange(9))]), upcast([Piece(torch.arange(9))]), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_casting_a_model_leaves_the_selection_bias_exact() -> None:
