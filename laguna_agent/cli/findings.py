@@ -152,13 +152,10 @@ def _kernels() -> Iterator[Finding]:
 
     if find_spec("torch") is None:
         return
-    from laguna_agent.backend.kernels.cpu.library import library
+    from laguna_agent.backend.kernels.cpu.library import outlook
 
-    found = library()
-    slow = found.opened is None
-    yield Finding(
-        "kernels", "warn" if slow else "ok", found.says, "install a C compiler (gcc or clang)" if slow else ""
-    )
+    fast, says = outlook()
+    yield Finding("kernels", "ok" if fast else "warn", says, "" if fast else "install a C compiler (gcc or clang)")
 
 
 def _sandbox() -> Finding:

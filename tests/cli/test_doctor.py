@@ -24,6 +24,7 @@ def test_fit(run_cli: RunCli, model_server: ModelServer) -> None:
     )
     assert findings["ripgrep"]["status"] == "ok"
     assert findings["grammars"]["status"] == "ok"
+    assert "compile" in findings["kernels"]["detail"]
     assert "python" in findings["grammars"]["detail"]
     assert "none" in findings["sandbox"]["detail"]
     assert "POOLSIDE_API_KEY" in findings["key"]["detail"]

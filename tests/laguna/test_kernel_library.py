@@ -32,6 +32,7 @@ for bits, group in ((4, 32), (4, 128), (4, 12), (8, 32), (8, 5), (16, 0)):
 print(library.status())
 """
 ASKING = "from laguna_agent.backend.kernels.cpu import library; print(library.status())"
+LOOKING = "from laguna_agent.backend.kernels.cpu import library; print(*library.outlook())"
 
 
 def start(cache: Path, path: str, code: str = ASKING, **more: str) -> subprocess.Popen[str]:
@@ -71,6 +72,8 @@ def test_without_a_compiler_the_reference_computes_and_says_so(tmp_path, monkeyp
     assert says(start(tmp_path / "cache", str(empty), COMPUTING)) == (
         "plain torch, slow: no C compiler: none of cc, gcc, clang is installed"
     )
+    seen = says(start(tmp_path / "cache", str(empty), LOOKING))
+    assert seen == "False plain torch, slow: no C compiler: none of cc, gcc, clang is installed"
     assert "$CC is 'nowhere/cc', which is not there" in says(start(tmp_path / "cache", str(empty), CC="nowhere/cc"))
     assert not (tmp_path / "cache").exists()
 
@@ -99,10 +102,14 @@ def test_two_processes_build_once_and_a_third_finds_it(tmp_path, compiler):
     counting = script(
         tmp_path / "bin", "counting-cc", f'[ "$1" = --version ] || echo built >> {log}\nexec {compiler} "$@"'
     )
+    before = says(start(tmp_path / "cache", os.environ["PATH"], LOOKING, CC=str(counting)))
+    assert before == f"True {counting} compiles the kernels when a local model is first opened"
+    assert not (tmp_path / "cache").exists()
     processes = [start(tmp_path / "cache", os.environ["PATH"], CC=str(counting)) for _ in range(2)]
     first, second = (says(process) for process in processes)
     assert first == second and first.startswith("compiled kernels (")
     assert says(start(tmp_path / "cache", os.environ["PATH"], CC=str(counting))) == first
+    assert says(start(tmp_path / "cache", os.environ["PATH"], LOOKING, CC=str(counting))) == f"True {first}"
     assert log.read_text() == "built\n"
     left = sorted(path.suffix for path in (tmp_path / "cache" / "laguna-agent" / "kernels").iterdir())
     assert left == [".lock", ".so"]

@@ -80,6 +80,18 @@ def status() -> str:
     return library().says
 
 
+def outlook() -> tuple[bool, str]:
+    """Whether the library is there or can be made, and what to say of it; nothing is built or written."""
+    try:
+        compiler = _compiler()
+        place = _place(compiler)
+        if place.exists():
+            return True, _opened(place).says
+        return True, f"{compiler[0]} compiles the kernels when a local model is first opened"
+    except _Unusable as problem:
+        return False, f"plain torch, slow: {problem}"
+
+
 class _Unusable(Exception):
     """Why there is no library, in words."""
 
@@ -87,13 +99,7 @@ class _Unusable(Exception):
 def _built() -> Path:
     """The library's file, compiled now where nobody did before."""
     compiler = _compiler()
-    sources = sorted(path for path in SOURCES.iterdir() if path.suffix in (".c", ".h"))
-    digest = sha256()
-    for part in (*FLAGS, *TUNING, *compiler, _version(compiler), _processor()):
-        digest.update(part.encode() + b"\0")
-    for source in sources:
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    place = cache_directory() / "kernels" / f"cpu-{digest.hexdigest()[:24]}.so"
+    place = _place(compiler)
     try:
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -101,10 +107,24 @@ def _built() -> Path:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 # Whoever held the lock may have made it.
                 if not place.exists():
-                    replace_file(place, _compiled(compiler, [path for path in sources if path.suffix == ".c"]))
+                    replace_file(place, _compiled(compiler))
     except OSError as error:
         raise _Unusable(f"{place.parent}: the compiled kernels cannot be kept: {error.strerror or error}") from error
     return place
+
+
+def _place(compiler: list[str]) -> Path:
+    """Where the library belongs that this compiler makes of these sources on this processor."""
+    digest = sha256()
+    for part in (*FLAGS, *TUNING, *compiler, _version(compiler), _processor()):
+        digest.update(part.encode() + b"\0")
+    for source in _sources(".c", ".h"):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return cache_directory() / "kernels" / f"cpu-{digest.hexdigest()[:24]}.so"
+
+
+def _sources(*suffixes: str) -> list[Path]:
+    return sorted(path for path in SOURCES.iterdir() if path.suffix in suffixes)
 
 
 def _compiler() -> list[str]:
@@ -133,13 +153,13 @@ def _processor() -> str:
     return "\n".join([platform.machine(), *sorted(features)])
 
 
-def _compiled(compiler: list[str], sources: list[Path]) -> bytes:
-    """The bytes of a library made of `sources`."""
+def _compiled(compiler: list[str]) -> bytes:
+    """The bytes of a library made of the C files."""
     with tempfile.TemporaryDirectory(prefix="laguna-kernels-") as folder:
         made = Path(folder) / "kernels.so"
         complaint = ""
         for tuning in TUNING:
-            done = _run([*compiler, *FLAGS, *tuning.split(), *map(str, sources), "-o", str(made)])
+            done = _run([*compiler, *FLAGS, *tuning.split(), *map(str, _sources(".c")), "-o", str(made)])
             if done.returncode == 0 and made.exists():
                 return made.read_bytes()
             complaint = complaint or next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
