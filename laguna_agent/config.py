@@ -23,6 +23,7 @@ MODES: tuple[Approve, ...] = get_args(Approve)
 EditFormat = Literal["auto", "replace", "symbol", "whole"]
 Reasoning = Literal["off", "low", "medium", "high"]
 Quant = Literal["auto", "bf16", "int8", "int4"]
+KVCache = Literal["f32", "f16", "bf16", "int8", "fp8"]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -70,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens; overrides what the server and the model table say."""
     quant: Quant = "auto"
     """How a `local/` model is packed: bits per weight; auto takes what suits the file and fits the memory."""
+    kv_cache: KVCache = "f16"
+    """How a `local/` model keeps what it has read."""
     chat_template: str | None = None
     """A file whose Jinja template replaces that of a `local/` model."""
     max_turns: PositiveInt | None = None

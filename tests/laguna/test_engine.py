@@ -29,7 +29,7 @@ from laguna_agent.backend.base import (
 from laguna_agent.backend.laguna.engine import CHUNK, Engine
 from laguna_agent.backend.laguna.in_process import InProcessBackend
 from laguna_agent.backend.laguna.local_model import ModelOptions, plan_model
-from laguna_agent.errors import ContextTooLong, LagunaError, ProviderUnavailable, UsageError, WeightsError
+from laguna_agent.errors import ConfigError, ContextTooLong, LagunaError, ProviderUnavailable, UsageError, WeightsError
 from laguna_agent.messages import Message, ToolSpec, text_message
 from tests.laguna.whole_checkpoint import script, whole_checkpoint
 
@@ -311,6 +311,22 @@ def test_a_prompt_longer_than_the_context_is_refused_and_nothing_else_is_hurt(en
     with pytest.raises(ContextTooLong, match=r"the prompt has .* tokens and the context 4096"):
         answered(engine, ask("word " * tokens))
     assert answered(engine, ask("Short.", temperature=0.0))[1].message.text == "Yes."
+
+
+def test_a_context_longer_than_the_models_is_refused(checkpoint):
+    with pytest.raises(ConfigError, match="context_length is 5000, tiny reads at most 4096 tokens"):
+        plan_model(ModelOptions(str(checkpoint), "bf16", 5000))
+
+
+@pytest.mark.parametrize("kv", ["f32", "bf16", "int8", "fp8"])
+def test_keys_may_be_kept_in_other_formats(checkpoint, kv):
+    engine = Engine(plan_model(ModelOptions(str(checkpoint), "bf16", kv=kv)), threads=1)
+    try:
+        _, first = answered(engine, ask("Hi.", temperature=0.0, max_tokens=4))
+        kept = engine.call(lambda loaded: loaded.caches.take(list(range(9))).shape.format.name).result(30)
+        assert (first.usage.output_tokens, kept) == (4, kv)
+    finally:
+        engine.close(30)
 
 
 def test_a_wrong_option_is_named(engine):

@@ -76,9 +76,7 @@ def test_bf16_weights_may_be_computed_in_fp32() -> None:
     upcast = small_model()
     upcast.load_state_dict(stored.state_dict())
     # Equal but for the order of sums: which kernels serve bf16 depends on what this process has computed before.
-    torch.testing.assert_close(
-        stored([Piece(torch.arange(9))]), upcast([Piece(torch.arange(9))]), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(stored([Piece(torch.arange(9))]), upcast([Piece(torch.arange(9))]), rtol=1e-5, atol=1e-5)
 
 
 def test_casting_a_model_leaves_the_selection_bias_exact() -> None:

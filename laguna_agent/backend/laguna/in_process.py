@@ -156,7 +156,7 @@ def plan_of(name: str, settings: Settings) -> ModelPlan:
 
     path = find_model(name).resolve()
     template = str(Path(settings.chat_template).expanduser()) if settings.chat_template else None
-    return plan_model(ModelOptions(str(path), settings.quant, settings.context_length, template))
+    return plan_model(ModelOptions(str(path), settings.quant, settings.context_length, template, settings.kv_cache))
 
 
 def _engine(name: str, settings: Settings) -> Engine:

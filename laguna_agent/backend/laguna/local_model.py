@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from laguna_agent.backend.kernels.formats import Format
+from laguna_agent.backend.laguna.cache_format import DEFAULT, KVFormatName
 from laguna_agent.backend.laguna.chat_family import ChatFamily
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.constraint import GrammarVocabulary
@@ -30,6 +31,7 @@ from laguna_agent.backend.laguna.weights.opening import open_checkpoint
 from laguna_agent.backend.laguna.weights.packing import pack_layout
 from laguna_agent.backend.laguna.weights.policy import Quant
 from laguna_agent.backend.laguna.weights.progress import Progress, silent
+from laguna_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from laguna_agent.backend.laguna.model import CausalLM
@@ -40,12 +42,13 @@ ROOMY = 6 << 30
 
 class ModelOptions(msgspec.Struct, frozen=True):
     """How a person wants a checkpoint opened. `context` is in tokens, None for what the machine has room for;
-    `chat_template` names a file that replaces the checkpoint's own template."""
+    `chat_template` names a file that replaces the checkpoint's own template; `kv` is the format of cached keys."""
 
     path: str
     quant: Quant | Literal["auto"] = "auto"
     context: int | None = None
     chat_template: str | None = None
+    kv: KVFormatName = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,18 @@ class LocalModel:
 def plan_model(options: ModelOptions) -> ModelPlan:
     """Look at the checkpoint's headers and at this machine's memory.
 
-    Raises WeightsError, ConfigError or DoesNotFit, each naming the file; nothing large is read.
+    Raises WeightsError, ConfigError or DoesNotFit, each naming the file; nothing large is read. A context longer than
+    the model's is a ConfigError, for it would compute positions that it was never made for.
     """
     path = Path(options.path)
     checkpoint = open_checkpoint(path)
     available = available_memory()
-    context = options.context or (16_384 if available - checkpoint.stored_bytes >= ROOMY else 8_192)
-    context = min(context, checkpoint.config.context_length)
-    need = choose(checkpoint, options.quant, context, available)
+    longest = checkpoint.config.context_length
+    if options.context is not None and options.context > longest:
+        raise ConfigError(f"context_length is {options.context}, {path.name} reads at most {longest} tokens")
+    usual = 16_384 if available - checkpoint.stored_bytes >= ROOMY else 8_192
+    context = options.context or min(usual, longest)
+    need = choose(checkpoint, options.quant, context, available, options.kv)
     _, formats = pack_layout(checkpoint, need.quant)
     return ModelPlan(options, checkpoint.config, _template(options).family, need, context, formats)
 
@@ -100,7 +107,7 @@ def plan_model(options: ModelOptions) -> ModelPlan:
 def load_model(plan: ModelPlan, progress: Progress = silent) -> LocalModel:
     """Open what was planned, packing it first where that was never done. What `progress` raises stops it."""
     path = Path(plan.options.path)
-    weights = open_weights(path, plan.need.quant, context=plan.context, progress=progress)
+    weights = open_weights(path, plan.need.quant, context=plan.context, kv=plan.options.kv, progress=progress)
     tokenizer = _tokenizer(path)
     stop = stop_ids(tokenizer, weights.config.eos_token_ids)
     identity = sha256(f"{weights.pack.name} {msgspec.json.encode(weights.config)!r}".encode()).hexdigest()
