@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 from laguna_agent.agent import remembering
 from laguna_agent.agent.archive import delete_session, fork_session
 from laguna_agent.agent.permissions import deny_all
-from laguna_agent.agent.remembering import cache_folder
+from laguna_agent.agent.remembering import cache_folder, make_room
 from laguna_agent.agent.session import Session
+from laguna_agent.agent.store import sessions_directory
 from laguna_agent.backend.base import Backend, Remembering
 from laguna_agent.config import Settings
 from tests.agent.driving import lines, replayed, talk
@@ -150,3 +152,20 @@ def test_a_replay_keeps_and_takes_back_nothing(workspace: Path) -> None:
     kept = (cache_folder(session) / "messages").stat().st_mtime_ns
     assert lines(replayed(find_session(session)))
     assert (cache_folder(session) / "messages").stat().st_mtime_ns == kept
+
+
+def test_what_is_kept_of_all_sessions_has_a_bound() -> None:
+    folders = []
+    for number in range(5):
+        folder = sessions_directory() / f"s{number}" / "cache"
+        folder.mkdir(parents=True)
+        (folder / "state").write_bytes(b"x" * 1000)
+        # The middle one was written last.
+        os.utime(folder / "state", (1000 + (number + 2) % 5, 1000 + (number + 2) % 5))
+        folders.append(folder)
+    make_room(5000)
+    assert all(folder.exists() for folder in folders)
+    make_room(2500)
+    assert [folder.exists() for folder in folders] == [False, True, True, False, False]
+    make_room(0)
+    assert [folder.exists() for folder in folders] == [False, False, True, False, False]

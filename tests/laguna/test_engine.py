@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from time import monotonic
 
@@ -14,7 +13,6 @@ import jsonschema
 import pytest
 import torch
 
-from laguna_agent.backend.assemble import Assembler, Reply
 from laguna_agent.backend.base import (
     Delta,
     Finished,
@@ -29,11 +27,11 @@ from laguna_agent.backend.base import (
 from laguna_agent.backend.laguna.engine import CHUNK, Engine
 from laguna_agent.backend.laguna.in_process import InProcessBackend
 from laguna_agent.backend.laguna.local_model import ModelOptions, plan_model
-from laguna_agent.errors import ConfigError, ContextTooLong, LagunaError, ProviderUnavailable, UsageError, WeightsError
+from laguna_agent.errors import ConfigError, ContextTooLong, UsageError
 from laguna_agent.messages import Message, ToolSpec, text_message
-from tests.laguna.whole_checkpoint import script, whole_checkpoint
+from tests.laguna.engines import answered, ask, collect, engine_of, scripted
+from tests.laguna.whole_checkpoint import whole_checkpoint
 
-OPENING = "<assistant></think>"
 READ = ToolSpec(
     "read",
     "Read a file.",
@@ -47,47 +45,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return whole_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@contextmanager
-def engine_of(path: Path, **options: float) -> Iterator[Engine]:
-    engine = Engine(plan_model(ModelOptions(str(path), "bf16")), threads=1, **options)  # type: ignore[arg-type]
-    try:
-        yield engine
-    finally:
-        engine.close(30)
-
-
 @pytest.fixture
 def engine(checkpoint: Path) -> Iterator[Engine]:
     with engine_of(checkpoint) as engine:
         yield engine
-
-
-def scripted(engine: Engine, answers: Callable[[str], str], opening: str = OPENING) -> list[int]:
-    """Load the model and give it its words; the list counts tokens computed, pass by pass."""
-
-    def work(loaded: object) -> list[int]:
-        return script(engine._load().local, answers, opening)
-
-    # Drafts that turn out wrong are computed too; a test that counts must not have any.
-    engine.draft = 0
-    return engine.call(work).result(30)
-
-
-def ask(text: str, **sampling: object) -> Request:
-    return Request("tiny", (text_message("user", text),), sampling=Sampling(**sampling))  # type: ignore[arg-type]
-
-
-async def collect(backend: InProcessBackend, request: Request) -> tuple[list[Delta], Reply]:
-    assembler, deltas = Assembler(request), []
-    async with aclosing(backend.stream(request)) as stream:
-        async for delta in stream:
-            deltas.append(delta)
-            assembler.feed(delta)
-    return deltas, assembler.reply()
-
-
-def answered(engine: Engine, request: Request) -> tuple[list[Delta], Reply]:
-    return anyio.run(collect, InProcessBackend(engine, "tiny"), request)
 
 
 def test_an_answer_comes_as_deltas_and_ends_with_its_usage(engine):
@@ -332,77 +293,3 @@ def test_keys_may_be_kept_in_other_formats(checkpoint, kv):
 def test_a_wrong_option_is_named(engine):
     with pytest.raises(UsageError, match="top_p is 3"):
         answered(engine, ask("Hi.", top_p=3.0))
-
-
-def test_an_idle_engine_gives_its_memory_back_and_loads_again(checkpoint):
-    with engine_of(checkpoint, idle=0.1) as engine:
-        answered(engine, ask("Hi.", max_tokens=2))
-        deadline = monotonic() + 20
-        while engine._conversations is not None and monotonic() < deadline:
-            threading.Event().wait(0.05)
-        assert engine._conversations is None
-        answered(engine, ask("Hi.", max_tokens=2))
-        assert engine.loads == 2
-
-
-def test_a_closed_engine_says_so(checkpoint):
-    with engine_of(checkpoint) as engine:
-        answered(engine, ask("Hi.", max_tokens=2))
-        engine.close(30)
-        with pytest.raises(ProviderUnavailable, match="closed"):
-            answered(engine, ask("Hi.", max_tokens=2))
-
-
-def test_a_model_that_cannot_be_loaded_fails_its_requests_by_name(tmp_path):
-    path = whole_checkpoint(tmp_path / "broken")
-    plan = plan_model(ModelOptions(str(path), "bf16"))
-    data = bytearray((path / "model.safetensors").read_bytes())
-    data[-1000:] = b"\xff" * 1000
-    (path / "model.safetensors").write_bytes(data)
-    engine = Engine(plan, threads=1)
-    try:
-        with pytest.raises(WeightsError, match="NaN or infinite"):
-            answered(engine, ask("Hi."))
-        with pytest.raises(LagunaError):
-            answered(engine, ask("Hi."))
-    finally:
-        engine.close(30)
-
-
-def test_a_kept_conversation_is_not_read_again(checkpoint, tmp_path):
-    folder = tmp_path / "kept"
-    messages: tuple[Message, ...] = (text_message("system", "Be brief. " * 60),)
-
-    async def turns(backend: InProcessBackend, numbers: range, history: tuple[Message, ...]) -> list[Reply]:
-        replies = []
-        for number in numbers:
-            history += (text_message("user", f"Question {number}?"),)
-            _, reply = await collect(backend, Request("tiny", history, sampling=Sampling(temperature=0.0)))
-            history += (reply.message,)
-            replies.append(reply)
-        return replies
-
-    async def first(backend: InProcessBackend) -> list[Reply]:
-        replies = await turns(backend, range(3), messages)
-        await backend.remember(folder)
-        return replies
-
-    with engine_of(checkpoint) as engine:
-        scripted(engine, lambda before: f"Answer {before.count('<user>')}.</assistant>")
-        replies = anyio.run(first, InProcessBackend(engine, "tiny"))
-    for number, reply in enumerate(replies):
-        messages += (text_message("user", f"Question {number}?"), reply.message)
-
-    async def go_on(backend: InProcessBackend, history: tuple[Message, ...]) -> Reply:
-        await backend.recall(folder)
-        return (await turns(backend, range(7, 8), history))[0]
-
-    for back in (0, 1, 2):
-        # A new engine is what a new process has.
-        with engine_of(checkpoint) as engine:
-            computed = scripted(engine, lambda before: "On.</assistant>")
-            engine.call(lambda loaded: None).result(30)
-            reply = anyio.run(go_on, InProcessBackend(engine, "tiny"), messages[: len(messages) - 2 * back])
-            last = replies[-1 - back].usage
-            assert reply.usage.cached_tokens == last.input_tokens + last.output_tokens - 1
-            assert sum(computed) == reply.usage.input_tokens + reply.usage.output_tokens - 1 - reply.usage.cached_tokens
