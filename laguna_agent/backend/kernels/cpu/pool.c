@@ -14,9 +14,10 @@
 #include <time.h>
 
 #define MOST_WORKERS 63
-// How long a worker looks out for the next job before it sleeps, and a caller for its last worker. The products of one
-// layer follow one another faster than that; waking up takes half as long. Longer would only burn what others need.
-#define LOOKOUT_MICROSECONDS 100
+// How long a worker looks out for the next job before it sleeps, and a caller for its last worker. Between two products
+// of a model that is driven from Python lie up to some tenths of a millisecond; to sleep there and be woken again costs
+// more processor time than to look out (measured: 245 against 195 ms a token, and 143 against 98 on the clock).
+#define LOOKOUT_MICROSECONDS 2000
 
 #define CLOSED 0x80000000ull
 #define ENTERED(gate) ((gate) & 0xff)
@@ -28,7 +29,7 @@ typedef struct {
     pthread_mutex_t lock;  // for `wake` and `finished`
     pthread_cond_t wake, finished;
     _Atomic uint64_t gate;
-    _Atomic int sleeping, left, awaited;
+    _Atomic int sleeping, left, awaited, lookout;
     _Atomic int64_t next;
     int workers;
     int64_t tasks;
@@ -59,7 +60,7 @@ static void do_tasks(Pool *pool, int worker) {
 
 static uint64_t wait_for_round(Pool *pool, uint64_t seen) {
     uint64_t gate;
-    const double until = microseconds() + LOOKOUT_MICROSECONDS;
+    const double until = microseconds() + atomic_load(&pool->lookout);
     do {
         for (int i = 0; i < 64; i++) {
             if (ROUND(gate = atomic_load(&pool->gate)) != seen) return gate;
@@ -152,7 +153,7 @@ static void wait_for_workers(Pool *pool, int entered) {
     pthread_mutex_unlock(&pool->lock);
 }
 
-void run_tasks(int threads, int64_t tasks, Work work, void *job) {
+void run_tasks(int threads, int64_t tasks, Work work, void *job, int more_follow) {
     int wanted = threads - 1 < MOST_WORKERS ? threads - 1 : MOST_WORKERS;
     if (wanted > tasks - 1) wanted = (int)(tasks - 1);
     Pool *pool = wanted > 0 ? pool_of_process() : NULL;
@@ -161,6 +162,7 @@ void run_tasks(int threads, int64_t tasks, Work work, void *job) {
         return;
     }
     hire(pool, wanted);
+    atomic_store(&pool->lookout, more_follow ? LOOKOUT_MICROSECONDS : 0);
     pool->work = work, pool->job = job, pool->tasks = tasks;
     atomic_store(&pool->next, 0);
     atomic_store(&pool->left, 0);

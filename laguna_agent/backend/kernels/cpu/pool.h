@@ -7,5 +7,6 @@
 typedef void (*Work)(void *job, int64_t task, int worker);
 
 // Do tasks 0 .. tasks - 1, each once, on the calling thread and up to threads - 1 others; returns when all are done.
-// May be called from any thread. Where another thread's job has the workers, the caller does its own alone.
-void run_tasks(int threads, int64_t tasks, Work work, void *job);
+// May be called from any thread. Where another thread's job has the workers, the caller does its own alone. `more_follow`
+// tells the workers to look out for the next job; without it they sleep at once, for torch's threads may come next.
+void run_tasks(int threads, int64_t tasks, Work work, void *job, int more_follow);

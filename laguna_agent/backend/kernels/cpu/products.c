@@ -131,8 +131,8 @@ static int multiply(Product *p, const int64_t *experts, int threads) {
     p->block = TASK_WEIGHTS / m->columns / PANEL * PANEL;
     if (p->block < PANEL) p->block = PANEL;
     p->blocks = (m->rows + p->block - 1) / p->block;
-    run_tasks(threads, (p->n + 15) / 16, chunk_task, p);
-    run_tasks(threads, p->groups * p->blocks, product_task, p);
+    run_tasks(threads, (p->n + 15) / 16, chunk_task, p, 1);
+    run_tasks(threads, p->groups * p->blocks, product_task, p, 1);
     return DONE;
 }
 
@@ -189,7 +189,7 @@ EXPORT int laguna_rows(const Matrix *matrix, const int64_t *rows, int64_t first,
     d.scratch_size = row_scratch(matrix) + (padded(matrix->columns) + 15) / 16 * 16;
     d.scratch = floats(threads * d.scratch_size);
     if (!d.scratch) return NO_MEMORY;
-    run_tasks(threads, (n + d.block - 1) / d.block, dequantise_task, &d);
+    run_tasks(threads, (n + d.block - 1) / d.block, dequantise_task, &d, 0);
     free(d.scratch);
     return DONE;
 }
