@@ -88,15 +88,21 @@ def test_the_option_comes_before_the_variable(start_cli: StartCli, model_server:
     assert served.ask("/models", TOKEN)[0] == 200
 
 
-def test_a_running_request_gets_a_moment(start_cli: StartCli, model_server: ModelServer) -> None:
-    model_server.reply([text("slow"), delay(1.0), text("ly")])
-    served = Served(start_cli, model_server, "--token", TOKEN)
+def asked(served: Served, model_server: ModelServer) -> tuple[threading.Thread, list[Any]]:
+    """A thread whose request has reached the model's server, and the list that its answer will be put into."""
     got: list[Any] = []
     hello = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
     asking = threading.Thread(target=lambda: got.append(served.ask("/chat/completions", TOKEN, hello)))
     asking.start()
     while not model_server.chats:
         time.sleep(0.02)
+    return asking, got
+
+
+def test_a_running_request_gets_a_moment(start_cli: StartCli, model_server: ModelServer) -> None:
+    model_server.reply([text("slow"), delay(1.0), text("ly")])
+    served = Served(start_cli, model_server, "--token", TOKEN)
+    asking, got = asked(served, model_server)
     assert served.end()[0] == 0
     asking.join(10)
     assert got[0][1]["choices"][0]["message"]["content"] == "slowly"
@@ -105,12 +111,7 @@ def test_a_running_request_gets_a_moment(start_cli: StartCli, model_server: Mode
 def test_a_second_signal_ends_at_once(start_cli: StartCli, model_server: ModelServer) -> None:
     model_server.reply(stream(text("never"), stall()))
     served = Served(start_cli, model_server, "--token", TOKEN)
-    got: list[Any] = []
-    hello = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
-    asking = threading.Thread(target=lambda: got.append(served.ask("/chat/completions", TOKEN, hello)))
-    asking.start()
-    while not model_server.chats:
-        time.sleep(0.02)
+    asking, got = asked(served, model_server)
     started = time.monotonic()
     served.process.send_signal(signal.SIGINT)
     time.sleep(0.5)

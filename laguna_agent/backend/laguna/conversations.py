@@ -10,7 +10,7 @@ from laguna_agent.backend.laguna.cache import KVCache
 from laguna_agent.backend.laguna.cache_store import CacheStore
 from laguna_agent.backend.laguna.constraint import Constraint, TokenMasks
 from laguna_agent.backend.laguna.local_model import LocalModel
-from laguna_agent.backend.laguna.prompt import Prompt
+from laguna_agent.backend.laguna.prompt import Prompt, PromptWriter
 from laguna_agent.backend.laguna.prompt_book import PromptBook
 from laguna_agent.backend.laguna.template import Thinking
 from laguna_agent.backend.laguna.tool_grammar import schema_grammar, tool_grammar
@@ -22,7 +22,7 @@ class Conversations:
 
     def __init__(self, local: LocalModel) -> None:
         self.local = local
-        self.prompts = PromptBook(local.writer)
+        self.prompts = PromptBook(PromptWriter(local.template, local.tokenizer))
         self.caches = CacheStore(self._new_cache, 2 * local.plan.need.cache)
         self.notices: set[str] = set()
         self.masks = TokenMasks(local.plan.config.vocab_size)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from laguna_agent.backend.laguna.prompt import Prompt
 
 PACKAGES = ("torch", "tokenizers", "jinja2", "llguidance")
-MOST_OUTPUT = 4_096
 _CLOSING_SECONDS = 30.0
 _engines: dict[ModelOptions, Engine] = {}
 
@@ -45,6 +44,8 @@ class InProcessBackend:
 
     async def describe(self, model: str) -> ModelInfo:
         """What the checkpoint's headers say; the model need not be loaded."""
+        from laguna_agent.backend.laguna.local_model import MOST_OUTPUT
+
         plan = self.engine.plan
         return ModelInfo(
             model,
@@ -54,7 +55,7 @@ class InProcessBackend:
             output_price=0.0,
             cached_price=0.0,
             supports_schema=True,
-            supports_tools=plan.family.call_syntax is not None,
+            supports_tools=plan.template.family.call_syntax is not None,
         )
 
     async def models(self) -> list[ModelInfo]:

@@ -12,13 +12,12 @@ from laguna_agent.backend.base import Delta, NoticeDelta, ProgressDelta, Request
 from laguna_agent.backend.laguna.answer import Answer
 from laguna_agent.backend.laguna.conversations import Conversations
 from laguna_agent.backend.laguna.decoding import Decoding, DecodingOptions
+from laguna_agent.backend.laguna.local_model import MOST_OUTPUT
 from laguna_agent.backend.laguna.prompt import Prompt
 from laguna_agent.backend.laguna.sampling import SamplingOptions
 
 TEMPERATURE, MIN_P = 0.7, 0.05
 """How tokens are drawn where nobody said."""
-MOST_OUTPUT = 4_096
-"""Tokens of an answer where nobody said: a small model that loops would else write until its context is full."""
 
 
 class Job:

@@ -6,7 +6,7 @@ reads headers alone and refuses what will not fit, `load` maps (or first packs) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -14,23 +14,18 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from laguna_agent.backend.kernels.formats import Format
 from laguna_agent.backend.laguna.cache_format import DEFAULT, KVFormatName
-from laguna_agent.backend.laguna.chat_family import ChatFamily
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.constraint import GrammarVocabulary
 from laguna_agent.backend.laguna.gguf_tokenizer import tokenizer_from_gguf
 from laguna_agent.backend.laguna.loading import build_model
-from laguna_agent.backend.laguna.prompt import PromptWriter
 from laguna_agent.backend.laguna.template import ChatTemplate, read_template, template_from_gguf
 from laguna_agent.backend.laguna.tokenizer import Tokenizer, read_tokenizer, stop_ids
-from laguna_agent.backend.laguna.weights import open_weights
-from laguna_agent.backend.laguna.weights.gguf_file import GgufFile
 from laguna_agent.backend.laguna.weights.memory import Need, available_memory, choose
-from laguna_agent.backend.laguna.weights.opening import open_checkpoint
-from laguna_agent.backend.laguna.weights.packing import pack_layout
+from laguna_agent.backend.laguna.weights.opening import open_checkpoint, open_planned
 from laguna_agent.backend.laguna.weights.policy import Quant
 from laguna_agent.backend.laguna.weights.progress import Progress, silent
+from laguna_agent.backend.laguna.weights.stored import Checkpoint
 from laguna_agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +33,8 @@ if TYPE_CHECKING:
 
 ROOMY = 6 << 30
 """Bytes of memory beside the model's file from which a long context is the default."""
+MOST_OUTPUT = 4_096
+"""Tokens of an answer where nobody said: a small model that loops would else write until its context is full."""
 
 
 class ModelOptions(msgspec.Struct, frozen=True):
@@ -51,16 +48,20 @@ class ModelOptions(msgspec.Struct, frozen=True):
     kv: KVFormatName = DEFAULT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelPlan:
     """What opening will give, told from headers. `context` is the most tokens that prompt and answer may have."""
 
     options: ModelOptions
-    config: ModelConfig
-    family: ChatFamily
+    checkpoint: Checkpoint
+    template: ChatTemplate
     need: Need
     context: int
-    formats: dict[str, Format]
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's."""
+        return self.checkpoint.config
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +71,13 @@ class LocalModel:
     plan: ModelPlan
     model: CausalLM
     tokenizer: Tokenizer
-    template: ChatTemplate
     stop: frozenset[int]
     identity: str
-    pack: Path
-    writer: PromptWriter = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "writer", PromptWriter(self.template, self.tokenizer))
+    @property
+    def template(self) -> ChatTemplate:
+        """The chat template in use."""
+        return self.plan.template
 
     @cached_property
     def vocabulary(self) -> GrammarVocabulary:
@@ -100,37 +100,27 @@ def plan_model(options: ModelOptions) -> ModelPlan:
     usual = 16_384 if available - checkpoint.stored_bytes >= ROOMY else 8_192
     context = options.context or min(usual, longest)
     need = choose(checkpoint, options.quant, context, available, options.kv)
-    _, formats = pack_layout(checkpoint, need.quant)
-    return ModelPlan(options, checkpoint.config, _template(options).family, need, context, formats)
+    return ModelPlan(options, checkpoint, _template(options, checkpoint), need, context)
 
 
 def load_model(plan: ModelPlan, progress: Progress = silent) -> LocalModel:
     """Open what was planned, packing it first where that was never done. What `progress` raises stops it."""
-    path = Path(plan.options.path)
-    weights = open_weights(path, plan.need.quant, context=plan.context, kv=plan.options.kv, progress=progress)
-    tokenizer = _tokenizer(path)
-    stop = stop_ids(tokenizer, weights.config.eos_token_ids)
-    identity = sha256(f"{weights.pack.name} {msgspec.json.encode(weights.config)!r}".encode()).hexdigest()
-    model = build_model(weights.config, weights.tensors)
-    return LocalModel(plan, model, tokenizer, _template(plan.options), stop, identity, weights.pack)
+    weights = open_planned(plan.checkpoint, plan.need, progress=progress)
+    tokenizer = _tokenizer(Path(plan.options.path), plan.checkpoint)
+    stop = stop_ids(tokenizer, plan.config.eos_token_ids)
+    identity = sha256(f"{weights.pack.name} {msgspec.json.encode(plan.config)!r}".encode()).hexdigest()
+    return LocalModel(plan, build_model(plan.config, weights.tensors), tokenizer, stop, identity)
 
 
-def _metadata_file(path: Path) -> Path | None:
-    """The GGUF file that says how the checkpoint talks; None where JSON files say it."""
-    if path.is_file():
-        return path
-    return None if (path / "config.json").is_file() else next(iter(sorted(path.glob("*.gguf"))), None)
+def _tokenizer(path: Path, checkpoint: Checkpoint) -> Tokenizer:
+    if checkpoint.metadata:
+        return tokenizer_from_gguf(checkpoint.metadata, checkpoint.where)
+    return read_tokenizer(path)
 
 
-def _tokenizer(path: Path) -> Tokenizer:
-    file = _metadata_file(path)
-    return read_tokenizer(path) if file is None else tokenizer_from_gguf(GgufFile(file).keys, str(file))
-
-
-def _template(options: ModelOptions) -> ChatTemplate:
+def _template(options: ModelOptions, checkpoint: Checkpoint) -> ChatTemplate:
     path = Path(options.path)
     named = Path(options.chat_template).expanduser() if options.chat_template else None
-    file = _metadata_file(path)
-    if file is None or named is not None:
-        return read_template(path if path.is_dir() else path.parent, file=named)
-    return template_from_gguf(GgufFile(file).keys, str(file))
+    if checkpoint.metadata and named is None:
+        return template_from_gguf(checkpoint.metadata, checkpoint.where)
+    return read_template(path if path.is_dir() else path.parent, file=named)

@@ -18,6 +18,7 @@ from laguna_agent.backend.laguna.engine import Engine
 from laguna_agent.backend.laguna.job import Job
 from laguna_agent.backend.laguna.local_model import ModelPlan
 from laguna_agent.backend.laguna.weights.canonical import expected_tensors
+from laguna_agent.backend.laguna.weights.packing import pack_layout
 from laguna_agent.messages import Message, text_message
 
 READ_BYTES = 1 << 30
@@ -69,9 +70,9 @@ def measure_engine(plan: ModelPlan, *, prompt_tokens: int, output_tokens: int, t
     engine = Engine(plan, threads=threads, draft=0)
     try:
         cold = _ask(engine, _request("Say hello.", 1))
-        warm = _ask(engine, _request(_prompt(prompt_tokens, 1), output_tokens))
+        warm = _ask(engine, _request(_prompt(prompt_tokens), output_tokens))
         again = (
-            text_message("user", _prompt(prompt_tokens, 1)),
+            text_message("user", _prompt(prompt_tokens)),
             text_message("assistant", warm.text),
             text_message("user", "Now write one test for each."),
         )
@@ -109,20 +110,21 @@ def read_bandwidth() -> float:
 def bytes_per_token(plan: ModelPlan) -> int:
     """Bytes of weights that decoding one token reads: everything once, of the experts those that are picked."""
     config = plan.config
-    total = 0.0
+    _, formats = pack_layout(plan.checkpoint, plan.need.quant)
+    total = 0
     for name, shape, _ in expected_tensors(config):
-        size = bytes_needed(plan.formats[name], shape)
+        size = bytes_needed(formats[name], shape)
         if name == "model.embed_tokens.weight" and not config.tied:
             size //= shape[0]
         if ".mlp.experts." in name and len(shape) == 3:
             size = size * config.experts_per_token // config.experts
         total += size
-    return int(total)
+    return total
 
 
-def _prompt(tokens: int, seed: int) -> str:
+def _prompt(tokens: int) -> str:
     """About so many tokens of code; one function has about 28."""
-    return TASK + "".join(CODE.format(seed * 1000 + number) for number in range(max(1, tokens // 28)))
+    return TASK + "".join(CODE.format(1000 + number) for number in range(max(1, tokens // 28)))
 
 
 def _request(text: str, output_tokens: int) -> Request:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ def read_template(folder: Path, *, file: Path | None = None) -> ChatTemplate:
     return ChatTemplate(found, source=source, texts=texts).with_special_tokens(_special_tokens(config))
 
 
-def template_from_gguf(metadata: dict[str, Any], source: str) -> ChatTemplate:
+def template_from_gguf(metadata: Mapping[str, Any], source: str) -> ChatTemplate:
     """The template in a GGUF file's metadata (`tokenizer.chat_template`, or the one named `tool_use`)."""
     text = metadata.get("tokenizer.chat_template.tool_use") or metadata.get("tokenizer.chat_template")
     if not isinstance(text, str) or not text.strip():

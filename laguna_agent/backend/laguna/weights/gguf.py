@@ -80,7 +80,7 @@ def open_gguf(path: Path, attention_factor: float | None = None) -> Checkpoint:
     reader = _GgufReader(file)
     tensors = {expected.name: reader.canonical(expected) for expected in expected_tensors(config)}
     reader.refuse_leftovers()
-    return Checkpoint(str(path), _identity(file, config), config, tensors)
+    return Checkpoint(str(path), _identity(file, config), config, tensors, file.keys)
 
 
 def _identity(file: GgufFile, config: ModelConfig) -> str:

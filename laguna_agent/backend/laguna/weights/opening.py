@@ -84,6 +84,13 @@ def open_weights(
     checkpoint = open_checkpoint(path, attention_factor)
     context = min(context, checkpoint.config.context_length)
     need = choose(checkpoint, quant, context, available_memory() if available is None else available, kv)
+    return open_planned(checkpoint, need, folder, progress)
+
+
+def open_planned(
+    checkpoint: Checkpoint, need: Need, folder: Path | None = None, progress: Progress = silent
+) -> Weights:
+    """`open_weights` of a checkpoint whose headers were read and whose memory was planned before."""
     place = pack_path(checkpoint, need.quant, folder or cache_directory() / "packed")
     pack = _opened(place, checkpoint) or _packed(checkpoint, need.quant, place, progress)
     return Weights(checkpoint.config, pack.tensors, need, place)

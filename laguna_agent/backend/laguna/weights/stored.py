@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 import torch
@@ -95,12 +96,14 @@ def checkpoint_identity(files: str, config: ModelConfig) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model as its files have it. `identity` differs whenever a file does; `where` names it for people."""
+    """A model as its files have it. `identity` differs whenever a file does; `where` names it for people. `metadata`
+    are the keys of a GGUF file, which say how the model talks; other formats have none."""
 
     where: str
     identity: str
     config: ModelConfig
     tensors: Mapping[str, CanonicalTensor]
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def stored_bytes(self) -> int:
