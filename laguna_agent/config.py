@@ -23,6 +23,7 @@ MODES: tuple[Approve, ...] = get_args(Approve)
 EditFormat = Literal["auto", "replace", "symbol", "whole"]
 Reasoning = Literal["off", "low", "medium", "high"]
 Quant = Literal["auto", "bf16", "int8", "int4"]
+Sandbox = Literal["auto", "bubblewrap", "landlock", "seatbelt", "none"]
 KVCache = Literal["f32", "f16", "bf16", "int8", "fp8"]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
@@ -60,6 +61,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_key_env: str | None = None
     """Name of the environment variable that holds the key for `base_url`."""
     approve: Approve = "ask"
+    sandbox: Sandbox = "auto"
+    """What confines commands: the best that proves itself here, one of them by name, or nothing."""
+    network: bool = False
+    """Whether commands in the sandbox reach the network without asking."""
     edit_format: EditFormat = "auto"
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
     top_p: Probability | None = None
@@ -195,4 +200,4 @@ def _in_words(kind: Any) -> str:
         limits = {"at least": bounds.ge, "above": bounds.gt, "at most": bounds.le}
         words = [f"{word} {limit}" for word, limit in limits.items() if limit is not None]
         return " and ".join([_in_words(base) + " " + words[0], *words[1:]])
-    return {int: "a whole number", float: "a number", str: "a text"}[kind]
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]

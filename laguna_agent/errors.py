@@ -5,7 +5,8 @@
     │   ├── ConfigError                2   usage
     │   ├── WeightsError               2      a model's files are damaged, incomplete or of an unsupported kind
     │   ├── CacheError                 2      a saved KV cache is damaged or another model's; the prompt is read instead
-    │   └── DoesNotFit                 2      the model needs more memory or disk than there is
+    │   ├── DoesNotFit                 2      the model needs more memory or disk than there is
+    │   └── SandboxError               2      commands cannot be confined as asked, and are not run otherwise
     ├── ProviderError                  3   provider_error
     │   ├── AuthenticationFailed       3      key absent, wrong or without rights (401, 403)
     │   ├── QuotaExceeded              3      credit or quota is spent (402, 429 that will not pass)
@@ -60,6 +61,10 @@ class CacheError(UsageError):
 
 class DoesNotFit(UsageError):
     """The model needs more memory or disk than there is; the text has the numbers and the option that would fit."""
+
+
+class SandboxError(UsageError):
+    """The walls around commands cannot be put up, or fell; nothing runs without them that was meant to have them."""
 
 
 class ProviderError(LagunaError):

@@ -27,14 +27,22 @@ if TYPE_CHECKING:
     from laguna_agent.tools.workspace import Workspace
 
 Access = Literal["read", "write", "execute"]
+Grant = Literal["network", "unconfined"]
 
 
 class Need(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a call needs leave for: `subject` is the path or the command; `outside` says it leaves the workspace."""
+    """What a call needs leave for: `subject` is the path or the command; `outside` says it leaves the workspace.
+
+    `protected` is a write to what other programs obey (see `sandbox.policy`), `hidden` a look at what nobody sees.
+    `grant` is what a command wants of the sandbox: the network, or to run without it.
+    """
 
     access: Access
     subject: str
     outside: bool = False
+    protected: bool = False
+    hidden: bool = False
+    grant: Grant | None = None
 
 
 class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
