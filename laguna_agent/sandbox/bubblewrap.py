@@ -17,6 +17,7 @@ from laguna_agent.sandbox.masks import denied_paths
 from laguna_agent.sandbox.policy import Policy
 from laguna_agent.sandbox.programs import essential
 from laguna_agent.sandbox.protected import Protected
+from laguna_agent.sandbox.sockets import sockets_outside
 
 _RESOLVER = Path("/etc/resolv.conf")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm")
@@ -44,7 +45,7 @@ def view(program: Path, policy: Policy, kind: Kind, protected: Protected) -> Vie
         mounts.bind(root, writable=kind != "reading")
     if kind != "reading":
         mounts.keep(protected, (*policy.workspace, *policy.git_directories))
-    for path in denied_paths(policy):
+    for path in (*denied_paths(policy), *sockets_outside(policy)):
         mounts.deny(path)
     temporary = _temporary(policy, mounts)
     unshared = ["user", "pid", "ipc", "uts", "cgroup-try"] + ([] if kind == "network" else ["net"])

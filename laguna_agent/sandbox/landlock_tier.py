@@ -1,4 +1,4 @@
-"""From a policy to what Landlock is told where there are no mounts: writing below, reading everything but what is hidden.
+"""From a policy to what Landlock is told where there are no mounts: writing below, reading all but what is hidden.
 
 Landlock only allows, below a path; so what is hidden is left out by allowing everything beside it. It cannot take back
 what lies inside the workspace: neither protected nor denied paths hold in this tier. Looks at the disk; starts nothing.

@@ -1,8 +1,8 @@
 """Empty directories that keep a name from being taken while a sandbox that could write there is up.
 
 A mount needs something to lie on, so an absent protected path gets a directory that is removed afterwards. They are
-counted in our state directory, by workspace: several sessions may share one, and one that was killed is cleaned up after
-by the next. Nothing that is not ours, or not empty, is ever removed. Knows directories and processes.
+counted in our state directory, by workspace: several sessions may share one, and after one that was killed the next
+cleans up. Nothing that is not ours, or not empty, is ever removed. Knows directories and processes.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Placeholders:
         self._file = self._folder / (hashlib.sha256(os.fsencode(root)).hexdigest()[:32] + ".json")
 
     def hold(self, absent: tuple[Path, ...]) -> tuple[Path, ...]:
-        """Make what is absent, until `release`. Returns what exists now; a place where we may not write is left out, for
-        nobody else in the sandbox may either. Raises SandboxError where no record can be kept."""
+        """Make what is absent, until `release`. Returns what exists now; a place where we may not write is left out:
+        nobody in the sandbox may either. Raises SandboxError where no record can be kept."""
         try:
             with self._record() as record:
                 for path in absent:
@@ -72,7 +72,7 @@ class Placeholders:
     def _record(self) -> Iterator[_Record]:
         """The record, locked, without the dead; written, or removed with all it names, at the end."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(self._folder / "lock", "a") as lock:
+        with Path(self._folder / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             record = self._read()
             record.holders = [each for each in record.holders if born(each.pid) == each.born]
@@ -95,7 +95,7 @@ class Placeholders:
 def born(pid: int) -> str:
     """When a process began, in the system's own ticks; empty where there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with Path(f"/proc/{pid}/stat").open("rb") as file:
             return file.read().rpartition(b") ")[2].split()[19].decode()
     except (OSError, IndexError):
         return ""
@@ -117,5 +117,3 @@ def _remove(record: _Record) -> None:
             if path.lstat().st_ino == inode:
                 path.rmdir()
     record.made.clear()
-
-

@@ -64,8 +64,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return next((root for root in self.workspace if path.is_relative_to(root)), None)
 
     def is_hidden(self, path: Path) -> bool:
-        """Whether a real path lies in what nobody sees. The nearest says: keys below a home directory that is itself the
-        workspace are hidden, a workspace below a hidden directory is not."""
+        """Whether a real path lies in what nobody sees. The nearest says: keys below a home directory that is itself
+        the workspace are hidden, a workspace below a hidden directory is not."""
         shown = _depth(path, (*self.readable, *self.workspace, *self.git_directories))
         return _depth(path, self.hidden) > shown
 

@@ -29,7 +29,7 @@ PATIENCE = 30.0
 _END_PATIENCE = 8.0
 _KILLED = -9
 _CREDENTIALS = struct.Struct("=iII")
-_START = "import sys; sys.path.append({path!r}); from warden.serving import main; main()"
+_START = "import sys; sys.path.append({path!r}); from warden.{module} import main; main()"
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ class Recipe(msgspec.Struct, frozen=True):
     ended: Callable[[], None] = lambda: None
 
 
-class WardenGone(Exception):  # noqa: N818 - no error: the caller starts another one
+class WardenGone(Exception):
     """The warden ended before it had started the process."""
 
 
@@ -57,7 +57,7 @@ class Warden:
         self._error: Exception | None = None
         self._control, theirs = socket.socketpair()
         self._control.settimeout(PATIENCE)
-        self._words = tempfile.TemporaryFile()
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the warden
         # The kernel ends a wrapper with the thread that started it: that must be one that lives as long.
         self._keeper = threading.Thread(target=self._keep, args=(theirs,), name="warden", daemon=True)
         self._keeper.start()
@@ -76,7 +76,7 @@ class Warden:
     def _keep(self, theirs: socket.socket) -> None:
         try:
             self._process = subprocess.Popen(
-                [*self._recipe.wrapper, *interpreter(), str(theirs.fileno())],
+                [*self._recipe.wrapper, *interpreter("serving"), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._words,
@@ -192,10 +192,10 @@ class WardedChild:
                 reports.close()
 
 
-def interpreter() -> tuple[str, ...]:
-    """The words that start a warden: this Python without site packages, environment or current directory. The real
-    file, not a link: a virtual environment may lie in a workspace."""
-    code = _START.format(path=str(Path(__file__).parent))
+def interpreter(module: str) -> tuple[str, ...]:
+    """The words that run a module of `warden/`: this Python without site packages, environment or current directory.
+    The real file, not a link: a virtual environment may lie in a workspace."""
+    code = _START.format(path=str(Path(__file__).parent), module=module)
     return (os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", "-c", code)
 
 
@@ -246,7 +246,7 @@ def _file_of(data: bytes) -> BinaryIO:
     if sys.platform == "linux":
         file = os.fdopen(os.memfd_create("request"), "w+b")
     else:
-        file = tempfile.TemporaryFile()
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
     file.write(data)
     file.flush()
     return file
