@@ -31,6 +31,11 @@ def readable_paths(policy: Policy) -> tuple[str, ...]:
     return (*(str(path) for path in shown), *(str(path) for path in _beside(Path("/"), hidden)))
 
 
+def cannot_deny(policy: Policy) -> bool:
+    """Whether the person denies reading something that commands in this tier can read all the same."""
+    return bool(policy.denied)
+
+
 def _beside(directory: Path, hidden: tuple[Path, ...]) -> Iterator[Path]:
     """Everything below `directory` that neither is hidden nor holds something hidden, in the fewest paths."""
     inside = tuple(path for path in hidden if path.is_relative_to(directory))

@@ -16,6 +16,7 @@ from laguna_agent.sandbox.policy import Policy
 
 MOST_ENTRIES = 50_000
 MOST_MASKS = 500
+_SPECIAL = re.compile(r"[.^$*+?()\[\]{}|\\]")
 
 
 def denied_paths(policy: Policy) -> tuple[Path, ...]:
@@ -59,16 +60,26 @@ def _matching(root: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
 
 @lru_cache(maxsize=512)
 def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(expression(pattern), re.DOTALL)
+
+
+def expression(pattern: str) -> str:
+    """A pattern as a regular expression, in what every dialect of them understands."""
     pattern = pattern.removeprefix("./")
     anchored = "/" in pattern.rstrip("/")
     pattern = pattern.strip("/")
-    expression = "" if anchored else "(?:.*/)?"
+    found = "" if anchored else "(.*/)?"
     at = 0
     while at < len(pattern):
         if pattern.startswith("**/", at):
-            expression, at = expression + "(?:.*/)?", at + 3
+            found, at = found + "(.*/)?", at + 3
         elif pattern.startswith("**", at):
-            expression, at = expression + ".*", at + 2
+            found, at = found + ".*", at + 2
         else:
-            expression, at = expression + {"*": "[^/]*", "?": "[^/]"}.get(pattern[at], re.escape(pattern[at])), at + 1
-    return re.compile(expression, re.DOTALL)
+            found, at = found + ({"*": "[^/]*", "?": "[^/]"}.get(pattern[at]) or literal(pattern[at])), at + 1
+    return found
+
+
+def literal(text: str) -> str:
+    """A regular expression for just this text, any case of it being for the caller."""
+    return _SPECIAL.sub(r"\\\g<0>", text)

@@ -5,6 +5,8 @@ The one place that knows how each tier turns a policy into mounts, rules and a r
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,23 +20,31 @@ from laguna_agent.sandbox.placeholders import Placeholders
 from laguna_agent.sandbox.policy import Policy
 from laguna_agent.sandbox.programs import find_bubblewrap
 from laguna_agent.sandbox.protected import Protected, find_protected
+from laguna_agent.sandbox.seatbelt import PROGRAM, profile
 from laguna_agent.sandbox.warden.walls import Rules
 from laguna_agent.sandbox.wardens import Recipe
 
+INSTALL = "install the system's package bubblewrap, or pip install 'laguna-agent[sandbox]'"
 MOST_PROCESSES = 2_000
 """Processes of one kind of confinement at once; beyond, all of them are ended."""
 
 
 def recipe(tier: Tier, policy: Policy) -> Callable[[Kind], Recipe]:
     """How to put up a warden of each kind in a tier. What it gives raises SandboxError."""
+    if tier in ("bubblewrap", "landlock") and sys.platform != "linux":
+        raise SandboxError(f"{tier} needs Linux, and this is {platform.system()}")
     if tier == "bubblewrap":
         program = find_bubblewrap()
         if program is None:
-            raise SandboxError("bubblewrap is not installed: install the system's package bubblewrap")
+            raise SandboxError(f"there is no bwrap; {INSTALL}")
         found = program
         return lambda kind: _with_mounts(found, policy, kind)
     if tier == "landlock":
         return lambda kind: _without_mounts(policy, kind)
+    if tier == "seatbelt":
+        if sys.platform != "darwin":
+            raise SandboxError(f"sandbox-exec is a program of macOS, and this is {platform.system()}")
+        return lambda kind: _with_a_profile(policy, kind)
     raise SandboxError(f"there is no sandbox {tier!r}")
 
 
@@ -78,3 +88,18 @@ def _without_mounts(policy: Policy, kind: Kind) -> Recipe:
         "processes": MOST_PROCESSES,
     }
     return Recipe((), rules)
+
+
+def _with_a_profile(policy: Policy, kind: Kind) -> Recipe:
+    if not PROGRAM.is_file():
+        raise SandboxError(f"there is no {PROGRAM}")
+    rules: Rules = {
+        "writable": [],
+        "readable": None,
+        "identities": [],
+        "reach": "world" if kind == "network" else "nothing",
+        "own": False,
+        "kernel": False,
+        "processes": MOST_PROCESSES,
+    }
+    return Recipe((str(PROGRAM), "-p", profile(policy, kind)), rules)
