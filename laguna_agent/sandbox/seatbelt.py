@@ -38,8 +38,7 @@ def profile(policy: Policy, kind: Kind) -> str:
         "(allow ipc-posix-sem)",
         _rule("allow", "mach-lookup", [f"(global-name {_text(name)})" for name in _SERVICES]),
         "(allow file-read*)",
-        *_below("deny", "file-read*", policy.hidden),
-        *_below("allow", "file-read*", _shown(policy)),
+        *_visible(policy),
         *(_rule("deny", "file-read*", [_pattern(root, each)]) for root in policy.workspace for each in policy.denied),
         _rule("allow", "file-write* file-ioctl", [f"(literal {_text(each)})" for each in _DEVICES]),
         *_below("allow", "file-write*", _writable(policy, kind)),
@@ -53,9 +52,14 @@ def profile(policy: Policy, kind: Kind) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shown(policy: Policy) -> tuple[Path, ...]:
+def _visible(policy: Policy) -> list[str]:
+    """What is hidden and what is shown, the nearest last: a workspace below a hidden directory, keys below a home that
+    is the workspace."""
     own = (policy.temporary,) if policy.temporary else ()
-    return (*policy.readable, *policy.workspace, *policy.git_directories, *own)
+    found = [*((path, "deny") for path in policy.hidden)]
+    found += [(path, "allow") for path in (*policy.readable, *policy.workspace, *policy.git_directories, *own)]
+    ordered = sorted(found, key=lambda each: len(each[0].parts))
+    return [rule for path, decision in ordered for rule in _below(decision, "file-read*", (path,))]
 
 
 def _writable(policy: Policy, kind: Kind) -> tuple[Path, ...]:
