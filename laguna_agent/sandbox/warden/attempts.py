@@ -83,6 +83,16 @@ def _connect(family: int, kind: int, address: tuple[str, int] | str | bytes) -> 
     return "done"
 
 
+def _local_socket(c: Canaries) -> str:
+    # Such an address may have 107 bytes; a directory may be deeper.
+    here = os.getcwd()  # noqa: PTH109
+    os.chdir(os.path.dirname(c["socket"]))  # noqa: PTH120
+    try:
+        return _connect(socket.AF_UNIX, _STREAM, os.path.basename(c["socket"]))  # noqa: PTH119
+    finally:
+        os.chdir(here)
+
+
 def _io_uring(_: Canaries) -> str:
     return _call(lambda libc: libc.syscall(ctypes.c_long(_IO_URING_SETUP), ctypes.c_long(1), _room()))
 
@@ -110,7 +120,7 @@ def _signal_agent(c: Canaries) -> str:
 
 
 def _mount(c: Canaries) -> str:
-    place = c["workspace"].encode()
+    place = c["temporary"].encode()
     return _call(lambda libc: libc.mount(b"none", place, b"tmpfs", _MS_NODEV, None))
 
 
@@ -169,7 +179,7 @@ ATTEMPTS: dict[str, Callable[[Canaries], str]] = {
     "hidden": _read_hidden,
     "tcp": lambda c: _connect(_INET, _STREAM, ("127.0.0.1", c["tcp"])),
     "udp": lambda c: _connect(_INET, _DGRAM, ("127.0.0.1", c["udp"])),
-    "socket": lambda c: _connect(socket.AF_UNIX, _STREAM, c["socket"]),
+    "socket": _local_socket,
     "abstract": lambda c: _connect(socket.AF_UNIX, _STREAM, b"\0" + c["abstract"].encode()),
     "environment": _agent_environment,
     "signal": _signal_agent,
