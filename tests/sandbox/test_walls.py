@@ -27,7 +27,7 @@ def test_what_the_probe_finds(tier: Tier) -> None:
     """Everything in the best tier; in the other all but the documented gaps."""
     report = probe(tier)
     broken = {each.claim.key for each in report.found if not each.held}
-    gaps = {"loopback", "hooks", "config", "moved", "absent", "mode"} if tier == "landlock" else set()
+    gaps = {"loopback", "hooks", "config", "moved", "absent", "mode", "denied"} if tier == "landlock" else set()
     assert broken == gaps, {each.claim.key: each.how for each in report.found}
     assert report.failures(tier) == []
     assert len(report.found) == len(CLAIMS)

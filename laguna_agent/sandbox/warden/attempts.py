@@ -145,8 +145,8 @@ def _call(function: Callable[[ctypes.CDLL], int]) -> str:
     return "done"
 
 
-def _read_hidden(c: Canaries) -> str:
-    with open(c["hidden"] + "/key") as file:  # noqa: PTH123
+def _read(c: Canaries, path: str) -> str:
+    with open(path) as file:  # noqa: PTH123
         return "done" if c["secret"] in file.read() else "ENOENT"
 
 
@@ -176,7 +176,8 @@ ATTEMPTS: dict[str, Callable[[Canaries], str]] = {
     "config": lambda c: _write(c["workspace"] + "/.git/config"),
     "absent": _absent_name,
     "mode": _change_mode,
-    "hidden": _read_hidden,
+    "hidden": lambda c: _read(c, c["hidden"] + "/key"),
+    "denied": lambda c: _read(c, c["workspace"] + "/.env"),
     "tcp": lambda c: _connect(_INET, _STREAM, ("127.0.0.1", c["tcp"])),
     "udp": lambda c: _connect(_INET, _DGRAM, ("127.0.0.1", c["udp"])),
     "socket": _local_socket,
