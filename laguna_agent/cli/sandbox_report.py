@@ -1,4 +1,4 @@
-"""`laguna-agent doctor --sandbox`: what each sandbox of this machine holds, tried out on the spot, and what it costs."""
+"""`laguna-agent doctor --sandbox`: what each sandbox of this machine holds, tried on the spot, and what it costs."""
 
 from __future__ import annotations
 
