@@ -36,7 +36,7 @@ def connect(
     offered = client.elicitation
     can_ask = offered is not None and (offered.form is not None or offered.url is not None)
     person = EditorsPerson(conversation, offered) if offered is not None and can_ask else None
-    session.servers.start(group, session.cwd, roots, person)
+    session.servers.start(group, session.cwd, roots, person, session.walls)
 
 
 def servers_of(servers: Iterable[schema.McpServer]) -> list[McpServer]:

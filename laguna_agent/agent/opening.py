@@ -1,4 +1,4 @@
-"""What a run of a session begins with: its `Opened` record, for a new session or for a recorded one.
+"""What a run of a session begins with: its `Opened` record, for a new session or for a recorded one, and its walls.
 
 Knows the log and the settings; opens neither log nor backend.
 """
@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from laguna_agent import __version__
-from laguna_agent.agent.store import Opened, iterate_log, new_session_id, now
+from laguna_agent.agent.store import Opened, iterate_log, new_session_id, now, session_directory
 from laguna_agent.config import Settings
 from laguna_agent.errors import UsageError
+from laguna_agent.sandbox.walls import Walls, put_up
 
 
 def new_session(
@@ -63,3 +64,14 @@ def recorded_session(
         output_schema=output_schema,
         roots=first.roots if roots is None else roots,
     )
+
+
+def walls_for(opened: Opened, settings: Settings) -> Walls:
+    """What confines the commands of a session. Blocking. Raises SandboxError where that is not to be had."""
+    roots = tuple(map(Path, opened.roots))
+    return put_up(settings.sandbox, Path(opened.cwd), roots, spool=output_directory(opened.id))
+
+
+def output_directory(session_id: str) -> Path:
+    """Where the whole output of a session's commands is kept."""
+    return session_directory(session_id) / "output"

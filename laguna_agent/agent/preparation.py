@@ -14,10 +14,11 @@ from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
 from laguna_agent.agent.dialect import Dialect, ToolDialect
 from laguna_agent.agent.events import CheckRun, Event, Notice, TurnStarted
 from laguna_agent.agent.execution import Execution
+from laguna_agent.agent.opening import output_directory
 from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
 from laguna_agent.agent.remembering import recall
-from laguna_agent.agent.store import Described, Offered, Said, session_directory
+from laguna_agent.agent.store import Described, Offered, Said
 from laguna_agent.agent.tape import RecordedTape, encodable
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Delta, ModelInfo, Request, Sampling
@@ -38,7 +39,7 @@ async def prepare(
     session: Session, content: tuple[ContentBlock, ...], emit: Callable[[Event], Awaitable[None]]
 ) -> Turn:
     """Build the turn for a prompt and put the prompt into the history."""
-    await emit(TurnStarted(session.prompt_number, session.id, session.model))
+    await emit(TurnStarted(session.prompt_number, session.id, session.model, session.workspace.sandbox))
     described = await session.tape.take(Described, lambda: _describe(session))
     settings, info = session.settings, _with_overrides(described.info, session.settings)
     profile = choose_profile(described.model, settings)
@@ -128,7 +129,7 @@ def _lent(session: Session) -> ToolContext:
         session.ledger,
         footprint=session.footprint,
         shell_timeout=session.settings.shell_timeout,
-        spool=session_directory(session.id) / "output",
+        spool=output_directory(session.id),
     )
 
 

@@ -26,6 +26,7 @@ from laguna_agent.directories import state_directory
 from laguna_agent.errors import UsageError
 from laguna_agent.mcp.tool import ServedTool
 from laguna_agent.messages import ContentBlock, FileDiff, Message, ToolCall
+from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.tools.base import Need, ToolResult
 
 LOG_VERSION = 1
@@ -37,7 +38,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record"
 
 class Opened(Record, frozen=True, tag="opened"):
     """The session's first record, or a later run of it: who, where, with what. `created` is ISO 8601, UTC; `roots` are
-    further directories of the workspace. `copy_of` is the session that this one began as a copy of."""
+    further directories of the workspace. `copy_of` is the session that this one began as a copy of. `sandbox` confined
+    its commands: what runs unasked follows from it."""
 
     id: str
     cwd: str
@@ -50,6 +52,7 @@ class Opened(Record, frozen=True, tag="opened"):
     version: int = LOG_VERSION
     roots: tuple[str, ...] = ()
     copy_of: str = ""
+    sandbox: Tier = "none"
 
 
 class Configured(Record, frozen=True, tag="configured"):

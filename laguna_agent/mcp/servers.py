@@ -21,6 +21,7 @@ from laguna_agent.mcp.description import McpServer
 from laguna_agent.mcp.elicitation import Person
 from laguna_agent.mcp.naming import Names
 from laguna_agent.mcp.tool import Args, ServedTool
+from laguna_agent.sandbox.walls import Walls
 from laguna_agent.tools.base import ToolContext, ToolResult
 
 PATIENCE = 15.0
@@ -44,12 +45,19 @@ class McpServers:
         self._waited: set[Connection] = set()
         self._left_out = 0
 
-    def start(self, group: anyio.abc.TaskGroup, cwd: Path, roots: Sequence[Path], person: Person | None) -> None:
-        """Start all servers in tasks of `group`, in the folder `cwd`. They may ask for `roots`; `person` is
-        asked what they ask, where the face can."""
+    def start(
+        self,
+        group: anyio.abc.TaskGroup,
+        cwd: Path,
+        roots: Sequence[Path],
+        person: Person | None,
+        walls: Walls | None = None,
+    ) -> None:
+        """Start all servers in tasks of `group`, in the folder `cwd`, the confined ones behind `walls`. They may ask
+        for `roots`; `person` is asked what they ask, where the face can."""
         self._group = group
         for server in self.servers:
-            connection = Connection(server, cwd, roots, person)
+            connection = Connection(server, cwd, roots, person, walls)
             self._connections.append(connection)
             group.start_soon(connection.run, name=f"mcp server {server.name}")
 

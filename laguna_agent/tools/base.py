@@ -23,6 +23,7 @@ from laguna_agent.tools.footprint import Footprint
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from laguna_agent.sandbox.launcher import Granted
     from laguna_agent.tools.ledger import FileLedger
     from laguna_agent.tools.workspace import Workspace
 
@@ -46,7 +47,8 @@ class Need(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a call gave. `content` goes to the model; the rest is evidence for the person and the log."""
+    """What a call gave. `content` goes to the model; the rest is evidence for the person and the log. `sandbox` is what
+    confined the command of a call that ran one."""
 
     content: tuple[ContentBlock, ...] = ()
     is_error: bool = False
@@ -54,6 +56,7 @@ class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
     locations: tuple[Location, ...] = ()
     exit_code: int | None = None
     plan: tuple[PlanEntry, ...] | None = None
+    sandbox: str = ""
 
     @property
     def text(self) -> str:
@@ -77,7 +80,7 @@ class ToolContext:
     `ledger` knows the content of each file as the model last saw it; `emit` takes live output, and
     `show_terminal` the id of a terminal where the face itself shows it; `footprint` finds what commands change on disk;
     `shell_timeout` is in seconds; `output_cap` is how many characters of a command's output reach the model. `spool` is
-    where the whole of a long output is kept; `call_id` is the call's own.
+    where the whole of a long output is kept; `call_id` is the call's own; `kind` is what its command may reach.
     """
 
     workspace: Workspace
@@ -90,6 +93,7 @@ class ToolContext:
     read_cap: int = 60_000
     spool: Path | None = None
     call_id: str = ""
+    kind: Granted = "workspace"
 
 
 class Tool(Protocol):

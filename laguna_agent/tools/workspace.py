@@ -19,8 +19,9 @@ import msgspec
 
 from laguna_agent.atomic import replacing
 from laguna_agent.errors import ToolError
-from laguna_agent.sandbox.launcher import TIER, CommandResult, Launcher
+from laguna_agent.sandbox.launcher import CommandResult, Granted, Launcher
 from laguna_agent.sandbox.output import Capture
+from laguna_agent.sandbox.walls import Walls
 from laguna_agent.tools.footprint import Change
 
 Listener = Callable[[str], Awaitable[None]]
@@ -104,11 +105,18 @@ class Workspace(Protocol):
         ...
 
     async def run(
-        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        emit: Listener | None = None,
+        on_terminal: Listener | None = None,
+        kind: Granted = "workspace",
     ) -> CommandResult:
         """Run a shell command at the root to its end, at most `timeout` seconds. Being cancelled leaves no process.
 
-        `emit` is given live output; where a face shows that itself, `on_terminal` is given the terminal's id instead.
+        `kind` is what it may reach. Raises SandboxError where it cannot be confined as meant. `emit` is given live
+        output; where a face shows that itself, `on_terminal` is given the terminal's id instead.
         """
         ...
 
@@ -116,8 +124,8 @@ class Workspace(Protocol):
         """A command changed these files on disk; lines for the model on those where that needs its attention."""
         ...
 
-    async def start(self, command: str) -> Job:
-        """Start a shell command in the background."""
+    async def start(self, command: str, kind: Granted = "workspace") -> Job:
+        """Start a shell command in the background. Raises SandboxError as `run` does."""
         ...
 
     @property
@@ -134,13 +142,22 @@ class LocalWorkspace:
     """The workspace on this machine's disk.
 
     `spool` is where long command output is kept (a fresh temporary directory, removed by `aclose`, when not given).
+    Commands run behind `walls`; where none are given, as in a replay, `sandbox` is what they are said to be.
     """
 
-    def __init__(self, root: Path | str, *, spool: Path | None = None, roots: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        spool: Path | None = None,
+        roots: tuple[Path, ...] = (),
+        walls: Walls | None = None,
+        sandbox: str = "none",
+    ) -> None:
         self.root = Path(os.path.realpath(root))
         self.roots = tuple(Path(os.path.realpath(each)) for each in roots)
-        self.sandbox: str = TIER
-        self._launcher = Launcher(spool)
+        self.sandbox: str = walls.tier if walls else sandbox
+        self._launcher = Launcher(spool, walls)
 
     def resolve(self, path: str) -> Place:
         if "\0" in path:
@@ -183,9 +200,15 @@ class LocalWorkspace:
             raise _refusal("write", path, error) from error
 
     async def run(
-        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        emit: Listener | None = None,
+        on_terminal: Listener | None = None,
+        kind: Granted = "workspace",
     ) -> CommandResult:
-        return await self._launcher.run(command, self.root, timeout=timeout, emit=emit)
+        return await self._launcher.run(command, self.root, timeout=timeout, emit=emit, kind=kind)
 
     async def follow(self, changes: Sequence[Change]) -> Sequence[str]:
         return []
@@ -201,8 +224,8 @@ class LocalWorkspace:
         """Where the output of a command is kept that something else runs; read as that of `run`."""
         return Capture(self._launcher.place("command")[1])
 
-    async def start(self, command: str) -> Job:
-        return self._launcher.start(command, self.root)
+    async def start(self, command: str, kind: Granted = "workspace") -> Job:
+        return await anyio.to_thread.run_sync(self._launcher.start, command, self.root, kind)
 
     @property
     def jobs(self) -> Mapping[str, Job]:

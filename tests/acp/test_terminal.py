@@ -17,7 +17,7 @@ from laguna_agent.agent.events import Event, ToolCallUpdate, TurnEnded
 from laguna_agent.agent.permissions import deny_all
 from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import find_session
-from laguna_agent.sandbox.launcher import CommandResult
+from laguna_agent.sandbox.launcher import CommandResult, Granted
 from laguna_agent.tools.workspace import Listener, LocalWorkspace
 from tests.acp.editor_client import TERMINALS, Desk
 from tests.acp.program import Message, Program, is_alive, prompt, wait_for
@@ -88,7 +88,13 @@ class Watched(LocalWorkspace):
     """Shows a terminal, as an editor's workspace does."""
 
     async def run(
-        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        emit: Listener | None = None,
+        on_terminal: Listener | None = None,
+        kind: Granted = "workspace",
     ) -> CommandResult:
         assert on_terminal is not None
         await on_terminal("term-1")
