@@ -48,6 +48,8 @@ def ended_line(event: ToolCallUpdate, title: str) -> str:
     facts = [] if event.exit_code is None else [f"exit {event.exit_code}"]
     if event.seconds is not None:
         facts.append(f"{event.seconds:.1f} s")
+    if event.sandbox:
+        facts.append(f"sandbox: {event.sandbox}")
     failed = event.status == "failed"
     line = f"{'failed' if failed else 'done'}: {one_line(title)}"
     line += f" ({', '.join(facts)})" if facts else ""

@@ -171,7 +171,7 @@ class Renderer:
             content = [text_content(fenced(call.tail))]
         else:
             content = []
-        facts = {"exitCode": event.exit_code, "seconds": event.seconds}
+        facts = {"exitCode": event.exit_code, "seconds": event.seconds, "sandbox": event.sandbox or None}
         known = {name: fact for name, fact in facts.items() if fact is not None}
         yield schema.SessionUpdateToolCallUpdate(
             tool_call_id=event.id,

@@ -13,7 +13,7 @@ import msgspec
 from laguna_agent import __version__
 from laguna_agent.agent.store import Opened, iterate_log, new_session_id, now, session_directory
 from laguna_agent.config import Settings
-from laguna_agent.errors import UsageError
+from laguna_agent.errors import SandboxError, UsageError
 from laguna_agent.sandbox.walls import Walls, put_up
 
 
@@ -70,6 +70,16 @@ def walls_for(opened: Opened, settings: Settings) -> Walls:
     """What confines the commands of a session. Blocking. Raises SandboxError where that is not to be had."""
     roots = tuple(map(Path, opened.roots))
     return put_up(settings.sandbox, Path(opened.cwd), roots, spool=output_directory(opened.id))
+
+
+def require_walls(walls: Walls, settings: Settings) -> None:
+    """Refuse to run a model's commands where nothing confines them and nobody is there to ask, but by the person's
+    explicit word. Raises SandboxError."""
+    if walls.tier == "none" and settings.sandbox != "none" and settings.approve in ("edits", "all"):
+        raise SandboxError(
+            f"--approve {settings.approve} runs commands that nobody sees, and no sandbox works here ({walls.why}); "
+            "install bubblewrap, or give --sandbox=none to run them with your own rights"
+        )
 
 
 def output_directory(session_id: str) -> Path:

@@ -15,7 +15,7 @@ import msgspec
 from laguna_agent.errors import SandboxError
 from laguna_agent.sandbox.confinement import Confinement, Tier
 from laguna_agent.sandbox.policy import Policy, policy_for
-from laguna_agent.sandbox.tiers import Proof, confine, prove
+from laguna_agent.sandbox.tiers import confine, prove
 from laguna_agent.sandbox.unconfined import Unconfined
 from laguna_agent.sandbox.watch import Watch
 
@@ -29,6 +29,8 @@ class Walls(msgspec.Struct, frozen=True):
     policy: Policy
     confinement: Confinement
     summary: str
+    why: str = ""
+    """Where there are none: why each tier is not to be had here."""
     watch: Watch | None = None
 
     @property
@@ -69,17 +71,11 @@ def put_up(
     spool.mkdir(parents=True, exist_ok=True, mode=0o700)
     if proof.tier == "none":
         policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied)
-        return Walls(policy, Unconfined(), _none(wish, proof))
+        return Walls(policy, Unconfined(), "none: commands run with your rights", "; ".join(proof.reasons))
     try:
         temporary = Path(tempfile.mkdtemp(prefix="laguna-agent-"))
     except OSError as error:
         raise SandboxError(f"cannot make a temporary directory for commands: {error.strerror}") from error
     policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied, temporary=temporary)
     watch = Watch(lambda: (), spool / GONE_ASIDE)
-    return Walls(policy, confine(proof, policy), proof.summary, watch)
-
-
-def _none(wish: str, proof: Proof) -> str:
-    if wish == "none":
-        return "none, as you asked: commands run with your rights"
-    return "none: commands run with your rights (" + "; ".join(proof.reasons) + ")"
+    return Walls(policy, confine(proof, policy), proof.summary, watch=watch)

@@ -90,6 +90,8 @@ class Conversation:
         """Take prompts until the person leaves."""
         with LineHistory():
             self._screen.say(f"{self._session.model or 'no model'} in {self._session.cwd}; /help for help")
+            if self._session.walls is not None:
+                self._screen.say(f"sandbox: {self._session.walls.summary}", "dim")
             for event in self._session.replay_events():
                 self._screen.draw(event)
             while (line := self._read()) is not None:
