@@ -79,8 +79,9 @@ class Watch:
         """It has ended: put back what is not as it was; a line for each path."""
         with self._lock:
             self._running.discard(id)
-            now = _look(self._paths())
-            lines = [*self._take_away(now), *self._put_back(now)]
+            # First what leads there: behind a link that was planted on the way lies somebody else's.
+            lines = [*self._put_back(on_the_way=True)]
+            lines += [*self._take_away(_look(self._paths())), *self._put_back(on_the_way=False)]
             if lines and self._running:
                 self._before = _look(self._paths())
             return tuple(lines)
@@ -97,10 +98,12 @@ class Watch:
                 continue
             yield f"{path} is protected and was removed again{self._keep(path)}"
 
-    def _put_back(self, now: dict[Path, _Found]) -> Iterator[str]:
+    def _put_back(self, *, on_the_way: bool) -> Iterator[str]:
         """Restore what changed or went, directories before what they hold."""
         for path, before in sorted(self._before.items(), key=lambda item: len(item[0].parts)):
-            after = now.get(path)
+            if on_the_way and path.name != ".git":
+                continue
+            after = _found(path)
             if after is not None and before.same(after):
                 continue
             if before.kind == stat.S_IFREG and before.data is None:
@@ -130,6 +133,10 @@ class Watch:
 def _look(paths: Iterable[Path]) -> dict[Path, _Found]:
     found: dict[Path, _Found] = {}
     waiting = list(paths)
+    # The git directory that a path lies in, itself: whoever replaces it replaces the path.
+    for above in {parent for path in waiting for parent in path.parents if parent.name == ".git"}:
+        if (entry := _found(above)) is not None:
+            found[above] = entry
     while waiting and len(found) < ENTRIES_CAP:
         path = waiting.pop()
         entry = _found(path)
