@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from laguna_agent.directories import config_directory, data_directory, state_directory
+from laguna_agent.sandbox.git_directories import git_directories
 
 PROTECTED_NAMES = (
     ".envrc", ".mcp.json", ".laguna", ".vscode", ".idea", ".zed", ".cursor", ".claude", ".codex", ".gemini",
@@ -49,6 +50,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     denied: tuple[str, ...] = ()
     temporary: Path | None = None
     """The directory that commands see as /tmp, or at least as TMPDIR."""
+    git_directories: tuple[Path, ...] = ()
+    """Of the repository that the workspace is a part of, where they lie outside it: writable, as far as git's own
+    directory in a workspace is."""
 
     @property
     def workspace(self) -> tuple[Path, ...]:
@@ -60,15 +64,20 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return next((root for root in self.workspace if path.is_relative_to(root)), None)
 
     def is_hidden(self, path: Path) -> bool:
-        """Whether a real path lies in what nobody sees."""
-        if any(path.is_relative_to(shown) for shown in (*self.readable, *self.workspace)):
-            return False
-        return any(path.is_relative_to(hidden) for hidden in self.hidden)
+        """Whether a real path lies in what nobody sees. The nearest says: keys below a home directory that is itself the
+        workspace are hidden, a workspace below a hidden directory is not."""
+        shown = _depth(path, (*self.readable, *self.workspace, *self.git_directories))
+        return _depth(path, self.hidden) > shown
 
     def is_protected(self, path: Path) -> bool:
         """Whether a real path inside the workspace is read-only there, at whatever depth, absent or not."""
         root = self.root_of(path)
         return root is not None and protects(path.relative_to(root).parts)
+
+
+def _depth(path: Path, above: Iterable[Path]) -> int:
+    """The number of parts of the nearest of `above` that `path` lies in; 0 where there is none."""
+    return max((len(each.parts) for each in above if path.is_relative_to(each)), default=0)
 
 
 def protects(parts: tuple[str, ...]) -> bool:
@@ -106,12 +115,18 @@ def policy_for(
     def real(paths: Iterable[Path]) -> tuple[Path, ...]:
         return tuple(Path(os.path.realpath(path)) for path in paths)
 
-    return Policy(
-        root=Path(os.path.realpath(root)),
-        roots=real(roots),
+    workspace = real((root, *roots))
+    hidden = hidden_paths(Path.home())
+    policy = Policy(
+        root=workspace[0],
+        roots=workspace[1:],
         writable=real(path.expanduser() for path in writable),
-        hidden=hidden_paths(Path.home()),
+        hidden=hidden,
         readable=real(readable),
         denied=tuple(denied),
-        temporary=temporary,
+        temporary=temporary and Path(os.path.realpath(temporary)),
+    )
+    found = [each for root in workspace for each in git_directories(root) if policy.root_of(each) is None]
+    return msgspec.structs.replace(
+        policy, git_directories=tuple(dict.fromkeys(each for each in found if not policy.is_hidden(each)))
     )
