@@ -24,7 +24,9 @@ class Confined:
         self._summary = summary
         self._recipe = recipe
         self._wardens: dict[Kind, Warden] = {}
-        self._locks: dict[Kind, threading.Lock] = {kind: threading.Lock() for kind in ("workspace", "reading", "network")}
+        self._locks: dict[Kind, threading.Lock] = {
+            kind: threading.Lock() for kind in ("workspace", "reading", "network")
+        }
         self._closed = False
 
     @property

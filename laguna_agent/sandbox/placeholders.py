@@ -72,7 +72,7 @@ class Placeholders:
     def _record(self) -> Iterator[_Record]:
         """The record, locked, without the dead; written, or removed with all it names, at the end."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(self._folder / "lock", "a") as lock:
+        with Path(self._folder / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             record = self._read()
             record.holders = [each for each in record.holders if born(each.pid) == each.born]
@@ -95,7 +95,7 @@ class Placeholders:
 def born(pid: int) -> str:
     """When a process began, in the system's own ticks; empty where there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with Path(f"/proc/{pid}/stat").open("rb") as file:
             return file.read().rpartition(b") ")[2].split()[19].decode()
     except (OSError, IndexError):
         return ""
@@ -117,5 +117,3 @@ def _remove(record: _Record) -> None:
             if path.lstat().st_ino == inode:
                 path.rmdir()
     record.made.clear()
-
-

@@ -49,7 +49,13 @@ def essential(policy: Policy) -> tuple[Path, ...]:
     Python, this package, where PATH finds its programs, and the home directory. A hidden directory itself is never one
     of them, nor anything that holds it while itself hidden."""
     exchanged = (Path("/tmp"), Path("/var/tmp"))
-    wanted = [str(Path.home()), sys.prefix, sys.base_prefix, str(Path(sys.executable).parent), str(Path(__file__).parents[1])]
+    wanted = [
+        str(Path.home()),
+        sys.prefix,
+        sys.base_prefix,
+        str(Path(sys.executable).parent),
+        str(Path(__file__).parents[1]),
+    ]
     wanted += [each for each in os.environ.get("PATH", "").split(os.pathsep) if each.startswith("/")]
     real = (Path(os.path.realpath(each)) for each in wanted)
     return tuple(

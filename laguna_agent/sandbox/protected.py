@@ -89,7 +89,9 @@ class _Finding:
             path = directory / name
             if os.path.lexists(path):
                 self.name(path)
-            elif block_absent and (name == "hooks" or (name == "config.worktree" and not _has_worktree_config(directory))):
+            elif block_absent and (
+                name == "hooks" or (name == "config.worktree" and not _has_worktree_config(directory))
+            ):
                 self.absent.append(path)
             else:
                 # An empty directory of that name would stop git itself.

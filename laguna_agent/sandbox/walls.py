@@ -15,10 +15,12 @@ import msgspec
 from laguna_agent.errors import SandboxError
 from laguna_agent.sandbox.confinement import Confinement, Tier
 from laguna_agent.sandbox.policy import Policy, policy_for
+from laguna_agent.sandbox.protected import Protected, find_protected
 from laguna_agent.sandbox.tiers import confine, prove
 from laguna_agent.sandbox.unconfined import Unconfined
 from laguna_agent.sandbox.watch import Watch
 
+NOTHING = Protected((), (), ())
 GONE_ASIDE = "replaced"
 """The directory beside a session's output that holds what was found in the place of protected files."""
 
@@ -77,5 +79,12 @@ def put_up(
     except OSError as error:
         raise SandboxError(f"cannot make a temporary directory for commands: {error.strerror}") from error
     policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied, temporary=temporary)
-    watch = Watch(lambda: (), spool / GONE_ASIDE)
+    # What is there now can be a mount point; what comes later has to be looked after.
+    mounted = find_protected(policy) if proof.boundary == "full" else NOTHING
+    enforced = frozenset((*mounted.present, *mounted.absent))
+    watch = Watch(lambda: _paths(find_protected(policy)) - enforced, spool / GONE_ASIDE)
     return Walls(policy, confine(proof, policy), proof.summary, watch=watch)
+
+
+def _paths(protected: Protected) -> frozenset[Path]:
+    return frozenset((*protected.present, *protected.absent, *protected.unenforced))

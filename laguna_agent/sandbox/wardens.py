@@ -41,7 +41,7 @@ class Recipe(msgspec.Struct, frozen=True):
     ended: Callable[[], None] = lambda: None
 
 
-class WardenGone(Exception):  # noqa: N818 - no error: the caller starts another one
+class WardenGone(Exception):
     """The warden ended before it had started the process."""
 
 
