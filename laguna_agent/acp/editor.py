@@ -26,9 +26,10 @@ from laguna_agent.acp.peer import METHOD_NOT_FOUND, Peer, RpcError
 from laguna_agent.acp.terminal import Terminals
 from laguna_agent.errors import ToolError
 from laguna_agent.sandbox.launcher import CommandResult
+from laguna_agent.tools.files import Entry
 from laguna_agent.tools.footprint import Change
 from laguna_agent.tools.text import TextFile, decode
-from laguna_agent.tools.workspace import Entry, Job, Listener, LocalWorkspace, Place, Workspace
+from laguna_agent.tools.workspace import Job, Listener, LocalWorkspace, Place, Workspace
 
 BUFFER_CAP = 4 * 1024 * 1024
 """Bytes of the longest file that goes over the wire."""
@@ -90,7 +91,7 @@ class EditorWorkspace:
     """See the module. A `Workspace`."""
 
     def __init__(self, local: LocalWorkspace, buffers: Buffers, terminals: Terminals) -> None:
-        self.root, self.roots, self.sandbox = local.root, local.roots, local.sandbox
+        self.root, self.roots, self.sandbox, self.files = local.root, local.roots, local.sandbox, local.files
         self._local = local
         self._buffers = buffers
         self._terminals = terminals
