@@ -118,6 +118,9 @@ class EditorWorkspace:
             self._bare.add(path)
         if same(text, file.text):
             return disk
+        if self.resolve(str(path)).path != path:
+            # The editor opens files by name: it may have followed a link that has come between.
+            raise ToolError(f"{path} became a link while it was read; read it again.")
         data = encoded(text, file)
         if len(data) > limit:
             raise ToolError(f"{path} has {len(data):,} bytes, more than the {limit:,} that can be read at once.")
@@ -163,8 +166,8 @@ class EditorWorkspace:
         return await self._local.list(path)
 
     def _text(self, path: Path, data: bytes) -> TextFile | None:
-        """The file where it may go over the wire: UTF-8 text of the workspace."""
-        if len(data) > BUFFER_CAP or self.resolve(str(path)).scope != "workspace":
+        """The file where it may go over the wire: UTF-8 text of the workspace that nobody denies reading."""
+        if len(data) > BUFFER_CAP or self.resolve(str(path)).scope != "workspace" or self.files.policy.is_denied(path):
             return None
         file = decode(data)
         return file if file is not None and file.encoding == "utf-8" else None

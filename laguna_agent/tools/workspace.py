@@ -23,17 +23,19 @@ from laguna_agent.tools.files import Entry, Files
 from laguna_agent.tools.footprint import Change
 
 Listener = Callable[[str], Awaitable[None]]
-Scope = Literal["workspace", "spool", "outside"]
+Scope = Literal["workspace", "temporary", "spool", "outside"]
 PATH_CAP = 4096
 """Characters of the longest path; the kernel takes no longer one."""
+_SHARED_TEMPORARY = (Path("/tmp"), Path("/var/tmp"))
 
 
 class Place(msgspec.Struct, frozen=True):
     """Where a path leads once every symlink on the way is followed.
 
     `shown` is how people and models name it: relative to the root where it lies inside, else absolute. Scope "spool" is
-    the kept output of commands: outside the root, but the model's own. `protected` says that other programs obey what
-    lies there, `hidden` that nobody is to see it; what is hidden is outside wherever it lies.
+    the kept output of commands: outside the root, but the model's own; so is "temporary", what commands see as /tmp,
+    shown under the name that it has for them. `protected` says that other programs obey what lies there, `hidden` that
+    nobody is to see it; what is hidden is outside wherever it lies.
     """
 
     path: Path
@@ -154,6 +156,8 @@ class LocalWorkspace:
         except RuntimeError:
             raise ToolError(f"Cannot resolve {path!r}: no such home directory.") from None
         real = Path(os.path.realpath(wanted))
+        if (temporary := self._temporary(real)) is not None:
+            return temporary
         shown = real.relative_to(self.root).as_posix() if real.is_relative_to(self.root) else str(real)
         if self.policy.is_hidden(real):
             return Place(real, shown, "outside", self.policy.is_protected(real), hidden=True)
@@ -161,6 +165,22 @@ class LocalWorkspace:
             return Place(real, shown, "workspace", self.policy.is_protected(real))
         spooled = self._launcher.spool is not None and real.is_relative_to(self._launcher.spool)
         return Place(real, shown, "spool" if spooled else "outside")
+
+    def _temporary(self, real: Path) -> Place | None:
+        """The place of what is the commands' own temporary file, whose name may be another outside the sandbox."""
+        private = self.policy.temporary
+        if private is None:
+            return None
+        inside = real
+        mine = (private, *self.policy.workspace, *self.policy.readable, *self.policy.writable)
+        if self.sandbox == "bubblewrap" and not any(real.is_relative_to(each) for each in mine):
+            shared = next((each for each in _SHARED_TEMPORARY if real.is_relative_to(each)), None)
+            if shared is not None:
+                inside = Path(os.path.realpath(private / real.relative_to(shared)))
+        if not inside.is_relative_to(private):
+            return None
+        seen_at = _SHARED_TEMPORARY[0] if self.sandbox == "bubblewrap" else private
+        return Place(inside, str(seen_at / inside.relative_to(private)), "temporary")
 
     async def entry(self, path: Path) -> Entry | None:
         return await anyio.to_thread.run_sync(self.files.entry, path)
