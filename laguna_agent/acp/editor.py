@@ -26,9 +26,10 @@ from laguna_agent.acp.peer import METHOD_NOT_FOUND, Peer, RpcError
 from laguna_agent.acp.terminal import Terminals
 from laguna_agent.errors import ToolError
 from laguna_agent.sandbox.launcher import CommandResult, Granted
+from laguna_agent.tools.files import Entry
 from laguna_agent.tools.footprint import Change
 from laguna_agent.tools.text import TextFile, decode
-from laguna_agent.tools.workspace import Entry, Job, Listener, LocalWorkspace, Place, Workspace
+from laguna_agent.tools.workspace import Job, Listener, LocalWorkspace, Place, Workspace
 
 BUFFER_CAP = 4 * 1024 * 1024
 """Bytes of the longest file that goes over the wire."""
@@ -89,7 +90,7 @@ class EditorWorkspace:
     """See the module. A `Workspace`."""
 
     def __init__(self, local: LocalWorkspace, buffers: Buffers, terminals: Terminals) -> None:
-        self.root, self.roots, self.sandbox = local.root, local.roots, local.sandbox
+        self.root, self.roots, self.sandbox, self.files = local.root, local.roots, local.sandbox, local.files
         self._local = local
         self._buffers = buffers
         self._terminals = terminals
@@ -116,6 +117,9 @@ class EditorWorkspace:
             self._bare.add(path)
         if same(text, file.text):
             return disk
+        if self.resolve(str(path)).path != path:
+            # The editor opens files by name: it may have followed a link that has come between.
+            raise ToolError(f"{path} became a link while it was read; read it again.")
         data = encoded(text, file)
         if len(data) > limit:
             raise ToolError(f"{path} has {len(data):,} bytes, more than the {limit:,} that can be read at once.")
@@ -167,8 +171,8 @@ class EditorWorkspace:
         return await self._local.list(path)
 
     def _text(self, path: Path, data: bytes) -> TextFile | None:
-        """The file where it may go over the wire: UTF-8 text of the workspace."""
-        if len(data) > BUFFER_CAP or self.resolve(str(path)).scope != "workspace":
+        """The file where it may go over the wire: UTF-8 text of the workspace that nobody denies reading."""
+        if len(data) > BUFFER_CAP or self.resolve(str(path)).scope != "workspace" or self.files.policy.is_denied(path):
             return None
         file = decode(data)
         return file if file is not None and file.encoding == "utf-8" else None

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 import anyio
+import msgspec
 
 from laguna_agent.agent.conversation import ended_update
 from laguna_agent.agent.events import (
@@ -69,7 +70,7 @@ class Execution:
         if refusal is not None:
             return await self._finish(call, ToolRan(call, text_result(refusal, is_error=True)), note=True)
         await self.emit(ToolCallUpdate(call.id, "in_progress"))
-        ran = await self.tape.take(ToolRan, lambda: self._run(call, tool, args))
+        ran = await self.tape.take(ToolRan, lambda: self._run(call, tool, args, need))
         self.unanswered[call.id] = ran.result
         if self.tape.recorded:
             for piece in ran.output:
@@ -89,7 +90,7 @@ class Execution:
             return await self._forbidden(call, tool.title(args), forbidden or "")
 
         async def ask() -> Asked:
-            return Asked(call.id, need, await self._preview(tool, args))
+            return Asked(call.id, need, await self._preview(tool, args, need))
 
         asked = await self.tape.take(Asked, ask)
         request = PermissionRequested(
@@ -125,16 +126,18 @@ class Execution:
         self.blocked = self.blocked or answer.reason != PLAN_MODE
         return f"Denied: {answer.reason}."
 
-    async def _preview(self, tool: Tool, args: Any) -> tuple[FileDiff, ...]:
+    async def _preview(self, tool: Tool, args: Any, need: Need) -> tuple[FileDiff, ...]:
         if not isinstance(tool, Previewing):
             return ()
+        # Nobody has given leave yet: a file that is hidden is not shown even to ask for it.
+        self.tools.leave = msgspec.structs.replace(need, hidden=False)
         try:
             return await tool.preview(args, self.tools)
         except ToolError:
             # The call would fail, which the model hears when it runs; there is nothing to show of it.
             return ()
 
-    async def _run(self, call: ToolCall, tool: Tool, args: Any) -> ToolRan:
+    async def _run(self, call: ToolCall, tool: Tool, args: Any, need: Need | None) -> ToolRan:
         output: list[str] = []
         started = monotonic()
 
@@ -154,6 +157,7 @@ class Execution:
             await self.emit(ToolCallUpdate(call.id, "in_progress", terminal=id))
 
         self.tools.emit, self.tools.show_terminal, self.tools.call_id = emit, show_terminal, call.id
+        self.tools.leave = need
         try:
             result = await tool.run(args, self.tools)
         except ToolError as problem:

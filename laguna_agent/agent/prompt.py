@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from laguna_agent.errors import ToolError
+from laguna_agent.tools.leave import inside
 from laguna_agent.tools.workspace import Workspace
 
 INSTRUCTIONS = ("AGENTS.md",)
@@ -36,7 +37,8 @@ async def environment(workspace: Workspace) -> str:
         if name not in names:
             continue
         try:
-            body = (await workspace.read_bytes(workspace.root / name, 1 << 20)).decode("utf-8", "replace").strip()
+            place = inside(name, workspace)
+            body = (await workspace.read_bytes(place.path, 1 << 20)).decode("utf-8", "replace").strip()
         except ToolError as problem:
             text += f"\n{name} could not be read: {problem}"
             continue

@@ -80,7 +80,8 @@ class ToolContext:
     `ledger` knows the content of each file as the model last saw it; `emit` takes live output, and
     `show_terminal` the id of a terminal where the face itself shows it; `footprint` finds what commands change on disk;
     `shell_timeout` is in seconds; `output_cap` is how many characters of a command's output reach the model. `spool` is
-    where the whole of a long output is kept; `call_id` is the call's own; `kind` is what its command may reach.
+    where the whole of a long output is kept; `call_id` is the call's own, `leave` what it was given leave for, and
+    `kind` what its command may reach.
     """
 
     workspace: Workspace
@@ -93,6 +94,7 @@ class ToolContext:
     read_cap: int = 60_000
     spool: Path | None = None
     call_id: str = ""
+    leave: Need | None = None
     kind: Granted = "workspace"
 
 
