@@ -33,6 +33,12 @@ def shell(command: str, **more: object) -> Part:
     return tool_call("shell", {"command": command, **more})
 
 
+@pytest.fixture(autouse=True)
+def without_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The editor's terminals are used only where nothing confines commands."""
+    monkeypatch.setenv("LAGUNA_SANDBOX", "none")
+
+
 def shown(messages: list[Message]) -> list[str]:
     """The terminals that tool calls show, in order."""
     updates = [m["params"]["update"] for m in messages if m.get("method") == "session/update"]
@@ -106,7 +112,9 @@ def test_but_for_the_terminal_a_replay_gives_the_same_bytes(model_server: ModelS
 
     async def live() -> tuple[Path, list[Event]]:
         session = await Session.start(workspace, settings_for(model_server), approver=deny_all)
-        session.workspace = Watched(workspace, spool=workspace.parent / "spool")
+        session.workspace = Watched(
+            workspace, spool=workspace.parent / "spool", sandbox=session.workspace.sandbox
+        )
         try:
             return find_session(session.id), await talk(session, "Go on")
         finally:
