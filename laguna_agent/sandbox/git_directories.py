@@ -17,7 +17,7 @@ _WORKTREE = re.compile(r"(?mi)^\s*worktree\s*=\s*\"?([^\"\n]+?)\"?\s*$")
 
 
 def git_directories(root: Path) -> tuple[Path, ...]:
-    """The real git directories that git would use in `root`, which is a real path; none where there is no repository."""
+    """The real git directories that git would use in `root`, a real path; none where there is no repository."""
     for directory in (root, *root.parents):
         entry = directory / ".git"
         try:

@@ -1,8 +1,8 @@
 """Empty directories that keep a name from being taken while a sandbox that could write there is up.
 
 A mount needs something to lie on, so an absent protected path gets a directory that is removed afterwards. They are
-counted in our state directory, by workspace: several sessions may share one, and one that was killed is cleaned up after
-by the next. Nothing that is not ours, or not empty, is ever removed. Knows directories and processes.
+counted in our state directory, by workspace: several sessions may share one, and after one that was killed the next
+cleans up. Nothing that is not ours, or not empty, is ever removed. Knows directories and processes.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Placeholders:
         self._file = self._folder / (hashlib.sha256(os.fsencode(root)).hexdigest()[:32] + ".json")
 
     def hold(self, absent: tuple[Path, ...]) -> tuple[Path, ...]:
-        """Make what is absent, until `release`. Returns what exists now; a place where we may not write is left out, for
-        nobody else in the sandbox may either. Raises SandboxError where no record can be kept."""
+        """Make what is absent, until `release`. Returns what exists now; a place where we may not write is left out:
+        nobody in the sandbox may either. Raises SandboxError where no record can be kept."""
         try:
             with self._record() as record:
                 for path in absent:

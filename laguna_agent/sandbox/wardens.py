@@ -29,7 +29,7 @@ PATIENCE = 30.0
 _END_PATIENCE = 8.0
 _KILLED = -9
 _CREDENTIALS = struct.Struct("=iII")
-_START = "import sys; sys.path.append({path!r}); from warden.serving import main; main()"
+_START = "import sys; sys.path.append({path!r}); from warden.{module} import main; main()"
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -55,9 +55,10 @@ class Warden:
         self._started = threading.Event()
         self._over = threading.Event()
         self._error: Exception | None = None
+        self._closed = False
         self._control, theirs = socket.socketpair()
         self._control.settimeout(PATIENCE)
-        self._words = tempfile.TemporaryFile()
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the warden
         # The kernel ends a wrapper with the thread that started it: that must be one that lives as long.
         self._keeper = threading.Thread(target=self._keep, args=(theirs,), name="warden", daemon=True)
         self._keeper.start()
@@ -71,12 +72,12 @@ class Warden:
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
-        return not self._over.is_set()
+        return not self._over.is_set() and not self._closed
 
     def _keep(self, theirs: socket.socket) -> None:
         try:
             self._process = subprocess.Popen(
-                [*self._recipe.wrapper, *interpreter(), str(theirs.fileno())],
+                [*self._recipe.wrapper, *interpreter("serving"), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._words,
@@ -143,7 +144,8 @@ class Warden:
             socket.send_fds(self._control, [b"!"], [file.fileno(), *descriptors])
 
     def close(self) -> None:
-        """End it and everything that it started."""
+        """End it and everything that it started; once or several times."""
+        self._closed = True
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
         if not self._over.wait(_END_PATIENCE) and self._process is not None:
@@ -192,10 +194,10 @@ class WardedChild:
                 reports.close()
 
 
-def interpreter() -> tuple[str, ...]:
-    """The words that start a warden: this Python without site packages, environment or current directory. The real
-    file, not a link: a virtual environment may lie in a workspace."""
-    code = _START.format(path=str(Path(__file__).parent))
+def interpreter(module: str) -> tuple[str, ...]:
+    """The words that run a module of `warden/`: this Python without site packages, environment or current directory.
+    The real file, not a link: a virtual environment may lie in a workspace."""
+    code = _START.format(path=str(Path(__file__).parent), module=module)
     return (os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", "-c", code)
 
 
@@ -246,7 +248,7 @@ def _file_of(data: bytes) -> BinaryIO:
     if sys.platform == "linux":
         file = os.fdopen(os.memfd_create("request"), "w+b")
     else:
-        file = tempfile.TemporaryFile()
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
     file.write(data)
     file.flush()
     return file

@@ -112,9 +112,7 @@ def test_but_for_the_terminal_a_replay_gives_the_same_bytes(model_server: ModelS
 
     async def live() -> tuple[Path, list[Event]]:
         session = await Session.start(workspace, settings_for(model_server), approver=deny_all)
-        session.workspace = Watched(
-            workspace, spool=workspace.parent / "spool", sandbox=session.workspace.sandbox
-        )
+        session.workspace = Watched(workspace, spool=workspace.parent / "spool", sandbox=session.workspace.sandbox)
         try:
             return find_session(session.id), await talk(session, "Go on")
         finally:

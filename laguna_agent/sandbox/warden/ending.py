@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterable
 
 _PATIENCE = 5.0
 
@@ -18,8 +19,12 @@ def count(*, own: bool) -> int:
     return sum(name.isdigit() for name in os.listdir("/proc")) if own else len(_descendants()) + 1  # noqa: PTH208
 
 
-def kill_all(*, own: bool) -> None:
-    """Kill everything that this process answers for, but not itself; reaping is left to the caller."""
+def kill_all(*, own: bool, groups: Iterable[int] = ()) -> None:
+    """Kill everything that this process answers for, but not itself; reaping is left to the caller. `groups` are
+    process groups, for systems without /proc."""
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
     if own:
         # Process 1 of a namespace: everything else in it, and nothing outside.
         with contextlib.suppress(ProcessLookupError):
@@ -28,11 +33,11 @@ def kill_all(*, own: bool) -> None:
         _kill_descendants()
 
 
-def end_all(*, own: bool) -> None:
+def end_all(*, own: bool, groups: Iterable[int] = ()) -> None:
     """Kill and reap until nothing is left, or for a few seconds when the kernel does not let something die."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        kill_all(own=own)
+        kill_all(own=own, groups=groups)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

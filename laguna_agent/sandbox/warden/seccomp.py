@@ -140,7 +140,7 @@ _ALLOWED: Instruction = (_RETURN, 0, 0, ALLOW)
 
 
 def _argument(index: int) -> list[Instruction]:
-    """Load the low half of an argument: each that is looked at is an int to the kernel. (Little-endian, as both are.)"""
+    """Load the low half of an argument: each that is looked at is an int to the kernel. (Both are little-endian.)"""
     return [(_LOAD, 0, 0, _ARGUMENTS + 8 * index)]
 
 
