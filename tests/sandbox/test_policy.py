@@ -39,8 +39,8 @@ def test_what_other_programs_obey_is_protected(root: Path, path: str) -> None:
     "path",
     [
         "AGENTS.md", "README.md", ".gitignore", ".gitattributes", ".github/workflows/ci.yml", ".git/HEAD", ".git/index",
-        ".git/info/exclude", "git/config", "config", "hooks/x", ".env", ".envrc.example", "a.git/config", ".editorconfig",
-        "vscode/settings.json", ".", "x~1/config",
+        ".git/info/exclude", "git/config", "config", "hooks/x", ".env", ".envrc.example", "a.git/config",
+        ".editorconfig", "vscode/settings.json", ".", "x~1/config",
     ],
 )  # fmt: skip
 def test_honest_files_are_not_protected(root: Path, path: str) -> None:
