@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from laguna_agent.directories import config_directory, data_directory, state_directory
+from laguna_agent.sandbox.git_directories import git_directories, read_small
 
 PROTECTED_NAMES = (
     ".envrc", ".mcp.json", ".laguna", ".vscode", ".idea", ".zed", ".cursor", ".claude", ".codex", ".gemini",
@@ -43,8 +43,6 @@ _OBEYED = (
 )  # fmt: skip
 """Below the home directory: what a login obeys. It counts only where the workspace is the home directory or above."""
 _ABOVE_PROCESSES = (Path("/"), Path("/proc"))
-_POINTER_CAP = 4096
-"""Bytes of a `.git` file that are read."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +64,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     denied: tuple[str, ...] = ()
     temporary: Path | None = None
     """The directory that commands see as /tmp, or at least as TMPDIR."""
+    git_directories: tuple[Path, ...] = ()
+    """Of the repository that the workspace is a part of, where they lie outside it: writable, as far as git's own
+    directory in a workspace is."""
 
     @property
     def workspace(self) -> tuple[Path, ...]:
@@ -77,10 +78,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return next((root for root in self.workspace if path.is_relative_to(root)), None)
 
     def is_hidden(self, path: Path) -> bool:
-        """Whether a real path lies in what nobody sees."""
+        """Whether a real path lies in what nobody sees. The nearest says: keys below a home directory that is itself
+        the workspace are hidden, a workspace below a hidden directory is not."""
         if _of_a_process(path):
             return True
-        return _closest(path, self.hidden) > _closest(path, (*self.readable, *self.workspace))
+        return _depth(path, self.hidden) > _depth(path, (*self.readable, *self.workspace, *self.git_directories))
 
     def hides_below(self, path: Path) -> bool:
         """Whether there may be something hidden below a real path that is not hidden itself."""
@@ -91,7 +93,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         root = self.root_of(path)
         if root is None:
             return False
-        return protects(path.relative_to(root).parts) or _closest(path, self.protected) > 0
+        return protects(path.relative_to(root).parts) or _depth(path, self.protected) > 0
 
     def is_denied(self, path: Path) -> bool:
         """Whether the person denies reading a real path, or a directory that it lies in.
@@ -100,6 +102,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         any depth, as in an ignore file. One that begins with `/` is absolute. Case counts for nothing.
         """
         return any(_covers(glob, path, self.workspace) for glob in self.denied)
+
+
+def _depth(path: Path, above: Iterable[Path]) -> int:
+    """The number of parts of the nearest of `above` that `path` lies in; 0 where there is none."""
+    return max((len(each.parts) for each in above if path.is_relative_to(each)), default=0)
 
 
 def protects(parts: tuple[str, ...]) -> bool:
@@ -122,10 +129,6 @@ def _folded(part: str) -> str:
     visible = "".join(each for each in unicodedata.normalize("NFKC", part) if unicodedata.category(each) != "Cf")
     name = visible.casefold().split(":")[0].rstrip(". ")
     return ".git" if re.fullmatch(r"git~\d", name) else name
-
-
-def _closest(path: Path, covers: Iterable[Path]) -> int:
-    return max((len(cover.parts) for cover in covers if path.is_relative_to(cover)), default=0)
 
 
 def _of_a_process(path: Path) -> bool:
@@ -165,7 +168,7 @@ def hidden_paths(home: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(Path(os.path.realpath(path)) for path in wanted if path.exists()))
 
 
-def protected_paths(roots: Iterable[Path], home: Path) -> tuple[Path, ...]:
+def protected_paths(roots: Sequence[Path], home: Path) -> tuple[Path, ...]:
     """What is read-only inside `roots` without its name telling so: the same parts of git directories that have another
     name than `.git`, and what a login obeys where the home directory is part of the workspace."""
     found: list[Path] = []
@@ -173,7 +176,8 @@ def protected_paths(roots: Iterable[Path], home: Path) -> tuple[Path, ...]:
         found += [directory / name for directory in _git_directories(root) for name in PROTECTED_GIT]
         if home.is_relative_to(root):
             found += [home / name for name in _OBEYED]
-    return tuple(dict.fromkeys(found))
+    below = ((path, root) for path in dict.fromkeys(found) for root in roots if path.is_relative_to(root))
+    return tuple(dict.fromkeys(path for path, root in below if not protects(path.relative_to(root).parts)))
 
 
 def _git_directories(root: Path) -> Iterator[Path]:
@@ -182,16 +186,8 @@ def _git_directories(root: Path) -> Iterator[Path]:
     git = Path(os.path.realpath(root / ".git"))
     if git.is_dir():
         yield git
-        return
-    try:
-        # O_NONBLOCK: whoever made the directory may have put a FIFO there.
-        handle = os.open(git, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return
-    with os.fdopen(handle, "rb") as file:
-        pointer = file.read(_POINTER_CAP) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
-    if found := re.match(rb"gitdir: ([^\0\n]+)", pointer):
-        yield Path(os.path.realpath(root / os.fsdecode(found[1].rstrip())))
+    elif found := re.match(r"gitdir:\s*(.+)", read_small(git)):
+        yield Path(os.path.realpath(root / found[1].rstrip()))
 
 
 def policy_for(
@@ -208,8 +204,8 @@ def policy_for(
     def real(paths: Iterable[Path]) -> tuple[Path, ...]:
         return tuple(Path(os.path.realpath(path)) for path in paths)
 
-    workspace = real([root, *roots])
-    return Policy(
+    workspace = real((root, *roots))
+    policy = Policy(
         root=workspace[0],
         roots=workspace[1:],
         writable=real(path.expanduser() for path in writable),
@@ -217,5 +213,9 @@ def policy_for(
         readable=real(readable),
         protected=protected_paths(workspace, Path(os.path.realpath(Path.home()))),
         denied=tuple(str(Path.home() / glob[2:]) if glob.startswith("~/") else glob for glob in denied),
-        temporary=temporary,
+        temporary=temporary and Path(os.path.realpath(temporary)),
+    )
+    found = [each for root in workspace for each in git_directories(root) if policy.root_of(each) is None]
+    return msgspec.structs.replace(
+        policy, git_directories=tuple(dict.fromkeys(each for each in found if not policy.is_hidden(each)))
     )

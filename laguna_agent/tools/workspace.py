@@ -36,7 +36,7 @@ class Place(msgspec.Struct, frozen=True):
     `shown` is how people and models name it: relative to the root where it lies inside, else absolute. Scope "spool" is
     the kept output of commands: outside the root, but the model's own; so is "temporary", what commands see as /tmp,
     shown under the name that it has for them. `protected` says that other programs obey what lies there, `hidden` that
-    nobody is to see it; what is hidden is outside wherever it lies.
+    nobody is to see it; what is hidden is outside wherever it lies. `denied` says that the person denies reading it.
     """
 
     path: Path
@@ -44,6 +44,7 @@ class Place(msgspec.Struct, frozen=True):
     scope: Scope
     protected: bool = False
     hidden: bool = False
+    denied: bool = False
 
     @property
     def outside(self) -> bool:
@@ -151,6 +152,14 @@ class LocalWorkspace:
         self._launcher = Launcher(spool)
 
     def resolve(self, path: str) -> Place:
+        place = self._resolved(path)
+        # By what it is called as well: a link may lead from a name that is denied to one that is not.
+        named = Path(os.path.normpath(self.root / Path(path.strip()).expanduser()))
+        if self.policy.is_denied(place.path) or self.policy.is_denied(named):
+            return msgspec.structs.replace(place, denied=True)
+        return place
+
+    def _resolved(self, path: str) -> Place:
         _require_a_path(path)
         try:
             wanted = self.root / Path(path.strip() or ".").expanduser()
