@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -48,7 +48,7 @@ _ABOVE_PROCESSES = (Path("/"), Path("/proc"))
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """What a session's commands and file tools may reach; all paths are real ones (no symlink on the way).
 
-    Of `hidden` on one side, `readable` and what is writable on the other, what names a path more closely counts: a directory
+    Of `hidden` on one side, `readable` and the roots on the other, what names a path more closely counts: a directory
     of kept output inside a hidden one is shown, and `~/.ssh` is hidden in a workspace that is the home directory.
     `protected` are paths that are read-only beside those that `protects` tells by name. `denied` are the person's own
     read(...) denials: globs as `is_denied` reads them.
@@ -78,10 +78,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return next((root for root in self.workspace if path.is_relative_to(root)), None)
 
     def is_hidden(self, path: Path) -> bool:
-        """Whether a real path lies in what nobody sees."""
+        """Whether a real path lies in what nobody sees. The nearest says: keys below a home directory that is itself
+        the workspace are hidden, a workspace below a hidden directory is not."""
         if _of_a_process(path):
             return True
-        return _closest(path, self.hidden) > _closest(path, (*self.readable, *self.workspace, *self.git_directories))
+        return _depth(path, self.hidden) > _depth(path, (*self.readable, *self.workspace, *self.git_directories))
 
     def hides_below(self, path: Path) -> bool:
         """Whether there may be something hidden below a real path that is not hidden itself."""
@@ -92,7 +93,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         root = self.root_of(path)
         if root is None:
             return False
-        return protects(path.relative_to(root).parts) or _closest(path, self.protected) > 0
+        return protects(path.relative_to(root).parts) or _depth(path, self.protected) > 0
 
     def is_denied(self, path: Path) -> bool:
         """Whether the person denies reading a real path, or a directory that it lies in.
@@ -101,6 +102,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         any depth, as in an ignore file. One that begins with `/` is absolute. Case counts for nothing.
         """
         return any(_covers(glob, path, self.workspace) for glob in self.denied)
+
+
+def _depth(path: Path, above: Iterable[Path]) -> int:
+    """The number of parts of the nearest of `above` that `path` lies in; 0 where there is none."""
+    return max((len(each.parts) for each in above if path.is_relative_to(each)), default=0)
 
 
 def protects(parts: tuple[str, ...]) -> bool:
@@ -123,10 +129,6 @@ def _folded(part: str) -> str:
     visible = "".join(each for each in unicodedata.normalize("NFKC", part) if unicodedata.category(each) != "Cf")
     name = visible.casefold().split(":")[0].rstrip(". ")
     return ".git" if re.fullmatch(r"git~\d", name) else name
-
-
-def _closest(path: Path, covers: Iterable[Path]) -> int:
-    return max((len(cover.parts) for cover in covers if path.is_relative_to(cover)), default=0)
 
 
 def _of_a_process(path: Path) -> bool:
@@ -166,25 +168,26 @@ def hidden_paths(home: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(Path(os.path.realpath(path)) for path in wanted if path.exists()))
 
 
-def protected_paths(roots: Iterable[Path], home: Path) -> tuple[Path, ...]:
+def protected_paths(roots: Sequence[Path], home: Path) -> tuple[Path, ...]:
     """What is read-only inside `roots` without its name telling so: the same parts of git directories that have another
     name than `.git`, and what a login obeys where the home directory is part of the workspace."""
     found: list[Path] = []
     for root in roots:
-        found += [directory / name for directory in _named_otherwise(root) for name in PROTECTED_GIT]
+        found += [directory / name for directory in _git_directories(root) for name in PROTECTED_GIT]
         if home.is_relative_to(root):
             found += [home / name for name in _OBEYED]
-    return tuple(dict.fromkeys(found))
+    below = ((path, root) for path in dict.fromkeys(found) for root in roots if path.is_relative_to(root))
+    return tuple(dict.fromkeys(path for path, root in below if not protects(path.relative_to(root).parts)))
 
 
-def _named_otherwise(root: Path) -> Iterator[Path]:
+def _git_directories(root: Path) -> Iterator[Path]:
     if all((root / name).exists() for name in ("HEAD", "objects", "refs")):
         yield root
     git = Path(os.path.realpath(root / ".git"))
     if git.is_dir():
         yield git
-    elif pointer := re.match(r"gitdir: ([^\0\n]+)", read_small(git)):
-        yield Path(os.path.realpath(root / pointer[1].rstrip()))
+    elif found := re.match(r"gitdir:\s*(.+)", read_small(git)):
+        yield Path(os.path.realpath(root / found[1].rstrip()))
 
 
 def policy_for(
@@ -201,7 +204,7 @@ def policy_for(
     def real(paths: Iterable[Path]) -> tuple[Path, ...]:
         return tuple(Path(os.path.realpath(path)) for path in paths)
 
-    workspace = real([root, *roots])
+    workspace = real((root, *roots))
     policy = Policy(
         root=workspace[0],
         roots=workspace[1:],

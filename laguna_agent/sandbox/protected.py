@@ -109,6 +109,7 @@ def find_protected(policy: Policy) -> Protected:
         if os.path.lexists(path):
             finding.name(path)
         else:
+            # Nobody would understand an empty directory in the place of a `.bashrc`.
             finding.unenforced.append(path)
     groups = (finding.present, finding.absent, finding.unenforced)
     return Protected(*(tuple(dict.fromkeys(group)) for group in groups))

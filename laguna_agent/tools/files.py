@@ -24,6 +24,7 @@ import msgspec
 
 from laguna_agent.atomic import replacing
 from laguna_agent.errors import ToolError
+from laguna_agent.sandbox.masks import denied_paths
 from laguna_agent.sandbox.policy import Policy
 from laguna_agent.tools import beneath
 
@@ -33,6 +34,8 @@ HIDDEN_CAP = 5_000
 # The clock that stamps files ticks every few milliseconds.
 _TICK = 50_000_000
 _CHUNK = 1 << 20
+# Seconds for which it is known which links have a denied name: those of the person do not change much.
+_LINKS_KNOWN = 30.0
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -51,6 +54,8 @@ class Files:
         self._lock = threading.Lock()
         self._twins: frozenset[tuple[int, int]] = frozenset()
         self._twins_known = 0
+        self._behind_links: list[Path] = []
+        self._behind_links_until = 0.0
 
     def entry(self, path: Path) -> Entry | None:
         """What lies at a real path; None where nothing does."""
@@ -141,9 +146,21 @@ class Files:
         except OSError as error:
             raise refusal("write", path, error) from error
 
+    def is_denied(self, path: Path) -> bool:
+        """Whether the person denies reading a real path: by its own name, or by that of a link that leads to it."""
+        if not self.policy.denied:
+            return False
+        if self.policy.is_denied(path):
+            return True
+        with self._lock:
+            if time.monotonic() > self._behind_links_until:
+                self._behind_links = [each for each in denied_paths(self.policy) if not self.policy.is_denied(each)]
+                self._behind_links_until = time.monotonic() + _LINKS_KNOWN
+        return any(path.is_relative_to(each) for each in self._behind_links)
+
     def require_readable(self, path: Path) -> None:
         """ToolError where the person denies reading it."""
-        if self.policy.is_denied(path):
+        if self.is_denied(path):
             raise ToolError(f"{path} is not read: the person's rules deny it. Do without it.")
 
     def is_twin(self, path: Path, found: os.stat_result) -> bool:
@@ -160,10 +177,8 @@ class Files:
 
     def _kept_back(self) -> Iterator[Path]:
         yield from self.policy.hidden
-        for glob in self.policy.denied:
-            # Of globs only those that name one file: looking for the others would mean to walk the workspace.
-            if not any(sign in glob for sign in "*?["):
-                yield from (root / glob for root in self.policy.workspace)
+        # Bounded like the look at the hidden ones.
+        yield from denied_paths(self.policy)
 
     @contextlib.contextmanager
     def _parent(self, path: Path, *, make: bool = False) -> Iterator[tuple[int, str]]:

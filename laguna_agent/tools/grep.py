@@ -124,7 +124,7 @@ def _may_be_seen(name: bytes, place: Place, files: Files) -> bool:
     if name == _INPUT:
         return True
     path = place.path / os.fsdecode(name)
-    if files.policy.is_denied(path):
+    if files.is_denied(path):
         return False
     if not place.hidden and files.policy.hides_below(place.path) and files.policy.is_hidden(path):
         return False

@@ -19,10 +19,13 @@ def path_need(access: Literal["read", "write"], path: str, workspace: Workspace)
     return _need(access, workspace.resolve(path))
 
 
-def reach(access: Literal["read", "write"], path: str, context: ToolContext) -> Place:
+def reach(access: Literal["read", "write"], path: str, context: ToolContext, *, content: bool = True) -> Place:
     """The place of `path`. ToolError where it needs other leave than the call was given; without a leave of its own a
-    call reaches what nobody has to be asked about."""
+    call reaches what nobody has to be asked about. With `content` it must be one that the person does not deny reading:
+    a name may be told, and what is changed is read first."""
     place = context.workspace.resolve(path)
+    if content and place.denied:
+        raise ToolError(f"{place.shown} is not read: the person's rules deny it. Do without it.")
     need = _need(access, place)
     if context.leave is None and not (need.outside or need.protected or need.hidden):
         return place
@@ -34,6 +37,8 @@ def reach(access: Literal["read", "write"], path: str, context: ToolContext) -> 
 def inside(path: str, workspace: Workspace) -> Place:
     """The place of `path`, for what this program reads by itself. ToolError where a call would need leave for it."""
     place = workspace.resolve(path)
+    if place.denied:
+        raise ToolError(f"{path} is not read: the person's rules deny it.")
     if place.outside:
         raise ToolError(f"{path} leads out of the workspace, to {place.shown}.")
     return place

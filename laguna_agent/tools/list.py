@@ -42,7 +42,7 @@ class List:
         return ()
 
     async def run(self, args: ListArguments, context: ToolContext) -> ToolResult:
-        place = reach("read", args.path, context)
+        place = reach("read", args.path, context, content=False)
         entry = await context.workspace.entry(place.path)
         if entry is None or entry.kind != "directory":
             raise ToolError(f"There is no directory {place.shown}.")

@@ -1,8 +1,9 @@
 """Run ripgrep, the searcher behind `grep` and `list`.
 
 It runs outside the sandbox that commands have, so it is started with fixed options, an empty environment and no
-configuration, from a place that no command can write to, in a directory that is held by its descriptor; it follows no
-link. Knows where the program lies and how much of its output to take; it must not know what is searched for.
+configuration, from a place that no command can write to, in a directory that is held by its descriptor. It follows no
+link, and should a directory become one while it looks, Landlock keeps it from reading what lies outside, where the
+kernel has that. Knows where the program lies and how much of its output to take; it must not know what is searched for.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import anyio.to_thread
 import msgspec
 
 from laguna_agent.errors import ToolError
+from laguna_agent.sandbox.warden import landlock
+from laguna_agent.sandbox.warden.kernel import PR_SET_NO_NEW_PRIVS, prctl
 from laguna_agent.tools.beneath import name_of
 from laguna_agent.tools.files import Files, refusal
 
@@ -40,6 +43,8 @@ _ALWAYS = (
     "--no-config", "--no-messages", "--no-require-git", "--no-ignore-global", "--hidden", "--no-follow", "--null",
     "--color=never", "--glob=!.git",
 )  # fmt: skip
+_LIBRARIES = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/nix/store")
+_IGNORE_FILES = (".gitignore", ".ignore", ".rgignore", ".git/info/exclude")
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -68,7 +73,8 @@ async def ripgrep(*arguments: str, files: Files, path: Path) -> Found:
     program = _program(files.policy.workspace)
     try:
         with _standing_in(files, path) as (cwd, stdin, target):
-            search = _Search([program, *_ALWAYS, *arguments, "--", target], cwd, stdin, TIME_CAP)
+            command = [program, *_ALWAYS, *arguments, "--", target]
+            search = _Search(command, cwd, stdin, _readable(program, files, path), TIME_CAP)
             try:
                 await anyio.to_thread.run_sync(search.ended.wait, abandon_on_cancel=True)
             finally:
@@ -86,16 +92,23 @@ def _standing_in(files: Files, path: Path) -> Iterator[tuple[str, int, str]]:
         with files.regular(path) as handle:
             yield "/", handle, "-"
         return
-    with files.directory(path) as handle:
-        yield name_of(handle), subprocess.DEVNULL, "./"
+    with files.directory(path) as handle, Path(os.devnull).open("rb") as nothing:
+        yield name_of(handle), nothing.fileno(), "./"
+
+
+def _readable(program: str, files: Files, path: Path) -> list[str]:
+    """What it may open: what is searched, and the ignore files that count there."""
+    root = files.policy.root_of(path) or path
+    ignoring = (parent / name for parent in root.parents for name in _IGNORE_FILES)
+    return [program, *_LIBRARIES, str(root), *(str(each) for each in ignoring if each.is_file())]
 
 
 class _Search:
     """A running ripgrep and the thread that reads it."""
 
-    def __init__(self, argv: list[str], cwd: str, stdin: int, seconds: float) -> None:
+    def __init__(self, argv: list[str], cwd: str, stdin: int, readable: list[str], seconds: float) -> None:
         self.ended = threading.Event()
-        self._argv, self._cwd, self._stdin = argv, cwd, stdin
+        self._argv, self._cwd, self._stdin, self._readable = argv, cwd, stdin, readable
         self._deadline = monotonic() + seconds
         self._started = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -127,6 +140,10 @@ class _Search:
 
     def _serve(self) -> None:
         try:
+            # What a thread takes upon itself holds for what it starts, not for the other threads.
+            if landlock.abi():
+                prctl(PR_SET_NO_NEW_PRIVS, 1)
+                landlock.restrict((), self._readable, tcp=False)
             self._process = subprocess.Popen(
                 self._argv,
                 cwd=self._cwd,

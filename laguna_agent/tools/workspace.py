@@ -27,6 +27,7 @@ Listener = Callable[[str], Awaitable[None]]
 Scope = Literal["workspace", "temporary", "spool", "outside"]
 PATH_CAP = 4096
 """Characters of the longest path; the kernel takes no longer one."""
+_LINKS_CAP = 40
 _SHARED_TEMPORARY = (Path("/tmp"), Path("/var/tmp"))
 
 
@@ -36,7 +37,7 @@ class Place(msgspec.Struct, frozen=True):
     `shown` is how people and models name it: relative to the root where it lies inside, else absolute. Scope "spool" is
     the kept output of commands: outside the root, but the model's own; so is "temporary", what commands see as /tmp,
     shown under the name that it has for them. `protected` says that other programs obey what lies there, `hidden` that
-    nobody is to see it; what is hidden is outside wherever it lies.
+    nobody is to see it; what is hidden is outside wherever it lies. `denied` says that the person denies reading it.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Place(msgspec.Struct, frozen=True):
     scope: Scope
     protected: bool = False
     hidden: bool = False
+    denied: bool = False
 
     @property
     def outside(self) -> bool:
@@ -161,14 +163,24 @@ class LocalWorkspace:
         self._launcher = Launcher(spool, walls)
 
     def resolve(self, path: str) -> Place:
+        place = self._resolved(path)
+        # By what it is called as well: a link may lead from a name that is denied to one that is not.
+        named = Path(os.path.normpath(self.root / Path(path.strip()).expanduser()))
+        if self.policy.is_denied(place.path) or self.policy.is_denied(named):
+            return msgspec.structs.replace(place, denied=True)
+        return place
+
+    def _resolved(self, path: str) -> Place:
         _require_a_path(path)
         try:
             wanted = self.root / Path(path.strip() or ".").expanduser()
         except RuntimeError:
             raise ToolError(f"Cannot resolve {path!r}: no such home directory.") from None
-        real = Path(os.path.realpath(wanted))
-        if (temporary := self._temporary(real)) is not None:
-            return temporary
+        real = self._outside_name(Path(os.path.realpath(wanted)))
+        private = self.policy.temporary
+        if private is not None and real.is_relative_to(private):
+            seen_at = _SHARED_TEMPORARY[0] if self.sandbox == "bubblewrap" else private
+            return Place(real, str(seen_at / real.relative_to(private)), "temporary")
         shown = real.relative_to(self.root).as_posix() if real.is_relative_to(self.root) else str(real)
         if self.policy.is_hidden(real):
             return Place(real, shown, "outside", self.policy.is_protected(real), hidden=True)
@@ -177,21 +189,19 @@ class LocalWorkspace:
         spooled = self._launcher.spool is not None and real.is_relative_to(self._launcher.spool)
         return Place(real, shown, "spool" if spooled else "outside")
 
-    def _temporary(self, real: Path) -> Place | None:
-        """The place of what is the commands' own temporary file, whose name may be another outside the sandbox."""
-        private = self.policy.temporary
-        if private is None:
-            return None
-        inside = real
-        mine = (private, *self.policy.workspace, *self.policy.readable, *self.policy.writable)
-        if self.sandbox == "bubblewrap" and not any(real.is_relative_to(each) for each in mine):
+    def _outside_name(self, real: Path) -> Path:
+        """The real path, outside the sandbox, of what a real path names for commands: they have a /tmp of their own."""
+        private, policy = self.policy.temporary, self.policy
+        if private is None or self.sandbox != "bubblewrap":
+            return real
+        same = (private, *policy.workspace, *policy.readable, *policy.writable, *policy.hidden)
+        for _ in range(_LINKS_CAP):
             shared = next((each for each in _SHARED_TEMPORARY if real.is_relative_to(each)), None)
-            if shared is not None:
-                inside = Path(os.path.realpath(private / real.relative_to(shared)))
-        if not inside.is_relative_to(private):
-            return None
-        seen_at = _SHARED_TEMPORARY[0] if self.sandbox == "bubblewrap" else private
-        return Place(inside, str(seen_at / inside.relative_to(private)), "temporary")
+            if shared is None or any(real.is_relative_to(each) for each in same):
+                break
+            # A link in there leads to where it leads for commands.
+            real = Path(os.path.realpath(private / real.relative_to(shared)))
+        return real
 
     async def entry(self, path: Path) -> Entry | None:
         return await anyio.to_thread.run_sync(self.files.entry, path)

@@ -48,7 +48,7 @@ class Write:
 async def _propose(args: WriteArguments, context: ToolContext) -> Proposal:
     if not args.path.strip() or args.path.endswith("/"):
         raise ToolError("`path` must name a file.")
-    place = reach("write", args.path, context)
+    place = reach("write", args.path, context, content=False)
     lines = args.content.count("\n") + (not args.content.endswith("\n") and args.content != "")
     if await context.workspace.entry(place.path) is None:
         summary = f"Created {place.shown}, {lines} lines."
