@@ -1,0 +1,418 @@
+"""Commands that run other commands: what they run, as far as their words tell.
+
+Knows the options of the usual wrappers (`env`, `timeout`, `xargs`, `find -exec`, `bash -c`, ...) and names those whose
+doing cannot be read from their words; must not know syntax trees or rules. An option that is not known here makes the
+command unclear, never harmless.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from laguna_agent.code.shell_words import Word
+
+STANDARD_DIRECTORIES = ("/bin/", "/usr/bin/", "/usr/local/bin/", "/sbin/", "/usr/sbin/", "/usr/local/sbin/",
+                        "/opt/homebrew/bin/")  # fmt: skip
+"""A program in one of these is what its name says; one of the same name elsewhere is not."""
+SHELLS = frozenset({"bash", "sh", "dash"})
+"""Shells whose -c is read as bash: what dash reads in another way, it runs less of."""
+_OTHER_SHELLS = frozenset({"zsh", "fish", "ksh", "mksh", "ash", "csh", "tcsh", "busybox", "toybox", "rbash", "pwsh"})
+_RUNNERS = frozenset(
+    {
+        "parallel", "watch", "flock", "chroot", "unshare", "nsenter", "taskset", "chrt", "prlimit", "script", "strace",
+        "ltrace", "gdb", "lldb", "valgrind", "perf", "ssh", "su", "runuser", "pkexec", "systemd-run", "at", "batch",
+        "crontab", "screen", "tmux", "xvfb-run", "entr", "fakeroot", "proot", "firejail", "bwrap", "expect", "socat",
+        "start-stop-daemon", "run-parts", "coproc", "setpriv", "capsh", "unbuffer", "direnv", "rlwrap", "nc", "ncat",
+        "dbus-run-session", "xdg-open", "nix-shell", "doas", "catchsegv", "linux32",
+        "linux64", "setarch", "choom", "uclampset", "sg", "newgrp", "vim", "vi", "nvim", "ed", "ex", "emacs", "less",
+        "more", "man", "m4", "dc", "installwatch", "checkinstall",
+    }
+)  # fmt: skip
+_BUILTINS = {
+    "alias": "it defines an alias", "unalias": "it changes aliases", "shopt": "it changes how bash reads what follows",
+    "enable": "it changes bash's builtins", "hash": "it changes where programs are found",
+    "complete": "it defines completions", "compgen": "it runs completions", "bind": "it binds keys to commands",
+    "fc": "it runs commands again", "let": "it computes with names", "mapfile": "it may run a callback",
+    "readarray": "it may run a callback", "getopts": "it sets names", "history": "it runs the history's commands",
+    "jobs": "it may run a command", "fg": "", "caller": "",
+}  # fmt: skip
+_RESERVED = frozenset(
+    "if then elif else fi while until for in do done case esac select function { } ! [[ ]] coproc time".split()
+)
+_CODE = re.compile(r"(python|pypy|perl|ruby|node|nodejs|deno|bun|php|lua|luajit|Rscript|tclsh|wish|osascript|guile)[\d.]*")
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\[[^=]*\])?\+?=", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+class Unwrapped(msgspec.Struct, frozen=True):
+    """What a command runs besides itself. `commands` are words, `codes` bash text; `reasons` why more may run than is
+    listed. `sets` are variables that it sets for them; `through` says that it does nothing else."""
+
+    commands: tuple[tuple[Word, ...], ...] = ()
+    codes: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+    through: bool = False
+
+
+class _Options(msgspec.Struct, frozen=True):
+    """Options of a wrapper: `flags` and `valued` are letters, `words` and `valued_words` long names; `operands` stand
+    between the options and the command."""
+
+    flags: str = ""
+    valued: str = ""
+    words: tuple[str, ...] = ()
+    valued_words: tuple[str, ...] = ()
+    operands: int = 0
+
+
+NOTHING = Unwrapped()
+_WRAPPERS = {
+    "timeout": _Options("v", "ks", ("preserve-status", "foreground", "verbose"), ("kill-after", "signal"), 1),
+    "nice": _Options("", "n", (), ("adjustment",)),
+    "nohup": _Options(),
+    "stdbuf": _Options("", "ioe", (), ("input", "output", "error")),
+    "ionice": _Options("t", "cn", ("ignore",), ("class", "classdata")),
+    "setsid": _Options("cfw", "", ("ctty", "fork", "wait")),
+    "time": _Options("p"),
+    "command": _Options("p"),
+    "builtin": _Options(),
+    "exec": _Options("cl", "a"),
+    "sudo": _Options("AbEHnPS", "Cghprtu", ("preserve-env", "non-interactive"), ("user", "group")),
+    "env": _Options("i0v", "uC", ("ignore-environment", "null", "debug"), ("unset", "chdir")),
+    "xargs": _Options(
+        "0prtxo",
+        "adEILnPs",
+        ("null", "no-run-if-empty", "verbose", "exit", "interactive", "open-tty"),
+        ("arg-file", "delimiter", "max-args", "max-procs", "max-chars"),
+    ),
+}
+
+
+def name_of(word: Word) -> str:
+    """A program's name: that of a standard directory without it."""
+    for directory in STANDARD_DIRECTORIES:
+        rest = word.text.removeprefix(directory)
+        if rest != word.text and "/" not in rest:
+            return rest
+    return word.text
+
+
+def sets_much(name: str) -> bool:
+    """Whether a variable changes what programs run, or how bash reads: to set it makes a command unclear."""
+    return (
+        name.startswith(("LD_", "DYLD_", "GIT_", "BASH", "PYTHON", "PERL", "RUBY", "NODE_", "JAVA_", "LESS", "GCONV_"))
+        and name not in {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONHASHSEED", "NODE_ENV", "PYTHONUTF8"}
+    ) or name in {
+        "PATH", "IFS", "ENV", "HOME", "SHELL", "SHELLOPTS", "PS0", "PS1", "PS2", "PS3", "PS4", "PROMPT_COMMAND",
+        "CDPATH", "GLOBIGNORE", "EDITOR", "VISUAL", "PAGER", "MANPAGER", "BROWSER", "FCEDIT", "POSIXLY_CORRECT",
+        "TMPDIR", "TERMINFO", "LOCPATH", "NLSPATH", "MAKEFLAGS", "MFLAGS", "GNUMAKEFLAGS", "SSH_ASKPASS", "EXECIGNORE",
+        "_", "OPTIND", "HISTFILE", "INPUTRC", "FIGNORE", "TAR_OPTIONS", "RSYNC_RSH", "CVS_RSH",
+    }  # fmt: skip
+
+
+def assignment(word: Word) -> str | None:
+    """The variable that a word of the form NAME=VALUE sets."""
+    match = _ASSIGNMENT.match(word.text)
+    return match[1] if match else None
+
+
+def unwrap(words: tuple[Word, ...]) -> Unwrapped:
+    """What a command of these words runs; `words` is not empty."""
+    first = words[0]
+    if first.vague:
+        return Unwrapped(reasons=(f"what it runs is not certain: {first.text}",))
+    name = name_of(first)
+    if name in _RESERVED - {"time"} or not name:
+        return Unwrapped(reasons=(f"{name or 'an empty word'} stands where a command does",))
+    if name in _BUILTINS:
+        reason = _BUILTINS[name]
+        return Unwrapped(reasons=(reason,)) if reason else NOTHING
+    reader = _READERS.get(name)
+    if reader is not None:
+        return reader(words)
+    if name in _WRAPPERS:
+        return _wrapped(name, words)
+    if name in _OTHER_SHELLS | _RUNNERS or name.startswith("ld-linux"):
+        return Unwrapped(reasons=(f"{name} runs another command",))
+    if _CODE.fullmatch(name):
+        return _interpreted(name, words)
+    return NOTHING
+
+
+def _wrapped(name: str, words: tuple[Word, ...]) -> Unwrapped:
+    options = _WRAPPERS[name]
+    if name == "command" and len(words) > 1 and words[1].text in {"-v", "-V"}:
+        return NOTHING
+    at = _after_options(words, options)
+    if at is None:
+        return Unwrapped(reasons=(f"{name} has an option that is not known here",))
+    at += options.operands
+    at += name == "env" and at < len(words) and words[at].text == "-"
+    sets = []
+    if name in {"env", "sudo"}:
+        while at < len(words) and (variable := assignment(words[at])) is not None:
+            if words[at].vague and not words[at].quoted:
+                return Unwrapped(reasons=(f"what {name} runs is not certain: {words[at].text}",))
+            sets.append(variable)
+            at += 1
+    inner = words[at:]
+    if not inner:
+        return Unwrapped(sets=tuple(sets))
+    reasons = [f"{each.text} may stand for any options of {name}" for each in words[1:at] if each.vague]
+    reasons += ["it runs as another user"] if name == "sudo" else []
+    if name == "time" and (assignment(inner[0]) or inner[0].text in {"-", "--"}):
+        reasons.append("what is timed is not certain")
+    if name == "xargs":
+        inner = _given_more(inner, words[1:at])
+    return Unwrapped((inner,), reasons=tuple(reasons), sets=tuple(sets), through=not reasons)
+
+
+def _given_more(inner: tuple[Word, ...], options: tuple[Word, ...]) -> tuple[Word, ...]:
+    """What xargs runs: with -I, words are filled in, else they follow."""
+    marks = [
+        (each.text[2:] or options[at + 1].text)
+        for at, each in enumerate(options)
+        if each.text.startswith("-I") and (len(each.text) > 2 or at + 1 < len(options))
+    ]
+    if not marks:
+        return (*inner, Word("...", vague=True))
+    return tuple(
+        Word(word.text, vague=True, quoted=True) if any(mark in word.text for mark in marks) else word
+        for word in inner
+    )
+
+
+def _after_options(words: tuple[Word, ...], options: _Options) -> int | None:
+    """Where the first word stands that is no option; None where an option is not known."""
+    at = 1
+    while at < len(words):
+        word = words[at]
+        if word.vague or not word.text.startswith("-") or word.text == "-":
+            return at
+        at += 1
+        if word.text == "--":
+            return at
+        if word.text.startswith("--"):
+            name, given, _ = word.text[2:].partition("=")
+            if name in options.valued_words:
+                at += 0 if given else 1
+            elif name not in options.words or (given and name != "preserve-env"):
+                return None
+            continue
+        if options.valued == "n" and re.fullmatch(r"-\d+", word.text):
+            continue
+        for place, letter in enumerate(word.text[1:], 1):
+            if letter in options.valued:
+                at += 0 if word.text[place + 1 :] else 1
+                break
+            if letter not in options.flags:
+                return None
+    return at
+
+
+def _shell(words: tuple[Word, ...]) -> Unwrapped:
+    """A shell: the text after -c, or a script that must be a file by name."""
+    name = name_of(words[0])
+    at, has_code = 1, False
+    while at < len(words) and not words[at].vague and words[at].text[:1] in {"-", "+"}:
+        option = words[at].text
+        at += 1
+        if option in {"--norc", "--noprofile", "--posix", "--login", "--verbose"}:
+            continue
+        if option in {"--", "-"}:
+            break
+        if not re.fullmatch(r"[-+][abcefhklmnpruvxoBCHPT]+", option) or option.count("o") + option.count("c") > 2:
+            return Unwrapped(reasons=(f"{name} has an option that is not known here",))
+        has_code = has_code or "c" in option
+        at += option.count("o")
+    if at >= len(words):
+        return Unwrapped(reasons=(f"{name} runs what it is given on its standard input",))
+    operand = words[at]
+    if operand.vague:
+        return Unwrapped(reasons=(f"what {name} runs is not certain: {operand.text}",))
+    if has_code:
+        return Unwrapped(codes=(operand.text,), through=True)
+    return _script(name, operand)
+
+
+def _script(name: str, operand: Word) -> Unwrapped:
+    if operand.vague or operand.text.startswith(("/dev/", "/proc/")) or operand.text == "-":
+        return Unwrapped(reasons=(f"what {name} runs is not certain: {operand.text}",))
+    return NOTHING
+
+
+def _source(words: tuple[Word, ...]) -> Unwrapped:
+    rest = words[1:]
+    if rest and rest[0].text == "--":
+        rest = rest[1:]
+    return _script(words[0].text, rest[0]) if rest else NOTHING
+
+
+def _eval(words: tuple[Word, ...]) -> Unwrapped:
+    rest = words[1:]
+    if rest and rest[0].text == "--":
+        rest = rest[1:]
+    if any(word.vague for word in rest):
+        return Unwrapped(reasons=("eval runs text that is not literal",))
+    return Unwrapped(codes=(" ".join(word.text for word in rest),), through=True)
+
+
+def _trap(words: tuple[Word, ...]) -> Unwrapped:
+    rest = words[1:]
+    if rest and rest[0].text == "--":
+        rest = rest[1:]
+    if not rest or rest[0].text in {"-", "-p", "-l"}:
+        return NOTHING
+    if any(word.vague for word in rest) or rest[0].text.startswith("-"):
+        return Unwrapped(reasons=("trap runs text that is not literal",))
+    return Unwrapped(codes=(rest[0].text,), through=True)
+
+
+def _find(words: tuple[Word, ...]) -> Unwrapped:
+    """`find`: what stands between an -exec and its end."""
+    commands, reasons = [], []
+    at = 1
+    while at < len(words):
+        word = words[at]
+        at += 1
+        if word.vague and not word.quoted and not re.fullmatch(r"[\w./*?\[\]~-]+", word.text):
+            reasons.append(f"{word.text} may stand for any action of find")
+        if word.text not in {"-exec", "-execdir", "-ok", "-okdir"}:
+            continue
+        inner: list[Word] = []
+        while at < len(words) and not _ends_exec(words, at):
+            filled = "{}" in words[at].text
+            inner.append(Word(words[at].text, vague=True, quoted=True) if filled else words[at])
+            at += 1
+        if at >= len(words) or not inner:
+            reasons.append(f"what {word.text} runs does not end")
+        else:
+            commands.append(tuple(inner))
+    return Unwrapped(tuple(commands), reasons=tuple(reasons))
+
+
+def _ends_exec(words: tuple[Word, ...], at: int) -> bool:
+    word = words[at]
+    return not word.vague and (word.text == ";" or (word.text == "+" and words[at - 1].text == "{}"))
+
+
+def _fd(words: tuple[Word, ...]) -> Unwrapped:
+    for at, word in enumerate(words[1:], 1):
+        if word.text in {"-x", "-X", "--exec", "--exec-batch"}:
+            inner = [Word(each.text, vague=True, quoted=True) if "{" in each.text else each for each in words[at + 1 :]]
+            if not inner or any(each.text == ";" for each in inner):
+                return Unwrapped(reasons=("what fd runs is not certain",))
+            return Unwrapped(((*inner, Word("...", vague=True)),))
+        if (word.vague and not word.quoted) or re.match(r"-\w*[xX]|--exec", word.text):
+            return Unwrapped(reasons=("what fd runs is not certain",))
+    return NOTHING
+
+
+def _interpreted(name: str, words: tuple[Word, ...]) -> Unwrapped:
+    """An interpreter: a script by name is a program like any other; code among the words, or on stdin, is not read."""
+    rest = words[1:]
+    if all(not word.vague and word.text in {"--version", "-V", "-v", "--help", "-h"} for word in rest) and rest:
+        return NOTHING
+    for word in rest:
+        if word.vague and not word.quoted:
+            return Unwrapped(reasons=(f"what {name} runs is not certain: {word.text}",))
+        if word.text == "-m" and name.startswith(("python", "pypy")):
+            return NOTHING
+        if not word.text.startswith("-") or word.vague:
+            if name in {"deno", "bun"} and word.text in {"eval", "repl", "x", "-"}:
+                break
+            return _script(name, word)
+        known = r"-[uBsSIEOPbqdtv]+" if name.startswith(("python", "pypy")) else r"-w|--test"
+        if not re.fullmatch(known, word.text):
+            break
+    return Unwrapped(reasons=(f"{name} runs code that is not read here",))
+
+
+def _names(words: tuple[Word, ...]) -> Unwrapped:
+    """Builtins whose operands are names of variables: bash computes an index in them, which may run commands."""
+    name, takes_value = words[0].text, False
+    for word in words[1:]:
+        if takes_value:
+            takes_value = False
+        elif word.text.startswith("-") and not word.vague:
+            takes_value = name == "read" and re.fullmatch(r"-\w*[pdnNtui]", word.text) is not None
+            if not re.fullmatch(r"-[adeinNprstu]+" if name == "read" else r"-[aAfFgilprtuvx]+", word.text):
+                return Unwrapped(reasons=(f"{name} has an option that is not known here",))
+        elif word.vague or not _NAME.fullmatch(word.text) or sets_much(word.text):
+            return Unwrapped(reasons=(f"{name} sets {word.text}",))
+    return NOTHING
+
+
+def _test(words: tuple[Word, ...]) -> Unwrapped:
+    odd = any((word.vague and not word.quoted and word.text not in {"$?", "$#"}) for word in words[1:])
+    if odd or any(word.text in {"-v", "-R"} for word in words):
+        return Unwrapped(reasons=("it tests a variable by name",))
+    return NOTHING
+
+
+def _printf(words: tuple[Word, ...]) -> Unwrapped:
+    if len(words) > 1 and (words[1].text.startswith("-v") or (words[1].vague and not words[1].quoted)):
+        return Unwrapped(reasons=("printf sets a variable by name",))
+    return NOTHING
+
+
+def _set(words: tuple[Word, ...]) -> Unwrapped:
+    known = all(
+        not word.vague and re.fullmatch(r"[-+][euxo]+|pipefail|errexit|nounset|xtrace|--", word.text)
+        for word in words[1:]
+    )
+    return NOTHING if known else Unwrapped(reasons=("it changes how bash reads what follows",))
+
+
+def _wait(words: tuple[Word, ...]) -> Unwrapped:
+    known = all(re.fullmatch(r"[\w%]+|\$!|-n", word.text) for word in words[1:])
+    return NOTHING if known else Unwrapped(reasons=("wait sets a variable by name",))
+
+
+def _git(words: tuple[Word, ...]) -> Unwrapped:
+    texts = [word.text for word in words[1:]]
+    odd = any(re.match(r"-c|--exec-path|--config-env|--ext-diff|--textconv|-O|--open-files", text) for text in texts[:1])
+    runs = {"bisect", "rebase", "submodule", "filter-branch", "difftool", "mergetool", "config", "for-each-repo", "alias"}
+    verb = next((text for text in texts if not text.startswith("-")), "")
+    risky = verb in runs and any(
+        re.match(r"run$|foreach$|-x|--exec|-t|--extcmd|alias\.|core\.|.*(cmd|program|command|driver)$|!", text)
+        for text in texts
+    )
+    if odd or "-c" in texts[:3] or risky or verb == "filter-branch":
+        return Unwrapped(reasons=("git may run another command",))
+    return NOTHING
+
+
+def _sed(words: tuple[Word, ...]) -> Unwrapped:
+    """`sed`: scripts of deleting, printing and substituting only; `e` runs commands, and `w` writes files."""
+    from laguna_agent.code.shell_scripts import sed_is_plain
+
+    return NOTHING if sed_is_plain(words) else Unwrapped(reasons=("sed may run or write more than is listed",))
+
+
+def _awk(words: tuple[Word, ...]) -> Unwrapped:
+    from laguna_agent.code.shell_scripts import awk_is_plain
+
+    return NOTHING if awk_is_plain(words) else Unwrapped(reasons=("awk may run or write more than is listed",))
+
+
+_READERS: dict[str, Callable[[tuple[Word, ...]], Unwrapped]] = {
+    **dict.fromkeys(SHELLS, _shell),
+    **dict.fromkeys(("source", "."), _source),
+    **dict.fromkeys(("fd", "fdfind"), _fd),
+    **dict.fromkeys(("read", "unset", "declare", "typeset", "local", "export", "readonly"), _names),
+    **dict.fromkeys(("test", "["), _test),
+    **dict.fromkeys(("awk", "gawk", "mawk", "nawk"), _awk),
+    "eval": _eval,
+    "trap": _trap,
+    "find": _find,
+    "printf": _printf,
+    "set": _set,
+    "wait": _wait,
+    "git": _git,
+    "sed": _sed,
+}
