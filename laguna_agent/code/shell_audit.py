@@ -37,13 +37,16 @@ _LEAVES = {
     "array": re.compile(rb"\(\)"),
 }
 _TOKENS = frozenset(
-    """
-    | |& || && & ; ;; ;& ;;& ( ) (( )) { } [ ] [[ ]] ! $ $( ` ${ $(( <( >( " < > >> << <<- <<< >| &> &>> <& >& <&- >&- <>
-    = += -= *= /= %= == != =~ - + ~ :- := :? :+ ? # ## % %% / // /# /% , ,, ^ ^^ : @ * ** ++ -- <= >= << -a -o
-    if then elif else fi while until for in do done case esac select function
-    declare typeset export readonly local unset unsetenv
-    """.split()
-)
+    {
+        "|", "|&", "||", "&&", "&", ";", ";;", ";&", ";;&", "(", ")", "((", "))", "{", "}", "[", "]", "[[",
+        "]]", "!", "$", "$(", "`", "${", "$((", "<(", ">(", "\"", "<", ">", ">>", "<<", "<<-", "<<<", ">|",
+        "&>", "&>>", "<&", ">&", "<&-", ">&-", "<>", "=", "+=", "-=", "*=", "/=", "%=", "==", "!=", "=~", "-",
+        "+", "~", ":-", ":=", ":?", ":+", "?", "#", "##", "%", "%%", "/", "//", "/#", "/%", ",", ",,", "^",
+        "^^", ":", "@", "*", "**", "++", "--", "<=", ">=", "-a", "-o", "if", "then", "elif", "else", "fi",
+        "while", "until", "for", "in", "do", "done", "case", "esac", "select", "function", "declare", "typeset",
+        "export", "readonly", "local", "unset", "unsetenv",
+    }
+)  # fmt: skip
 _ON_ONE_LINE = frozenset(
     {"command", "file_redirect", "declaration_command", "unset_command", "variable_assignment",
      "variable_assignments", "concatenation", "redirected_statement", "negated_command", "herestring_redirect"}
@@ -52,7 +55,7 @@ _WORDLIKE = frozenset(
     {"word", "string", "raw_string", "ansi_c_string", "concatenation", "number", "simple_expansion", "expansion",
      "command_substitution", "arithmetic_expansion", "process_substitution", "command_name"}
 )  # fmt: skip
-_BEGINNING = re.compile(rb"`|\$\(|\$\{|\$\[|[<>]\(")
+_BEGINNING = re.compile(rb"`|\$\(|\$\{|\$\[|[<>]\(|\$\"")
 _GAP = re.compile(rb"(?:[ \t\n]|\\\n)*")
 _CONTINUATION = re.compile(rb"(?<![ \t\n])\\\n")
 
@@ -140,7 +143,7 @@ class Audit:
         at = match.start()
         if at in self._begun or _within(self._quiet, at):
             return True
-        if match[0][:1] in b"<>":
+        if match[0][:1] in b"<>" or match[0] == b'$"':
             return _within(self._texts, at)
         before = self._source[:at]
         return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1

@@ -264,7 +264,7 @@ class _Reader:
                 text,
                 tuple(found.writes),
                 tuple(found.reads),
-                tuple([*sets, *unwrapped.sets]),
+                (*sets, *unwrapped.sets),
                 frozenset(at for at, word in enumerate(words) if word.vague),
                 unwrapped.through,
             )

@@ -15,6 +15,8 @@ _SED_COMMAND = re.compile(
     rf"\s*(?:{_ADDRESS}(?:~\d+|,\s*(?:[+~]?\d+|{_ADDRESS}))?)?\s*!?\s*(?:(?P<simple>[pdPDgGhHnNxl=])|[qQ]\s*\d*|(?P<sub>[sy])|"
     r"(?P<text>[aic])(?:\\\n|\\?)[^\n]*|(?P<open>\{)|(?P<close>\}))"
 )
+_SED_READS = r"-[nErsuz]+|--quiet|--silent|--regexp-extended"
+_SED_WRITES = r"|-[nErsuz]*i(?:\.\w+)?|--in-place(?:=\.\w+)?"
 _SED_FLAGS = re.compile(r"[gpiImM\d]*\s*")
 
 
@@ -70,11 +72,7 @@ def sed_is_plain(words: tuple[Word, ...], *, reading: bool = False) -> bool:
             if script is None or script.vague:
                 return False
             scripts.append(script.text)
-        elif re.fullmatch(r"-[nErsuz]+", word.text) or word.text in {"--quiet", "--silent", "--regexp-extended"}:
-            continue
-        elif re.fullmatch(r"-[nErsuz]*i(\.\w+)?|--in-place(=\.\w+)?", word.text) and not reading:
-            continue
-        else:
+        elif not re.fullmatch(_SED_READS if reading else _SED_READS + _SED_WRITES, word.text):
             return False
     if not scripts:
         if not operands or operands[0].vague:

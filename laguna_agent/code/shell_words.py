@@ -44,6 +44,8 @@ WORD_NODES = frozenset(
 
 _GLOB = re.compile(r"[*?]|\[.*\]|[@!+]\(")
 _BRACES = re.compile(r"\{.*(,|\.\.).*\}", re.DOTALL)
+_SOMEBODYS_HOME = re.compile(r"~[^/]")
+"""`~/x` is one word, and which one is known; of `~name`, `~+` and `~-` it is not."""
 _SIMPLE_ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", "'": "'", '"': '"', "r": "\r", "a": "\a", "b": "\b", "e": "\x1b"}
 
 
@@ -55,7 +57,7 @@ def word_of(node: Node) -> Word:
         return Word(source, vague=True, quoted=_one_word(node))
     # A quoted stretch counts as a letter here: a glob or brace must not be found in it, but may span it.
     bare = "".join(piece.text if piece.bare else "x" for piece in pieces)
-    if _GLOB.search(bare) or _BRACES.search(bare):
+    if _GLOB.search(bare) or _BRACES.search(bare) or _SOMEBODYS_HOME.match(bare):
         return Word(source, vague=True)
     return Word("".join(piece.text for piece in pieces))
 

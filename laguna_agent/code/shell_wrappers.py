@@ -40,9 +40,14 @@ _BUILTINS = {
     "jobs": "it may run a command", "fg": "", "caller": "",
 }  # fmt: skip
 _RESERVED = frozenset(
-    "if then elif else fi while until for in do done case esac select function { } ! [[ ]] coproc time".split()
+    {
+        "if", "then", "elif", "else", "fi", "while", "until", "for", "in", "do", "done", "case", "esac",
+        "select", "function", "{", "}", "!", "[[", "]]", "coproc", "time",
+    }
+)  # fmt: skip
+_CODE = re.compile(
+    r"(python|pypy|perl|ruby|node|nodejs|deno|bun|php|lua|luajit|Rscript|tclsh|wish|osascript|guile)[\d.]*"
 )
-_CODE = re.compile(r"(python|pypy|perl|ruby|node|nodejs|deno|bun|php|lua|luajit|Rscript|tclsh|wish|osascript|guile)[\d.]*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\[[^=]*\])?\+?=", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
@@ -181,8 +186,7 @@ def _given_more(inner: tuple[Word, ...], options: tuple[Word, ...]) -> tuple[Wor
     if not marks:
         return (*inner, Word("...", vague=True))
     return tuple(
-        Word(word.text, vague=True, quoted=True) if any(mark in word.text for mark in marks) else word
-        for word in inner
+        Word(word.text, vague=True, quoted=True) if any(mark in word.text for mark in marks) else word for word in inner
     )
 
 
@@ -236,7 +240,9 @@ def _shell(words: tuple[Word, ...]) -> Unwrapped:
         return Unwrapped(reasons=(f"what {name} runs is not certain: {operand.text}",))
     if has_code:
         return Unwrapped(codes=(operand.text,), through=True)
-    return _script(name, operand)
+    # A script that is not in the working directory is looked for where programs are.
+    unsure = _script(name, operand)
+    return unsure if unsure.reasons else Unwrapped((words[at:],))
 
 
 def _script(name: str, operand: Word) -> Unwrapped:
@@ -375,14 +381,26 @@ def _wait(words: tuple[Word, ...]) -> Unwrapped:
 
 def _git(words: tuple[Word, ...]) -> Unwrapped:
     texts = [word.text for word in words[1:]]
-    odd = any(re.match(r"-c|--exec-path|--config-env|--ext-diff|--textconv|-O|--open-files", text) for text in texts[:1])
-    runs = {"bisect", "rebase", "submodule", "filter-branch", "difftool", "mergetool", "config", "for-each-repo", "alias"}
+    odd = any(
+        re.match(r"-c|--exec-path|--config-env|--ext-diff|--textconv|-O|--open-files", text) for text in texts[:1]
+    )
+    runs = {
+        "bisect",
+        "rebase",
+        "submodule",
+        "filter-branch",
+        "difftool",
+        "mergetool",
+        "config",
+        "for-each-repo",
+        "alias",
+    }
     verb = next((text for text in texts if not text.startswith("-")), "")
     risky = verb in runs and any(
         re.match(r"run$|foreach$|-x|--exec|-t|--extcmd|alias\.|core\.|.*(cmd|program|command|driver)$|!", text)
         for text in texts
     )
-    if odd or "-c" in texts[:3] or risky or verb == "filter-branch":
+    if odd or risky or verb == "filter-branch":
         return Unwrapped(reasons=("git may run another command",))
     return NOTHING
 
