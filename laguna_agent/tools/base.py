@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 import msgspec
 
 from laguna_agent.messages import ContentBlock, FileDiff, Location, PlanEntry, TextBlock, ToolKind, ToolSpec
+from laguna_agent.sandbox.confinement import Kind
 from laguna_agent.tools.footprint import Footprint
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Need(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a call needs leave for: `subject` is the path or the command; `outside` says it leaves the workspace.
 
     `protected` is a write to what other programs obey (see `sandbox.policy`), `hidden` a look at what nobody sees.
-    `grant` is what a command wants of the sandbox: the network, or to run without it.
+    `grant` is what a command wants of the sandbox: the network, or to run without it. `tool` is the tool of an MCP
+    server that is called; then `subject` is how people read it, and no command.
     """
 
     access: Access
@@ -43,6 +45,7 @@ class Need(msgspec.Struct, frozen=True, omit_defaults=True):
     protected: bool = False
     hidden: bool = False
     grant: Grant | None = None
+    tool: str = ""
 
 
 class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,7 +80,8 @@ class ToolContext:
     `ledger` knows the content of each file as the model last saw it; `emit` takes live output, and
     `show_terminal` the id of a terminal where the face itself shows it; `footprint` finds what commands change on disk;
     `shell_timeout` is in seconds; `output_cap` is how many characters of a command's output reach the model. `spool` is
-    where the whole of a long output is kept; `call_id` is the call's own.
+    where the whole of a long output is kept; `call_id` is the call's own. `kind` is the confinement that the call's
+    command is granted.
     """
 
     workspace: Workspace
@@ -90,6 +94,7 @@ class ToolContext:
     read_cap: int = 60_000
     spool: Path | None = None
     call_id: str = ""
+    kind: Kind | Literal["unconfined"] = "workspace"
 
 
 class Tool(Protocol):
