@@ -23,8 +23,8 @@ import msgspec
 from laguna_agent.agent.rule_paths import PathPattern, absolute
 from laguna_agent.code.looking import NOWHERE, looks
 from laguna_agent.code.shell_command import Parsed, Part, parts
+from laguna_agent.code.shell_names import name_of
 from laguna_agent.code.shell_words import Word
-from laguna_agent.code.shell_wrappers import name_of
 from laguna_agent.config import Rule, RuleVerdict
 from laguna_agent.errors import ConfigError
 from laguna_agent.tools.base import Need

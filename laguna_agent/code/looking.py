@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 
 from laguna_agent.code.shell_command import Parsed, Part
+from laguna_agent.code.shell_names import name_of
 from laguna_agent.code.shell_scripts import awk_is_plain, sed_is_plain
 from laguna_agent.code.shell_words import Word
-from laguna_agent.code.shell_wrappers import name_of
 
 NOWHERE = ("/dev/null", "/dev/stdout", "/dev/stderr")
 _HARMLESS_VARIABLES = re.compile(r"LANG|LC_\w+|TZ|NO_COLOR|FORCE_COLOR|CLICOLOR|COLUMNS|LINES|CI|TERM|PYTHONUTF8")

@@ -14,8 +14,9 @@ import msgspec
 
 from laguna_agent.code.languages import parser, utf8
 from laguna_agent.code.shell_audit import Audit
+from laguna_agent.code.shell_names import assignment, sets_much
 from laguna_agent.code.shell_words import WORD_NODES, Word, strange_characters, text_of, word_of
-from laguna_agent.code.shell_wrappers import assignment, sets_much, unwrap
+from laguna_agent.code.shell_wrappers import unwrap
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -24,7 +25,10 @@ PARTS_CAP = 50
 CHARACTERS_CAP = 10_000
 DEPTH_CAP = 6
 """How deep commands may stand in the text that other commands are given."""
+REASONS_CAP, REASON_LENGTH = 8, 160
+"""As much as a person reads."""
 TOO_LONG = f"it has more than {CHARACTERS_CAP:,} characters"
+TOO_DEEP = "it is nested too deep"
 TOO_MANY = f"it has more than {PARTS_CAP} parts"
 
 
@@ -66,9 +70,12 @@ def parts(command: str) -> Parsed:
     if len(command) > CHARACTERS_CAP:
         return Parsed((), (TOO_LONG,), too_long=True)
     reader = _Reader()
-    reader.read(command)
+    try:
+        reader.read(command)
+    except RecursionError:
+        return Parsed((), (TOO_DEEP,), too_long=True)
     unclear = tuple(reader.unclear)
-    return Parsed(tuple(reader.parts[:PARTS_CAP]), unclear, too_long=TOO_MANY in reader.unclear)
+    return Parsed(tuple(reader.parts[:PARTS_CAP]), unclear, too_long=not {TOO_MANY, TOO_DEEP}.isdisjoint(unclear))
 
 
 _CONTAINERS = frozenset(
@@ -99,12 +106,14 @@ class _Reader:
 
     def doubt(self, *reasons: str) -> None:
         """More may happen than the parts tell."""
-        self.unclear.update(dict.fromkeys(reasons))
+        for reason in reasons:
+            if len(self.unclear) < REASONS_CAP or reason in {TOO_MANY, TOO_DEEP}:
+                self.unclear[reason if len(reason) <= REASON_LENGTH else f"{reason[:REASON_LENGTH]}…"] = None
 
     def read(self, text: str) -> None:
         """Gather from `text`, a command line of its own."""
         if self._depth >= DEPTH_CAP:
-            self.doubt("it holds commands within commands within commands")
+            self.doubt(TOO_DEEP)
             return
         if odd := strange_characters(text):
             self.doubt(*odd)
@@ -272,7 +281,7 @@ class _Reader:
         self._depth += 1
         for inner in unwrapped.commands:
             if self._depth >= 2 * DEPTH_CAP:
-                self.doubt("it holds commands within commands within commands")
+                self.doubt(TOO_DEEP)
             else:
                 self._run(list(inner), text, _Redirections(), [*sets, *unwrapped.sets])
         self._depth -= 1

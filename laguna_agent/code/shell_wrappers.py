@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 import msgspec
 
+from laguna_agent.code.shell_builtins import BUILTINS, NOTHING, Unwrapped, script
+from laguna_agent.code.shell_names import assignment, name_of
+from laguna_agent.code.shell_scripts import awk_is_plain, sed_is_plain
 from laguna_agent.code.shell_words import Word
 
-STANDARD_DIRECTORIES = ("/bin/", "/usr/bin/", "/usr/local/bin/", "/sbin/", "/usr/sbin/", "/usr/local/sbin/",
-                        "/opt/homebrew/bin/")  # fmt: skip
-"""A program in one of these is what its name says; one of the same name elsewhere is not."""
 SHELLS = frozenset({"bash", "sh", "dash"})
 """Shells whose -c is read as bash: what dash reads in another way, it runs less of."""
 _OTHER_SHELLS = frozenset({"zsh", "fish", "ksh", "mksh", "ash", "csh", "tcsh", "busybox", "toybox", "rbash", "pwsh"})
@@ -31,14 +31,18 @@ _RUNNERS = frozenset(
         "more", "man", "m4", "dc", "installwatch", "checkinstall",
     }
 )  # fmt: skip
-_BUILTINS = {
-    "alias": "it defines an alias", "unalias": "it changes aliases", "shopt": "it changes how bash reads what follows",
-    "enable": "it changes bash's builtins", "hash": "it changes where programs are found",
-    "complete": "it defines completions", "compgen": "it runs completions", "bind": "it binds keys to commands",
-    "fc": "it runs commands again", "let": "it computes with names", "mapfile": "it may run a callback",
-    "readarray": "it may run a callback", "getopts": "it sets names", "history": "it runs the history's commands",
-    "jobs": "it may run a command", "fg": "", "caller": "",
+_RUNNING_OPTIONS = {
+    "tar": r"--to-c|--checkpoint-a|--use-c|--rsh|--rmt|--info-s|--new-v|-\w*[IF]",
+    "rsync": r"--rsh|--rsync-p|-\w*e",
+    "sort": r"--comp",
+    "rg": r"--pre|--hostname-bin",
+    "zip": r"--unzip-command|-\w*T",
+    "make": r"SHELL=|\.?SHELLFLAGS=|--eval|-f-|-f$|-\w*E",
+    "curl": r"-\w*K|--config|--engine",
+    "scp": r"-\w*S|-\w*o", "sftp": r"-\w*S|-\w*o",
+    "go": r"-exec|--exec|-toolexec|--toolexec|-vettool",
 }  # fmt: skip
+"""Options with which these run what the command line names."""
 _RESERVED = frozenset(
     {
         "if", "then", "elif", "else", "fi", "while", "until", "for", "in", "do", "done", "case", "esac",
@@ -48,19 +52,6 @@ _RESERVED = frozenset(
 _CODE = re.compile(
     r"(python|pypy|perl|ruby|node|nodejs|deno|bun|php|lua|luajit|Rscript|tclsh|wish|osascript|guile)[\d.]*"
 )
-_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\[[^=]*\])?\+?=", re.DOTALL)
-_NAME = re.compile(r"[A-Za-z_]\w*")
-
-
-class Unwrapped(msgspec.Struct, frozen=True):
-    """What a command runs besides itself. `commands` are words, `codes` bash text; `reasons` why more may run than is
-    listed. `sets` are variables that it sets for them; `through` says that it does nothing else."""
-
-    commands: tuple[tuple[Word, ...], ...] = ()
-    codes: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-    sets: tuple[str, ...] = ()
-    through: bool = False
 
 
 class _Options(msgspec.Struct, frozen=True):
@@ -74,7 +65,6 @@ class _Options(msgspec.Struct, frozen=True):
     operands: int = 0
 
 
-NOTHING = Unwrapped()
 _WRAPPERS = {
     "timeout": _Options("v", "ks", ("preserve-status", "foreground", "verbose"), ("kill-after", "signal"), 1),
     "nice": _Options("", "n", (), ("adjustment",)),
@@ -97,34 +87,6 @@ _WRAPPERS = {
 }
 
 
-def name_of(word: Word) -> str:
-    """A program's name: that of a standard directory without it."""
-    for directory in STANDARD_DIRECTORIES:
-        rest = word.text.removeprefix(directory)
-        if rest != word.text and "/" not in rest:
-            return rest
-    return word.text
-
-
-def sets_much(name: str) -> bool:
-    """Whether a variable changes what programs run, or how bash reads: to set it makes a command unclear."""
-    return (
-        name.startswith(("LD_", "DYLD_", "GIT_", "BASH", "PYTHON", "PERL", "RUBY", "NODE_", "JAVA_", "LESS", "GCONV_"))
-        and name not in {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONHASHSEED", "NODE_ENV", "PYTHONUTF8"}
-    ) or name in {
-        "PATH", "IFS", "ENV", "HOME", "SHELL", "SHELLOPTS", "PS0", "PS1", "PS2", "PS3", "PS4", "PROMPT_COMMAND",
-        "CDPATH", "GLOBIGNORE", "EDITOR", "VISUAL", "PAGER", "MANPAGER", "BROWSER", "FCEDIT", "POSIXLY_CORRECT",
-        "TMPDIR", "TERMINFO", "LOCPATH", "NLSPATH", "MAKEFLAGS", "MFLAGS", "GNUMAKEFLAGS", "SSH_ASKPASS", "EXECIGNORE",
-        "_", "OPTIND", "HISTFILE", "INPUTRC", "FIGNORE", "TAR_OPTIONS", "RSYNC_RSH", "CVS_RSH",
-    }  # fmt: skip
-
-
-def assignment(word: Word) -> str | None:
-    """The variable that a word of the form NAME=VALUE sets."""
-    match = _ASSIGNMENT.match(word.text)
-    return match[1] if match else None
-
-
 def unwrap(words: tuple[Word, ...]) -> Unwrapped:
     """What a command of these words runs; `words` is not empty."""
     first = words[0]
@@ -133,9 +95,6 @@ def unwrap(words: tuple[Word, ...]) -> Unwrapped:
     name = name_of(first)
     if name in _RESERVED - {"time"} or not name:
         return Unwrapped(reasons=(f"{name or 'an empty word'} stands where a command does",))
-    if name in _BUILTINS:
-        reason = _BUILTINS[name]
-        return Unwrapped(reasons=(reason,)) if reason else NOTHING
     reader = _READERS.get(name)
     if reader is not None:
         return reader(words)
@@ -145,6 +104,8 @@ def unwrap(words: tuple[Word, ...]) -> Unwrapped:
         return Unwrapped(reasons=(f"{name} runs another command",))
     if _CODE.fullmatch(name):
         return _interpreted(name, words)
+    if name in _RUNNING_OPTIONS and any(re.match(_RUNNING_OPTIONS[name], word.text) for word in words[1:]):
+        return Unwrapped(reasons=(f"{name} may run another command",))
     return NOTHING
 
 
@@ -241,41 +202,8 @@ def _shell(words: tuple[Word, ...]) -> Unwrapped:
     if has_code:
         return Unwrapped(codes=(operand.text,), through=True)
     # A script that is not in the working directory is looked for where programs are.
-    unsure = _script(name, operand)
+    unsure = script(name, operand)
     return unsure if unsure.reasons else Unwrapped((words[at:],))
-
-
-def _script(name: str, operand: Word) -> Unwrapped:
-    if operand.vague or operand.text.startswith(("/dev/", "/proc/")) or operand.text == "-":
-        return Unwrapped(reasons=(f"what {name} runs is not certain: {operand.text}",))
-    return NOTHING
-
-
-def _source(words: tuple[Word, ...]) -> Unwrapped:
-    rest = words[1:]
-    if rest and rest[0].text == "--":
-        rest = rest[1:]
-    return _script(words[0].text, rest[0]) if rest else NOTHING
-
-
-def _eval(words: tuple[Word, ...]) -> Unwrapped:
-    rest = words[1:]
-    if rest and rest[0].text == "--":
-        rest = rest[1:]
-    if any(word.vague for word in rest):
-        return Unwrapped(reasons=("eval runs text that is not literal",))
-    return Unwrapped(codes=(" ".join(word.text for word in rest),), through=True)
-
-
-def _trap(words: tuple[Word, ...]) -> Unwrapped:
-    rest = words[1:]
-    if rest and rest[0].text == "--":
-        rest = rest[1:]
-    if not rest or rest[0].text in {"-", "-p", "-l"}:
-        return NOTHING
-    if any(word.vague for word in rest) or rest[0].text.startswith("-"):
-        return Unwrapped(reasons=("trap runs text that is not literal",))
-    return Unwrapped(codes=(rest[0].text,), through=True)
 
 
 def _find(words: tuple[Word, ...]) -> Unwrapped:
@@ -331,52 +259,11 @@ def _interpreted(name: str, words: tuple[Word, ...]) -> Unwrapped:
         if not word.text.startswith("-") or word.vague:
             if name in {"deno", "bun"} and word.text in {"eval", "repl", "x", "-"}:
                 break
-            return _script(name, word)
+            return script(name, word)
         known = r"-[uBsSIEOPbqdtv]+" if name.startswith(("python", "pypy")) else r"-w|--test"
         if not re.fullmatch(known, word.text):
             break
     return Unwrapped(reasons=(f"{name} runs code that is not read here",))
-
-
-def _names(words: tuple[Word, ...]) -> Unwrapped:
-    """Builtins whose operands are names of variables: bash computes an index in them, which may run commands."""
-    name, takes_value = words[0].text, False
-    for word in words[1:]:
-        if takes_value:
-            takes_value = False
-        elif word.text.startswith("-") and not word.vague:
-            takes_value = name == "read" and re.fullmatch(r"-\w*[pdnNtui]", word.text) is not None
-            if not re.fullmatch(r"-[adeinNprstu]+" if name == "read" else r"-[aAfFgilprtuvx]+", word.text):
-                return Unwrapped(reasons=(f"{name} has an option that is not known here",))
-        elif word.vague or not _NAME.fullmatch(word.text) or sets_much(word.text):
-            return Unwrapped(reasons=(f"{name} sets {word.text}",))
-    return NOTHING
-
-
-def _test(words: tuple[Word, ...]) -> Unwrapped:
-    odd = any((word.vague and not word.quoted and word.text not in {"$?", "$#"}) for word in words[1:])
-    if odd or any(word.text in {"-v", "-R"} for word in words):
-        return Unwrapped(reasons=("it tests a variable by name",))
-    return NOTHING
-
-
-def _printf(words: tuple[Word, ...]) -> Unwrapped:
-    if len(words) > 1 and (words[1].text.startswith("-v") or (words[1].vague and not words[1].quoted)):
-        return Unwrapped(reasons=("printf sets a variable by name",))
-    return NOTHING
-
-
-def _set(words: tuple[Word, ...]) -> Unwrapped:
-    known = all(
-        not word.vague and re.fullmatch(r"[-+][euxo]+|pipefail|errexit|nounset|xtrace|--", word.text)
-        for word in words[1:]
-    )
-    return NOTHING if known else Unwrapped(reasons=("it changes how bash reads what follows",))
-
-
-def _wait(words: tuple[Word, ...]) -> Unwrapped:
-    known = all(re.fullmatch(r"[\w%]+|\$!|-n", word.text) for word in words[1:])
-    return NOTHING if known else Unwrapped(reasons=("wait sets a variable by name",))
 
 
 def _git(words: tuple[Word, ...]) -> Unwrapped:
@@ -400,6 +287,9 @@ def _git(words: tuple[Word, ...]) -> Unwrapped:
         re.match(r"run$|foreach$|-x|--exec|-t|--extcmd|alias\.|core\.|.*(cmd|program|command|driver)$|!", text)
         for text in texts
     )
+    odd = odd or any(
+        re.match(r"--upload-p|--receive-p|--exec|--open-files|--ext-diff|ext::|-O", text) for text in texts
+    )
     if odd or risky or verb == "filter-branch":
         return Unwrapped(reasons=("git may run another command",))
     return NOTHING
@@ -407,30 +297,19 @@ def _git(words: tuple[Word, ...]) -> Unwrapped:
 
 def _sed(words: tuple[Word, ...]) -> Unwrapped:
     """`sed`: scripts of deleting, printing and substituting only; `e` runs commands, and `w` writes files."""
-    from laguna_agent.code.shell_scripts import sed_is_plain
-
     return NOTHING if sed_is_plain(words) else Unwrapped(reasons=("sed may run or write more than is listed",))
 
 
 def _awk(words: tuple[Word, ...]) -> Unwrapped:
-    from laguna_agent.code.shell_scripts import awk_is_plain
-
     return NOTHING if awk_is_plain(words) else Unwrapped(reasons=("awk may run or write more than is listed",))
 
 
 _READERS: dict[str, Callable[[tuple[Word, ...]], Unwrapped]] = {
+    **BUILTINS,
     **dict.fromkeys(SHELLS, _shell),
-    **dict.fromkeys(("source", "."), _source),
     **dict.fromkeys(("fd", "fdfind"), _fd),
-    **dict.fromkeys(("read", "unset", "declare", "typeset", "local", "export", "readonly"), _names),
-    **dict.fromkeys(("test", "["), _test),
     **dict.fromkeys(("awk", "gawk", "mawk", "nawk"), _awk),
-    "eval": _eval,
-    "trap": _trap,
     "find": _find,
-    "printf": _printf,
-    "set": _set,
-    "wait": _wait,
     "git": _git,
     "sed": _sed,
 }
