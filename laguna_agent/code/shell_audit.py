@@ -141,9 +141,9 @@ class Audit:
 
     def _is_known(self, match: re.Match[bytes]) -> bool:
         at = match.start()
-        if at in self._begun or _within(self._quiet, at):
+        if _within(self._quiet, at) or (at in self._begun and match[0] != b'$"'):
             return True
-        if match[0][:1] in b"<>" or match[0] == b'$"':
+        if match[0][:1] in b"<>" or (match[0] == b'$"' and _within(self._texts, at)):
             return _within(self._texts, at)
         before = self._source[:at]
         return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
