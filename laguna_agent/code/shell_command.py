@@ -158,7 +158,7 @@ class _Reader:
                 self._expanded(node)
             case _ if kind in _COMPUTING:
                 self._computed(node)
-            case _ if node.is_named and node.child_count and kind not in _KNOWN:
+            case _ if node.is_named and node.child_count and kind not in _KNOWN | {"ERROR"}:
                 self.doubt(f"it holds what is not read here: {kind.replace('_', ' ')}")
         if kind == "compound_statement" and node.children[0].type == "((":
             self._computed(node)

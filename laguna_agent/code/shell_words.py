@@ -63,8 +63,8 @@ def word_of(node: Node) -> Word:
 
 
 def text_of(node: Node) -> str:
-    """The source of a node. A lone surrogate comes back as it was."""
-    return (node.text or b"").decode("utf-8", "surrogatepass")
+    """The source of a node; the grammar may cut a lone surrogate apart, which makes the command unclear anyway."""
+    return (node.text or b"").decode("utf-8", "replace")
 
 
 def _one_word(node: Node) -> bool:

@@ -74,8 +74,24 @@ def _covers(words: tuple[str, ...], vague: frozenset[int], ran: tuple[str, ...])
 marker = st.sampled_from(MARKERS)
 plain = st.sampled_from(
     [
-            "x", "-n", "a/b", "1", "--y=z", "~", "#", "x#y", "!", "=", "a=b", "in", "do", "{", "}", "+", "{}",
-        ]
+        "x",
+        "-n",
+        "a/b",
+        "1",
+        "--y=z",
+        "~",
+        "#",
+        "x#y",
+        "!",
+        "=",
+        "a=b",
+        "in",
+        "do",
+        "{",
+        "}",
+        "+",
+        "{}",
+    ]
 )
 variable = st.sampled_from(["$x", '"$x"', "${x:-m0}", "$@", '"$@"', "$?", "$1"])
 
@@ -114,8 +130,22 @@ def commands(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )  # fmt: skip
     redirection = st.sampled_from(
         [
-            "", "", "", ">o", ">>o", "2>&1", "<a", "&>o", ">|o", ">& o", "<<< m1", "<<<m2", ">o m1", "3>&-",
-            "< a m2", "2>o",
+            "",
+            "",
+            "",
+            ">o",
+            ">>o",
+            "2>&1",
+            "<a",
+            "&>o",
+            ">|o",
+            ">& o",
+            "<<< m1",
+            "<<<m2",
+            ">o m1",
+            "3>&-",
+            "< a m2",
+            "2>o",
         ]
     )
     simple = st.builds(lambda *p: " ".join(p), marker, words, words, redirection)

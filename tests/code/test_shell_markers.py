@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 from hypothesis import example, given, settings
 
@@ -39,7 +38,7 @@ def test_mere_tokens_hide_nothing(bench: Bench, command: str) -> None:
 HIDING = [
     "cat <<E\nx\nE \nm1\nE\nm2",
     "cat <<'E' ; m1\n$(m2)\nE\nm3",
-    'm0 "${x:-\'$(m1)\'}"',
+    "m0 \"${x:-'$(m1)'}\"",
     "m0 \"${x:-'`m1`'}\"",
     "x='a[$(m1)]'; echo $((x))",
     "x='a[$(m1)]'; [[ x -eq 1 ]]",
