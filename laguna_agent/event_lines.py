@@ -107,10 +107,17 @@ def question_lines(request: PermissionRequested) -> list[str]:
         lines += [printable(f"  {name}: {json.dumps(value)}") for name, value in request.input.items()]
     for diff in request.diffs or _proposed(request):
         lines.extend(diff_lines(diff))
+    if len(request.parts) > 1:
+        lines += ["  it runs:", *(f"  - {on_one_line(part)}" for part in request.parts)]
+    lines += [f"  ! {on_one_line(fact)}" for fact in request.unusual]
     for option in request.options:
-        grant = printable(option.grant).replace("\n", " \u21b5 ")
-        lines.append(f"  [{ANSWER_KEYS[option.kind]}] {grant}")
+        lines.append(f"  [{ANSWER_KEYS[option.kind]}] {on_one_line(option.grant)}")
     return lines
+
+
+def on_one_line(text: str) -> str:
+    """`text` printable and whole, its line ends shown."""
+    return printable(text).replace("\n", " \u21b5 ")
 
 
 def _proposed(request: PermissionRequested) -> tuple[FileDiff, ...]:

@@ -17,6 +17,7 @@ import msgspec
 from laguna_agent.acp import schema
 from laguna_agent.acp.prompts import given_blocks
 from laguna_agent.agent import events
+from laguna_agent.event_lines import on_one_line, printable
 from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, ToolKind
 
 LIVE_TAIL = 8_000
@@ -97,22 +98,29 @@ class Renderer:
         content = self._diffs(asked.diffs)
         command = asked.input.get("command")
         if not content and asked.kind == "execute" and isinstance(command, str):
-            content = [text_content(fenced(command))]
+            content = [text_content(fenced(printable(command)))]
         elif asked.kind == "other" and asked.input:
             # A tool of a server, whose title cannot say what it is called with.
             content = [text_content(fenced(msgspec.json.format(msgspec.json.encode(asked.input)).decode()))]
+        facts = [f"- {on_one_line(fact)}" for fact in asked.unusual]
+        if len(asked.parts) > 1:
+            content.append(text_content("It runs:\n" + fenced("\n".join(map(on_one_line, asked.parts)))))
+        if facts:
+            content.append(text_content("\n".join(facts)))
         return schema.RequestPermissionRequest(
             session_id=session_id,
             tool_call=schema.ToolCallUpdate(
                 tool_call_id=asked.call_id,
-                title=asked.title,
+                title=printable(asked.title),
                 kind=asked.kind,
                 status="pending",
                 content=content or None,
                 locations=self._locations(asked.locations) or None,
                 raw_input=asked.input,
             ),
-            options=[schema.PermissionOption(option_id=o.id, name=o.grant, kind=o.kind) for o in asked.options],
+            options=[
+                schema.PermissionOption(option_id=o.id, name=printable(o.grant), kind=o.kind) for o in asked.options
+            ],
         )
 
     def _begin_turn(self, turn: int) -> None:

@@ -100,7 +100,11 @@ class PermissionOption(msgspec.Struct, frozen=True):
 
 
 class PermissionRequested(Event, frozen=True, tag="permission_requested"):
-    """The call waits for an answer of the person."""
+    """The call waits for an answer of the person.
+
+    `parts` are what a command really runs, one by one; `unusual` says in words what is not certain about it, and what
+    of it leaves the sandbox or the workspace.
+    """
 
     call_id: str
     title: str
@@ -109,6 +113,8 @@ class PermissionRequested(Event, frozen=True, tag="permission_requested"):
     options: tuple[PermissionOption, ...]
     diffs: tuple[FileDiff, ...] = ()
     locations: tuple[Location, ...] = ()
+    parts: tuple[str, ...] = ()
+    unusual: tuple[str, ...] = ()
 
 
 class PermissionResolved(Event, frozen=True, tag="permission_resolved"):

@@ -23,7 +23,7 @@ from laguna_agent.agent.events import (
     ToolCallStarted,
     ToolCallUpdate,
 )
-from laguna_agent.agent.permissions import PLAN_MODE, Approver, Permissions, options
+from laguna_agent.agent.permissions import PLAN_MODE, Approver, Decision, Permissions, options
 from laguna_agent.agent.repetition import RepetitionGuard
 from laguna_agent.agent.store import Asked, Permitted, ToolRan
 from laguna_agent.agent.tape import Tape
@@ -80,21 +80,28 @@ class Execution:
         return await self._finish(call, ran)
 
     async def _refused(self, call: ToolCall, tool: Tool, args: Any, need: Need | None) -> str | None:
-        recorded = self.tape.peek()
-        # On the machine of a replay the same path may lead elsewhere; the log knows whether leave was asked for.
-        allowed = isinstance(recorded, ToolRan) or self.permissions.allows(need)
-        if need is None or (allowed and not isinstance(recorded, Asked | Permitted)):
+        decision = self._decision(need)
+        self.tools.kind = decision.kind or "workspace"
+        if need is None or decision.verdict == "allow":
             return None
-        forbidden = self.permissions.forbids(need)
-        if isinstance(recorded, Permitted) or (forbidden and not self.tape.recorded):
-            return await self._forbidden(call, tool.title(args), forbidden or "")
+        if decision.verdict == "deny":
+            return await self._forbidden(call, tool.title(args), decision.reason)
 
         async def ask() -> Asked:
-            return Asked(call.id, need, await self._preview(tool, args, need))
+            facts = decision.facts
+            return Asked(call.id, need, await self._preview(tool, args, need), facts.parts, facts.unusual)
 
         asked = await self.tape.take(Asked, ask)
         request = PermissionRequested(
-            call.id, tool.title(args), tool.kind, call.arguments, options(asked.need), asked.diffs, tool.locations(args)
+            call.id,
+            tool.title(args),
+            tool.kind,
+            call.arguments,
+            options(asked.need, asked.parts),
+            asked.diffs,
+            tool.locations(args),
+            asked.parts,
+            asked.unusual,
         )
         await self.emit(request)
 
@@ -113,6 +120,17 @@ class Execution:
         if answer.remember:
             self.permissions.refuse(asked.need)
         return f"Denied: {answer.reason or 'the person refused this call'}. Do not repeat it."
+
+    def _decision(self, need: Need | None) -> Decision:
+        """Replayed, what the log holds: on that machine the same path may lead elsewhere, behind another sandbox."""
+        match self.tape.peek() if self.tape.recorded else None:
+            case ToolRan():
+                return Decision("allow")
+            case Asked():
+                return Decision("ask")
+            case Permitted():
+                return Decision("deny")
+        return self.permissions.decide(need)
 
     async def _forbidden(self, call: ToolCall, title: str, reason: str) -> str:
         """The refusal that nobody is asked about. Plan mode does not block the turn by it: that is what was wanted."""

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from laguna_agent import __version__
+from laguna_agent.agent.rules import denied_globs
 from laguna_agent.agent.store import Opened, iterate_log, new_session_id, now, session_directory
 from laguna_agent.config import Settings
 from laguna_agent.errors import SandboxError, UsageError
@@ -68,8 +69,15 @@ def recorded_session(
 
 def walls_for(opened: Opened, settings: Settings) -> Walls:
     """What confines the commands of a session. Blocking. Raises SandboxError where that is not to be had."""
-    roots = tuple(map(Path, opened.roots))
-    return put_up(settings.sandbox, Path(opened.cwd), roots, spool=output_directory(opened.id))
+    root, roots = Path(opened.cwd), tuple(map(Path, opened.roots))
+    return put_up(
+        settings.sandbox,
+        root,
+        roots,
+        spool=output_directory(opened.id),
+        writable=map(Path, settings.writable),
+        denied=denied_globs(settings.rules),
+    )
 
 
 def require_walls(walls: Walls, settings: Settings) -> None:

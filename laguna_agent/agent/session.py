@@ -32,9 +32,10 @@ from laguna_agent.agent.loop import run_turn
 from laguna_agent.agent.obeying import obey
 from laguna_agent.agent.opening import new_session, output_directory, recorded_session, walls_for
 from laguna_agent.agent.outcome import RunRecord, Verdict
-from laguna_agent.agent.permissions import Approver, Permissions
+from laguna_agent.agent.permissions import Approver, permissions_for
 from laguna_agent.agent.preparation import prepare
 from laguna_agent.agent.remembering import remember
+from laguna_agent.agent.rules import Rules
 from laguna_agent.agent.store import (
     AnyRecord,
     Configured,
@@ -79,7 +80,6 @@ class Session:
         self.approver = approver
         self.tape = tape
         self.budget = Budget.of(settings)
-        self.permissions = Permissions(settings.approve)
         self.continue_from(Past())
         self.footprint = Footprint()
         self.registry: Registry = default_registry()
@@ -92,6 +92,7 @@ class Session:
             sandbox=opened.sandbox,
         )
         self.walls = walls
+        self.permissions = permissions_for(settings, self.workspace)
         self.check = Check(opened.check) if opened.check else None
         self.output_schema = opened.output_schema
         self.backend: Backend | None = None
@@ -157,6 +158,7 @@ class Session:
 
     @classmethod
     async def _open(cls, opened: Opened, settings: Settings, approver: Approver, snapshot: bool) -> Session:
+        Rules(settings.rules)  # raises for one that cannot be used, while there is nothing to close
         walls = await anyio.to_thread.run_sync(walls_for, opened, settings)
         try:
             journal = Journal(session_directory(opened.id) / "log.jsonl")

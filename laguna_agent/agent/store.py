@@ -120,11 +120,14 @@ class Shortened(Record, frozen=True, tag="shortened"):
 
 
 class Asked(Record, frozen=True, tag="asked"):
-    """What a person is asked to allow, and the change that it would make: neither can be told again from paths."""
+    """What a person is asked to allow, the change that it would make, and what the question says of a command: none of
+    it can be told again from paths, or behind another sandbox."""
 
     call_id: str
     need: Need
     diffs: tuple[FileDiff, ...] = ()
+    parts: tuple[str, ...] = ()
+    unusual: tuple[str, ...] = ()
 
 
 class Permitted(Record, frozen=True, tag="permitted"):

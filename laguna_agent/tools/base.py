@@ -35,7 +35,8 @@ class Need(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a call needs leave for: `subject` is the path or the command; `outside` says it leaves the workspace.
 
     `protected` is a write to what other programs obey (see `sandbox.policy`), `hidden` a look at what nobody sees.
-    `grant` is what a command wants of the sandbox: the network, or to run without it.
+    `grant` is what a command wants of the sandbox: the network, or to run without it. `tool` is the tool of an MCP
+    server that is called; then `subject` is how people read it, and no command.
     """
 
     access: Access
@@ -44,6 +45,7 @@ class Need(msgspec.Struct, frozen=True, omit_defaults=True):
     protected: bool = False
     hidden: bool = False
     grant: Grant | None = None
+    tool: str = ""
 
 
 class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -13,7 +13,7 @@ import msgspec
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, Location, ToolKind
 from laguna_agent.sandbox.launcher import CommandResult
-from laguna_agent.tools.base import Need, ToolContext, ToolResult, text_result
+from laguna_agent.tools.base import Grant, Need, ToolContext, ToolResult, text_result
 from laguna_agent.tools.footprint import Change
 from laguna_agent.tools.text import decode
 from laguna_agent.tools.workspace import Job, Workspace
@@ -27,13 +27,23 @@ SETTLE = 0.5
 
 
 class ShellArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A `command`, or a background `job` to look at (waiting `timeout` seconds for its end) or to kill."""
+    """A `command`, or a background `job` to look at (waiting `timeout` seconds for its end) or to kill.
+
+    `network` and `unconfined` are what the command wants of the sandbox.
+    """
 
     command: str = ""
     timeout: float | None = None
     background: bool = False
     job: str = ""
     kill: bool = False
+    network: bool = False
+    unconfined: bool = False
+
+    @property
+    def grant(self) -> Grant | None:
+        """What leave is needed for beyond the command itself."""
+        return "unconfined" if self.unconfined else "network" if self.network else None
 
 
 class Shell:
@@ -49,7 +59,7 @@ class Shell:
         return f"{'Kill' if args.kill else 'Output of'} {args.job or 'background job'}"
 
     def needs(self, args: ShellArguments, workspace: Workspace) -> Need | None:
-        return Need("execute", args.command) if args.command else None
+        return Need("execute", args.command, grant=args.grant) if args.command else None
 
     def locations(self, args: ShellArguments) -> tuple[Location, ...]:
         return ()
