@@ -220,7 +220,7 @@ class Face:
         from laguna_agent.acp.updates import Renderer
 
         conversation = Conversation(session, Renderer(session.cwd, self._client), self.peer)
-        session.approver = conversation.approve
+        session.approver, session.trusting = conversation.approve, True
         session.workspace = through_editor(session.workspace, self.peer, session.id, self._client)
         self._conversations[session.id] = conversation
         call.after_response(conversation.introduce)

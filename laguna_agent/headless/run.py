@@ -28,6 +28,7 @@ from laguna_agent.headless.output import LAST_WORDS_PATIENCE, Output, Unreadable
 from laguna_agent.headless.prompt import read_prompt
 from laguna_agent.headless.stopping import Stop, Stopped
 from laguna_agent.session_choice import choose_session
+from laguna_agent.trust import Trust, look
 
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
@@ -81,6 +82,7 @@ class Job:
     schema: dict[str, Any] | None
     resumed: str | None
     rewind: int
+    trust: Trust
 
 
 def _prepare(invocation: Invocation, stop: Stop) -> Job | None:
@@ -94,11 +96,15 @@ def _prepare(invocation: Invocation, stop: Stop) -> Job | None:
     resumed, cwd = choose_session(
         resume=invocation.resume, continue_latest=invocation.continue_latest, cwd=invocation.cwd
     )
-    settings = load(cwd, invocation.flags)
+    ground = look(cwd)
+    if invocation.trust:
+        ground = ground.granted()
+    settings = load(cwd, invocation.flags, ground)
     schema = read_schema(invocation.output_schema) if invocation.output_schema else None
     with stop.waiting():
         prompt = read_prompt(invocation)
-    return Job(invocation, cwd, settings, prompt, schema, resumed, rewind)
+    trust = Trust(cwd, ground if invocation.trust else None)
+    return Job(invocation, cwd, settings, prompt, schema, resumed, rewind, trust)
 
 
 async def _replay(recording: str, output: Output, stop: Stop) -> RunRecord:
@@ -135,6 +141,7 @@ async def _converse(job: Job | None, invocation: Invocation, output: Output, sto
         if job is None:
             return await _replay(str(invocation.replay), output, stop)
         stop.session = await _open(job)
+        stop.session.trust = job.trust
     if job is None or stop.session is None:
         return None
     return await _follow(stop.session, job, output, stop)

@@ -26,6 +26,7 @@ from laguna_agent.errors import UsageError
 from laguna_agent.messages import TextBlock
 from laguna_agent.session_choice import choose_session
 from laguna_agent.terminal.screen import Screen
+from laguna_agent.trust_lines import notices
 
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
@@ -92,6 +93,9 @@ class Conversation:
             self._screen.say(f"{self._session.model or 'no model'} in {self._session.cwd}; /help for help")
             for event in self._session.replay_events():
                 self._screen.draw(event)
+            trust = self._session.trust
+            for notice in notices(trust.news(trust.look()), here=True):
+                self._screen.say(notice, "yellow")
             while (line := self._read()) is not None:
                 if line.startswith("/") and command_in((TextBlock(line),)) is None:
                     if self._command(line) == "quit":
@@ -174,8 +178,11 @@ class Conversation:
         from laguna_agent.agent.session import Session
 
         if resumed is None:
-            return await Session.start(cwd, settings, approver=self._approve)
-        return await Session.resume(resumed, settings, approver=self._approve)
+            session = await Session.start(cwd, settings, approver=self._approve)
+        else:
+            session = await Session.resume(resumed, settings, approver=self._approve)
+        session.trusting = True
+        return session
 
     def _command(self, line: str) -> str:
         """Obey a slash command; returns its name."""
