@@ -132,7 +132,7 @@ def test_a_record_of_another_workspace_or_with_a_wrong_hash_trusts_nothing(works
     assert used(other) == {}
 
 
-# -- what can never be trusted ------------------------------------------------------------------------------------------
+# -- what can never be trusted ---------------------------------------------------------------------------------------
 
 
 def never(cwd: Path, kind: str, words: str) -> None:
@@ -238,7 +238,7 @@ def test_what_was_hashed_is_what_is_used_while_somebody_swaps_it(workspace: Path
         swapping.join()
 
 
-# -- a session's trust ---------------------------------------------------------------------------------------------------
+# -- a session's trust -----------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_granted_what_lies_there_and_nothing_is_kept(workspace: Path) -> None:
@@ -323,7 +323,7 @@ def test_a_state_directory_that_cannot_be_written(workspace: Path, monkeypatch: 
         trust(look(workspace))
 
 
-# -- what is shown -------------------------------------------------------------------------------------------------------
+# -- what is shown ---------------------------------------------------------------------------------------------------
 
 
 @given(st.text())

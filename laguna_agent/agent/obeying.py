@@ -16,7 +16,7 @@ from laguna_agent.agent import context, events
 from laguna_agent.agent.archive import fork_session
 from laguna_agent.agent.commands import argument_of
 from laguna_agent.agent.store import Forked, Remarked
-from laguna_agent.errors import UsageError
+from laguna_agent.errors import Denied, UsageError
 from laguna_agent.messages import ContentBlock
 from laguna_agent.trust import INSTRUCTIONS
 from laguna_agent.trust_lines import HOW, listed, shown, spelled_out
@@ -91,7 +91,8 @@ async def _trust(argument: str, session: Session, emit: Emit) -> None:
 
 
 def _trusted(argument: str, session: Session) -> str:
-    """Show what the workspace brings, or trust what the person has been shown; what to tell them."""
+    """Show what the workspace brings, or trust what the person has been shown; what to tell them. Raises Denied where
+    no person is there: the prompt of a run may be a stranger's words."""
     if argument.lower() not in {"", "yes"}:
         return f"/trust shows what there is, /trust yes trusts what was shown; {argument!r} it does not know"
     wanted = argument.lower() == "yes"

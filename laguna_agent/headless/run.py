@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from laguna_agent.agent.events import StopReason
@@ -124,7 +125,7 @@ async def _supervise(invocation: Invocation, job: Job | None, output: Output, st
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stop.watch)
         try:
-            result = await _converse(job, invocation, output, stop)
+            result = await _converse(job, invocation, output, stop, tasks)
         except Exception as error:  # noqa: BLE001 - carried out of the task group, which would wrap it
             result = error
         tasks.cancel_scope.cancel()
@@ -135,7 +136,9 @@ async def _supervise(invocation: Invocation, job: Job | None, output: Output, st
     return result
 
 
-async def _converse(job: Job | None, invocation: Invocation, output: Output, stop: Stop) -> RunRecord | None:
+async def _converse(
+    job: Job | None, invocation: Invocation, output: Output, stop: Stop, tasks: TaskGroup
+) -> RunRecord | None:
     with anyio.CancelScope() as stop.before_session:
         stop.apply()
         if job is None:
@@ -144,12 +147,15 @@ async def _converse(job: Job | None, invocation: Invocation, output: Output, sto
         stop.session.trust = job.trust
     if job is None or stop.session is None:
         return None
-    return await _follow(stop.session, job, output, stop)
+    return await _follow(stop.session, job, output, stop, tasks)
 
 
-async def _follow(session: Session, job: Job, output: Output, stop: Stop) -> RunRecord:
+async def _follow(session: Session, job: Job, output: Output, stop: Stop, tasks: TaskGroup) -> RunRecord:
+    from laguna_agent.agent.serving import start_servers
+
     unwritten: Unreadable | None = None
     try:
+        await start_servers(session, tasks)
         async with aclosing(session.prompt(job.prompt)) as events:
             async for event in events:
                 # A signal between the session's start and its first step finds no step to cancel.

@@ -23,6 +23,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
+from laguna_agent.errors import SandboxError
 from laguna_agent.mcp.description import McpServer
 from laguna_agent.sandbox import processes
 from laguna_agent.sandbox.environment import command_environment
@@ -63,7 +64,10 @@ class ServerProcess:
 
     @classmethod
     async def start(cls, server: McpServer, cwd: Path) -> ServerProcess:
-        """Run the server's command in `cwd`. Raises OSError or ValueError where it cannot be started."""
+        """Run the server's command in `cwd`. Raises OSError or ValueError where it cannot be started, and SandboxError
+        where it is to be confined and cannot be."""
+        if server.confined:
+            raise SandboxError("it comes with the workspace and runs in the sandbox only, and there is none")
         mark = secrets.token_hex(8)
         environment = command_environment(os.environ) | server.env | {processes.MARK: mark}
         process = await anyio.open_process(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.abc import TaskGroup, TaskStatus
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from msgspec.structs import replace
 
@@ -85,6 +86,7 @@ class Conversation:
         self._inbox: queue.SimpleQueue[Event | Question | None] = queue.SimpleQueue()
         self._screen = Screen()
         self._draft = self._copy = ""
+        _, (self._tasks, self._over) = portal.start_task(self._lend_tasks)
         self._session: Session = portal.call(self._open, cwd, settings, resumed)
 
     def converse(self) -> None:
@@ -107,6 +109,7 @@ class Conversation:
         """End the session; a turn that still runs is cancelled."""
         self._portal.call(self._session.cancel, "terminated")
         self._portal.call(self._session.aclose)
+        self._portal.call(self._over.set)
 
     def _read(self) -> str | None:
         """A prompt, "" after Ctrl-C, None after Ctrl-D. What was taken back last stands there to be changed."""
@@ -175,6 +178,7 @@ class Conversation:
         return await question.answer()
 
     async def _open(self, cwd: Path, settings: Settings, resumed: str | None) -> Session:
+        from laguna_agent.agent.serving import start_servers
         from laguna_agent.agent.session import Session
 
         if resumed is None:
@@ -182,7 +186,16 @@ class Conversation:
         else:
             session = await Session.resume(resumed, settings, approver=self._approve)
         session.trusting = True
+        await start_servers(session, self._tasks)
         return session
+
+    async def _lend_tasks(self, *, task_status: TaskStatus[tuple[TaskGroup, anyio.Event]]) -> None:
+        """A task group for what lives as long as the chat."""
+        over = anyio.Event()
+        async with anyio.create_task_group() as group:
+            task_status.started((group, over))
+            await over.wait()
+            group.cancel_scope.cancel()
 
     def _command(self, line: str) -> str:
         """Obey a slash command; returns its name."""
