@@ -97,9 +97,7 @@ def _trusted(argument: str, session: Session) -> str:
         return f"/trust shows what there is, /trust yes trusts what was shown; {argument!r} it does not know"
     wanted = argument.lower() == "yes"
     if wanted and not session.trusting:
-        return (
-            f"Nothing was trusted: nobody is here to look. A person says it with {HOW}, or `run --trust` for one run."
-        )
+        raise Denied(f"nothing was trusted: nobody is here to look; do it with {HOW}, or run with --trust")
     try:
         ground, accepted = session.trust.accept() if wanted else (session.trust.show(), False)
     except UsageError as error:

@@ -104,6 +104,8 @@ def write_result(arguments: list[str], outcome: str, exit_code: int, message: st
 def _output_mode(arguments: list[str]) -> str | None:
     """The output mode of a line that is not parsed, where a script is going to read the result."""
     for at, argument in enumerate(arguments):
+        if argument == "--":
+            break
         name, _, value = argument.partition("=")
         if name == "--output":
             mode = value or "".join(arguments[at + 1 : at + 2])

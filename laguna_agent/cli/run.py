@@ -20,6 +20,7 @@ from laguna_agent.cli.options import (
 )
 
 EPILOG = (
+    "A prompt that comes from elsewhere belongs behind `--`, where nothing is an option: laguna-agent run -- PROMPT. "
     "Exit codes: 0 completed, 1 internal error, 2 usage or configuration, 3 model server, 4 the model could not "
     "finish, 5 a budget was spent, 6 stopped as a loop, 7 denied, 8 --check failed, 130 interrupted, 143 terminated."
 )
