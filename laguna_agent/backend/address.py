@@ -47,7 +47,8 @@ def normal_url(written: str, source: str) -> str:
 def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host in lower case, and port: URLs with the same three lead to the same server, and no others do."""
     parts = urlsplit(url)
-    return parts.scheme, parts.hostname or "", parts.port or _USUAL_PORTS.get(parts.scheme, 0)
+    port = _USUAL_PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
+    return parts.scheme, parts.hostname or "", port
 
 
 def spelled(url: str) -> str:
