@@ -75,9 +75,7 @@ def test_the_providers_own_server_gets_its_key(url: str) -> None:
 )
 def test_no_other_server_does(url: str) -> None:
     assert key_for(url) is None
-    with pytest.raises(
-        ConfigError, match=r"OPENROUTER_API_KEY is the key for openrouter at https://openrouter\.ai"
-    ):
+    with pytest.raises(ConfigError, match=r"OPENROUTER_API_KEY is the key for openrouter at https://openrouter\.ai"):
         key_for(url, api_key_env="OPENROUTER_API_KEY")
 
 
