@@ -61,6 +61,7 @@ from laguna_agent.tools.footprint import Footprint
 from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.registry import Registry, default_registry
 from laguna_agent.tools.workspace import LocalWorkspace, Workspace
+from laguna_agent.trust import Trust
 
 Cause = Literal["interrupted", "terminated"]
 # Settings that say which server is asked for which model.
@@ -84,6 +85,9 @@ class Session:
         self.footprint = Footprint()
         self.registry: Registry = default_registry()
         self.servers: McpServers | None = None
+        self.trust = Trust(self.cwd)
+        self.trusting = False
+        """Whether prompts come from a person who may trust something with /trust; set by the face."""
         self.workspace: Workspace = LocalWorkspace(
             self.cwd,
             spool=output_directory(self.id),

@@ -79,6 +79,13 @@ class Described(Record, frozen=True, tag="described"):
     info: ModelInfo
 
 
+class Distrusted(Record, frozen=True, tag="distrusted"):
+    """What of the workspace this prompt goes without, for nobody has trusted it, as the person is told. Only where
+    there is something to tell."""
+
+    notices: tuple[str, ...]
+
+
 class Offered(Record, frozen=True, tag="offered"):
     """What the session's MCP servers offer for this prompt, and what the person is told of them. Only in sessions that
     have servers; the servers' later answers are ToolRan records like all others."""
@@ -189,6 +196,7 @@ AnyRecord = (
     Opened
     | Configured
     | Prompted
+    | Distrusted
     | Described
     | Offered
     | Said

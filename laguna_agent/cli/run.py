@@ -23,6 +23,7 @@ from laguna_agent.cli.options import (
 )
 
 EPILOG = (
+    "A prompt that comes from elsewhere belongs behind `--`, where nothing is an option: laguna-agent run -- PROMPT. "
     "Exit codes: 0 completed, 1 internal error, 2 usage or configuration, 3 model server, 4 the model could not "
     "finish, 5 a budget was spent, 6 stopped as a loop, 7 denied, 8 --check failed, 130 interrupted, 143 terminated."
 )
@@ -51,6 +52,9 @@ Trajectory = Annotated[Path | None, path_option(help="write the run as ATIF 1.8 
 Rewind = Annotated[str | None, typer.Option(metavar="N", help="take back the session's last N prompts first")]
 Fork = Annotated[bool, typer.Option("--fork", help="go on in a copy of the session, and leave the session as it is")]
 Replay = Annotated[str | None, typer.Option(metavar="ID|FILE", help="run a recorded session again, offline")]
+Trusted = Annotated[
+    bool, typer.Option("--trust", help="trust what the workspace brings, as it is now and for this run alone")
+]
 Temperature = Annotated[str | None, typer.Option(metavar="T", help="sampling temperature")]
 Seed = Annotated[str | None, typer.Option(metavar="N", help="sampling seed, where the server takes one")]
 
@@ -62,6 +66,7 @@ def run(
     base_url: BaseUrl = None,
     approve: Approve = None,
     cwd: Cwd = None,
+    trust: Trusted = False,
     check: CheckCommand = None,
     max_turns: MaxTurns = None,
     max_tokens: MaxTokens = None,
@@ -104,6 +109,7 @@ def run(
             fork=fork,
             replay=replay,
             cwd=cwd,
+            trust=trust,
             flags={**driving, **sampling, **budget},
         )
     )

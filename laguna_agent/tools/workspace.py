@@ -16,6 +16,7 @@ import anyio.to_thread
 import msgspec
 
 from laguna_agent.errors import ToolError
+from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.sandbox.launcher import CommandResult, Granted, Launcher
 from laguna_agent.sandbox.output import Capture
 from laguna_agent.sandbox.policy import policy_for
@@ -81,7 +82,7 @@ class Workspace(Protocol):
 
     root: Path
     roots: tuple[Path, ...]
-    sandbox: str
+    sandbox: Tier
     files: Files
 
     def resolve(self, path: str) -> Place:
@@ -153,13 +154,13 @@ class LocalWorkspace:
         spool: Path | None = None,
         roots: tuple[Path, ...] = (),
         walls: Walls | None = None,
-        sandbox: str = "none",
+        sandbox: Tier = "none",
     ) -> None:
         readable = [] if spool is None else [spool]
         self.policy = walls.policy if walls else policy_for(Path(root), roots, readable=readable)
         self.root, self.roots = self.policy.root, self.policy.roots
         self.files = Files(self.policy)
-        self.sandbox: str = walls.tier if walls else sandbox
+        self.sandbox: Tier = walls.tier if walls else sandbox
         self._launcher = Launcher(spool, walls)
 
     def resolve(self, path: str) -> Place:

@@ -160,6 +160,7 @@ def test_the_session_is_introduced_after_the_answer_and_named_by_its_first_promp
         "usage",
         "rewind",
         "fork",
+        "trust",
         "init",
     }
     program.prompt(session, "Mend the pump")
