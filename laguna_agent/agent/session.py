@@ -47,13 +47,15 @@ from laguna_agent.agent.store import (
     iterate_log,
     session_directory,
 )
-from laguna_agent.agent.tape import LiveTape, Tape, encodable
+from laguna_agent.agent.tape import LiveTape, Tape, encodable, redacted
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Backend
 from laguna_agent.config import Settings
+from laguna_agent.credentials import know_stored_keys
 from laguna_agent.errors import LagunaError, UsageError
 from laguna_agent.mcp.servers import McpServers
 from laguna_agent.messages import ContentBlock, TextBlock
+from laguna_agent.redaction import without_keys
 from laguna_agent.tools.footprint import Footprint
 from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.registry import Registry, default_registry
@@ -148,6 +150,7 @@ class Session:
 
     @classmethod
     async def _open(cls, opened: Opened, settings: Settings, approver: Approver, snapshot: bool) -> Session:
+        know_stored_keys()
         journal = Journal(session_directory(opened.id) / "log.jsonl")
         journal.append(opened)
         session = cls(opened, settings, approver, LiveTape(journal))
@@ -217,7 +220,7 @@ class Session:
         only through `contextlib.aclosing`; `cancel` is the polite way.
         """
         blocks = (TextBlock(content),) if isinstance(content, str) else content
-        prompted = encodable(Prompted(blocks, given))
+        prompted = redacted(encodable(Prompted(blocks, given)))
         # From here on, not from the task's first step, a cancel is for this prompt.
         self._busy, self._cause = True, None
         self._delivery = Delivery()
@@ -322,7 +325,7 @@ class Session:
             verdict.outcome,
             verdict.stop_reason,
             verdict.exit_code,
-            message,
+            without_keys(message),
             outcome.last_answer(self.history),
             self.budget.turns,
             spent.input_tokens,
