@@ -30,6 +30,19 @@ class Key:
     source: str
 
 
+_own: set[str] = set()
+
+
+def is_own_key(text: str) -> bool:
+    """Whether this is a key that was looked up here, for whatever provider."""
+    return text in _own
+
+
+def _found(secret: str, source: str) -> Key:
+    _own.add(secret)
+    return Key(secret, source)
+
+
 def credentials_file() -> Path:
     """Where stored keys are, whether or not there are any."""
     return config_directory() / "credentials.json"
@@ -43,13 +56,13 @@ def find_key(provider: str, variable: str) -> Key | None:
 def key_in_environment(variable: str) -> Key | None:
     """The key that an environment variable holds, or held when the program started; an empty one counts as absent."""
     secret = held(variable).strip()
-    return Key(secret, variable) if secret else None
+    return _found(secret, variable) if secret else None
 
 
 def stored_key(provider: str) -> Key | None:
     """The key that was stored for a provider. Raises ConfigError for a broken file."""
     secret = _read().get(provider, {}).get("key")
-    return Key(secret, f"the key that `laguna-agent login {provider}` stored") if secret else None
+    return _found(secret, f"the key that `laguna-agent login {provider}` stored") if secret else None
 
 
 def know_stored_keys() -> None:
@@ -100,6 +113,7 @@ def _read() -> dict[str, dict[str, Any]]:
     if not isinstance(stored, dict) or not all(_is_entry(entry) for entry in stored.values()):
         raise _broken(path)
     for provider, entry in stored.items():
+        _own.add(entry["key"])
         know(entry["key"], f"key of {provider}")
     return stored
 
