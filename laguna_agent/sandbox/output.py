@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from laguna_agent.directories import open_private, private_directory
-from laguna_agent.redaction import StreamRedactor
+from laguna_agent.redaction import StreamRedactor, TokenStream
 
 SPOOL_CAP = 64 * 1024 * 1024
 """Bytes of one command's output that are kept on disk; what comes after is counted and dropped."""
@@ -70,7 +70,7 @@ class Capture:
         self._early = bytearray()
         self._cleaner = Cleaner()
         # Twice: escape sequences between the letters of a key hide it from the first, and not from a reader.
-        self._raw_keys, self._keys = StreamRedactor(b""), StreamRedactor("")
+        self._raw, self._keys = TokenStream(), StreamRedactor("")
         self._chars = 0
         self._head = ""
         self._tail: deque[str] = deque()
@@ -84,13 +84,13 @@ class Capture:
     def feed(self, data: bytes) -> str:
         """Take the next bytes; the text they gave."""
         with self._lock:
-            self._take(self._raw_keys.feed(data))
+            self._take(self._raw.feed_bytes(data))
             return self._add(self._keys.feed(self._cleaner.feed(data)))
 
     def close(self) -> str:
         """No more will come; the text that was held back."""
         with self._lock:
-            self._take(self._raw_keys.feed(b"", final=True))
+            self._take(self._raw.feed_bytes(b"", final=True))
             if self._file is not None:
                 self._file.close()
                 self._file = None
