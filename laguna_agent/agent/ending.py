@@ -9,6 +9,7 @@ import anyio.to_thread
 from laguna_agent.agent.events import TurnEnded
 from laguna_agent.agent.outcome import RunRecord, Verdict, last_answer
 from laguna_agent.errors import UsageError
+from laguna_agent.redaction import without_keys
 
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
@@ -29,7 +30,7 @@ async def record_of(session: Session, verdict: Verdict, turn: Turn | None, secon
         verdict.outcome,
         verdict.stop_reason,
         verdict.exit_code,
-        message,
+        without_keys(message),
         last_answer(session.history),
         session.budget.turns,
         spent.input_tokens,

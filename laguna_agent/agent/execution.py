@@ -29,9 +29,14 @@ from laguna_agent.agent.store import Asked, Permitted, ToolRan
 from laguna_agent.agent.tape import Tape
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, ToolCall
+from laguna_agent.redaction import MARK, TokenStream, shows_mark
 from laguna_agent.tools.base import Need, Previewing, Tool, ToolContext, ToolResult, text_result
 from laguna_agent.tools.registry import Registry
 
+REDACTED_EDIT = (
+    f"The text has {MARK} ...\u27e7 in it, which stands for a secret that was not shown and would take its place. "
+    "Edit the other lines only."
+)
 LIVE_CAP = 128 * 1024
 """Characters of one call's live output that go out and into the log; the result shows the beginning and the end."""
 
@@ -161,9 +166,12 @@ class Execution:
 
         room = LIVE_CAP
 
-        async def emit(piece: str) -> None:
+        live = TokenStream()
+
+        async def emit(piece: str, *, final: bool = False) -> None:
             nonlocal room
-            if room <= 0:
+            piece = live.feed(piece, final=final)
+            if room <= 0 or not piece:
                 return
             if len(piece) >= room:
                 piece = piece[:room] + "\n[more output follows; it is not shown live]\n"
@@ -177,7 +185,10 @@ class Execution:
         self.tools.emit, self.tools.show_terminal, self.tools.call_id = emit, show_terminal, call.id
         self.tools.leave = need
         try:
+            if tool.kind == "edit" and shows_mark(call.arguments):
+                raise ToolError(REDACTED_EDIT)
             result = await tool.run(args, self.tools)
+            await emit("", final=True)
         except ToolError as problem:
             result = text_result(str(problem), is_error=True)
         except anyio.get_cancelled_exc_class():

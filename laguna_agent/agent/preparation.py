@@ -19,9 +19,10 @@ from laguna_agent.agent.execution import Execution
 from laguna_agent.agent.opening import output_directory
 from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
+from laguna_agent.agent.redacted_stream import stream_without_keys
 from laguna_agent.agent.remembering import recall
 from laguna_agent.agent.store import Described, Distrusted, Offered, Said
-from laguna_agent.agent.tape import RecordedTape, encodable
+from laguna_agent.agent.tape import RecordedTape, encodable, redacted
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Delta, ModelInfo, Request, Sampling
 from laguna_agent.config import Settings
@@ -140,7 +141,7 @@ async def _choose(turn: Turn, content: tuple[ContentBlock, ...], before: CheckRu
     else:
         question = await turn.dialect.question(content, before) if turn.info.supports_schema else None
     if question is not None:
-        question = encodable(question)
+        question = redacted(encodable(question), tokens=True)
         paths = list(question.shown)
         reply = await turn.choose(question, schema(paths))
         turn.dialect.chosen(read_choice(reply.message.text, paths))
@@ -215,4 +216,4 @@ def _stream(session: Session) -> Callable[[Request, str], AsyncIterator[Delta]]:
     tape = session.tape
     if isinstance(tape, RecordedTape):
         return lambda _, digest: tape.stream(digest)
-    return lambda request, _: session.live_backend().stream(request)
+    return lambda request, _: stream_without_keys(session.live_backend().stream(request))

@@ -49,10 +49,11 @@ from laguna_agent.agent.store import (
     iterate_log,
     session_directory,
 )
-from laguna_agent.agent.tape import LiveTape, Tape, encodable
+from laguna_agent.agent.tape import LiveTape, Tape, encodable, redacted
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Backend
 from laguna_agent.config import Settings
+from laguna_agent.credentials import know_stored_keys
 from laguna_agent.errors import LagunaError, UsageError
 from laguna_agent.mcp.servers import McpServers
 from laguna_agent.messages import ContentBlock, TextBlock
@@ -163,6 +164,7 @@ class Session:
     @classmethod
     async def _open(cls, opened: Opened, settings: Settings, approver: Approver, snapshot: bool) -> Session:
         Rules(settings.rules)  # raises for one that cannot be used, while there is nothing to close
+        know_stored_keys()
         walls = await anyio.to_thread.run_sync(walls_for, opened, settings)
         try:
             journal = Journal(session_directory(opened.id) / "log.jsonl")
@@ -238,7 +240,7 @@ class Session:
         only through `contextlib.aclosing`; `cancel` is the polite way.
         """
         blocks = (TextBlock(content),) if isinstance(content, str) else content
-        prompted = encodable(Prompted(blocks, given))
+        prompted = redacted(encodable(Prompted(blocks, given)))
         # From here on, not from the task's first step, a cancel is for this prompt.
         self._busy, self._cause = True, None
         self._delivery = Delivery()

@@ -4,7 +4,7 @@ A record is a whole line or it is nothing: after `kill -9` the torn tail is igno
 append. The log holds every input that the core cannot compute again (what the model sent, what tools gave, what the
 person allowed, what checks printed), which is why a session can be resumed exactly and a run replayed offline.
 
-Layout: `<state>/sessions/<id>/log.jsonl`; beside it `output/` keeps whole command outputs.
+Layout: `<state>/sessions/<id>/log.jsonl`; beside it `output/` keeps whole command outputs. Only their owner reads them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import msgspec
 from laguna_agent.agent.events import CheckRun
 from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.backend.base import Delta, ModelInfo
-from laguna_agent.directories import state_directory
+from laguna_agent.directories import open_private, private_directory, state_directory
 from laguna_agent.errors import UsageError
 from laguna_agent.mcp.tool import ServedTool
 from laguna_agent.messages import ContentBlock, FileDiff, Message, ToolCall
+from laguna_agent.redaction import bytes_without_keys
 from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.tools.base import Need, ToolResult
 
@@ -245,8 +246,8 @@ class Journal:
         it cannot be written."""
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            private_directory(path.parent)
+            self._fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         except OSError as error:
             raise UsageError(f"cannot write the session log {path}: {error.strerror}") from error
         try:
@@ -264,7 +265,8 @@ class Journal:
 
     def append(self, record: AnyRecord, *, durable: bool = True) -> None:
         """Write one record durably, or leave that to a later `sync`; a failed write leaves no partial line behind."""
-        line = _encode(record) + b"\n"
+        # The last wall: whatever came here by a way that nobody thought of holds no key either.
+        line = bytes_without_keys(_encode(record)) + b"\n"
         start = os.fstat(self._fd).st_size
         try:
             view = memoryview(line)

@@ -5,6 +5,7 @@ Knows the proof, the policy and the confinement, and puts them together; must no
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ import msgspec
 
 from laguna_agent.errors import SandboxError
 from laguna_agent.sandbox.confinement import Confinement, Tier
+from laguna_agent.sandbox.environment import confined_environment
 from laguna_agent.sandbox.policy import Policy, policy_for
 from laguna_agent.sandbox.protected import Protected, find_protected
 from laguna_agent.sandbox.tiers import confine, prove
@@ -46,7 +48,8 @@ class Walls(msgspec.Struct, frozen=True):
         temporary = self.policy.temporary
         if temporary is None:
             return {}
-        return {"TMPDIR": "/tmp" if self.tier == "bubblewrap" else str(temporary)}
+        seen_at = Path("/tmp") if self.tier == "bubblewrap" else temporary
+        return confined_environment(os.environ, seen_at, self.policy.writable)
 
     def take_down(self) -> None:
         """End what still runs behind them and remove the private temporary directory. Blocking."""
