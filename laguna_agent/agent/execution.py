@@ -12,10 +12,12 @@ from time import monotonic
 from typing import Any
 
 import anyio
+from msgspec.structs import replace
 
 from laguna_agent.agent.conversation import ended_update
 from laguna_agent.agent.events import (
     Event,
+    Notice,
     PermissionRequested,
     PermissionResolved,
     PlanUpdated,
@@ -24,12 +26,14 @@ from laguna_agent.agent.events import (
 )
 from laguna_agent.agent.permissions import PLAN_MODE, Approver, Permissions, options
 from laguna_agent.agent.repetition import RepetitionGuard
+from laguna_agent.agent.shown import shown_result
 from laguna_agent.agent.store import Asked, Permitted, ToolRan
 from laguna_agent.agent.tape import Tape
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, ToolCall
 from laguna_agent.tools.base import Need, Previewing, Tool, ToolContext, ToolResult, text_result
 from laguna_agent.tools.registry import Registry
+from laguna_agent.visible import Revealer
 
 LIVE_CAP = 128 * 1024
 """Characters of one call's live output that go out and into the log; the result shows the beginning and the end."""
@@ -137,12 +141,12 @@ class Execution:
     async def _run(self, call: ToolCall, tool: Tool, args: Any) -> ToolRan:
         output: list[str] = []
         started = monotonic()
+        room, live = LIVE_CAP, Revealer(live=True)
 
-        room = LIVE_CAP
-
-        async def emit(piece: str) -> None:
+        async def emit(piece: str, *, final: bool = False) -> None:
             nonlocal room
-            if room <= 0:
+            piece = live.feed(piece, final=final) if room > 0 else ""
+            if not piece:
                 return
             if len(piece) >= room:
                 piece = piece[:room] + "\n[more output follows; it is not shown live]\n"
@@ -156,6 +160,7 @@ class Execution:
         self.tools.emit, self.tools.show_terminal, self.tools.call_id = emit, show_terminal, call.id
         try:
             result = await tool.run(args, self.tools)
+            await emit("", final=True)
         except ToolError as problem:
             result = text_result(str(problem), is_error=True)
         except anyio.get_cancelled_exc_class():
@@ -163,13 +168,16 @@ class Execution:
             self.unanswered[call.id] = interrupted
             self.tape.note(ToolRan(call, interrupted, tuple(output), round(monotonic() - started, 3)))
             raise
-        return ToolRan(call, result, tuple(output), round(monotonic() - started, 3))
+        return ToolRan(call, shown_result(result), tuple(output), round(monotonic() - started, 3))
 
     async def _finish(self, call: ToolCall, ran: ToolRan, *, note: bool = False) -> ToolResult:
         if note:
+            ran = replace(ran, result=shown_result(ran.result))
             self.tape.note(ran)
         result = self.unanswered[call.id] = ran.result
         await self.emit(ended_update(ran))
+        if result.hidden:
+            await self.emit(Notice("warning", f"the result of {call.name}: {result.hidden}"))
         self.changed.update(dict.fromkeys(diff.path for diff in result.diffs))
         if result.plan is not None:
             await self.emit(PlanUpdated(result.plan))

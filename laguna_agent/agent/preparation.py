@@ -17,6 +17,7 @@ from laguna_agent.agent.execution import Execution
 from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
 from laguna_agent.agent.remembering import recall
+from laguna_agent.agent.shown import shown_message
 from laguna_agent.agent.store import Described, Offered, Said, session_directory
 from laguna_agent.agent.tape import RecordedTape, encodable
 from laguna_agent.agent.turn import Turn
@@ -116,7 +117,7 @@ async def _choose(turn: Turn, content: tuple[ContentBlock, ...], before: CheckRu
     else:
         question = await turn.dialect.question(content, before) if turn.info.supports_schema else None
     if question is not None:
-        question = encodable(question)
+        question = question if turn.tape.recorded else shown_message(encodable(question))
         paths = list(question.shown)
         reply = await turn.choose(question, schema(paths))
         turn.dialect.chosen(read_choice(reply.message.text, paths))
