@@ -14,6 +14,7 @@ be found or edited by what is seen. Private-use characters and odd spaces are le
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -92,6 +93,11 @@ def visible(text: str) -> str:
     return text if _SUSPECT.search(text) is None else Revealer().feed(text, final=True)
 
 
+def visible_each(text: str) -> str:
+    """As `visible`, with every character of a run shown: two texts that differ differ when they are shown too."""
+    return text if _SUSPECT.search(text) is None else Revealer(abbreviate=False).feed(text, final=True)
+
+
 def revealed(text: str) -> tuple[str, Found]:
     """`visible(text)`, and what there was to make visible."""
     revealer = Revealer()
@@ -107,14 +113,16 @@ def visible_line(text: str) -> str:
 class Revealer:
     """Makes a text visible that comes in pieces: no split changes what comes out.
 
-    `live` text may overwrite its lines, so lone carriage returns stay in it.
+    `live` text may overwrite its lines, so lone carriage returns stay in it. `abbreviate` counts what a long run of
+    hidden characters holds beyond the first of them.
     """
 
-    def __init__(self, *, live: bool = False) -> None:
+    def __init__(self, *, live: bool = False, abbreviate: bool = True) -> None:
         self.found = Found()
         self.forms: list[tuple[int, int, str]] = []
         """Begin and end in the whole text of what was replaced, and its visible form."""
         self._live = live
+        self._singly = SINGLY if abbreviate else sys.maxsize
         self._left = self._held = ""
         self._at = self._run = 0
         self._hidden = bytearray()
@@ -147,7 +155,7 @@ class Revealer:
             if match and not kept:
                 parts.append(self._show(text[at], offset + at))
                 position = at + 1
-                if self._run >= SINGLY and (more := _MORE_HIDDEN.match(text, position, stop)):
+                if self._run >= self._singly and (more := _MORE_HIDDEN.match(text, position, stop)):
                     self._count(more[0])
                     position = more.end()
         self._held = text[position:]
@@ -160,7 +168,7 @@ class Revealer:
 
     def _show(self, character: str, at: int) -> str:
         self._count(character)
-        if self._run > SINGLY:
+        if self._run > self._singly:
             return ""
         form = _form(character)
         self.forms.append((at, at + 1, form))
@@ -174,7 +182,7 @@ class Revealer:
             self._spell(ord(character))
 
     def _ended_run(self) -> str:
-        more, self._run = self._run - SINGLY, 0
+        more, self._run = self._run - self._singly, 0
         if more <= 0:
             return ""
         form = f"\\u{{+{more} more}}"

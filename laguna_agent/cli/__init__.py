@@ -56,7 +56,10 @@ def _explain(error: Exception) -> int:
     else:
         line, code = describe_crash(error), EXIT_INTERNAL
     if sys.stderr is not None:
-        sys.stderr.write(f"laguna-agent: {line}\n")
+        from laguna_agent.visible import visible
+
+        # Names of files, and what a server or a model said, may be in it.
+        sys.stderr.write(f"laguna-agent: {visible(line)}\n")
     return code
 
 

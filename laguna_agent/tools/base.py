@@ -46,8 +46,8 @@ class Need(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a call gave. `content` goes to the model; the rest is evidence for the person and the log. `hidden` says what
-    invisible characters were made visible in it."""
+    """What a call gave. `content` goes to the model; the rest is evidence for the person and the log. `hidden` says
+    what invisible characters were made visible in it."""
 
     content: tuple[ContentBlock, ...] = ()
     is_error: bool = False
