@@ -17,6 +17,7 @@ import msgspec
 from laguna_agent.agent.conversation import ended_update
 from laguna_agent.agent.events import (
     Event,
+    Notice,
     PermissionRequested,
     PermissionResolved,
     PlanUpdated,
@@ -25,6 +26,7 @@ from laguna_agent.agent.events import (
 )
 from laguna_agent.agent.permissions import PLAN_MODE, Approver, Decision, Permissions, options
 from laguna_agent.agent.repetition import RepetitionGuard
+from laguna_agent.agent.shown import shown_result
 from laguna_agent.agent.store import Asked, Permitted, ToolRan
 from laguna_agent.agent.tape import Tape
 from laguna_agent.errors import ToolError
@@ -32,6 +34,7 @@ from laguna_agent.messages import FileDiff, ToolCall
 from laguna_agent.redaction import MARK, TokenStream, shows_mark
 from laguna_agent.tools.base import Need, Previewing, Tool, ToolContext, ToolResult, text_result
 from laguna_agent.tools.registry import Registry
+from laguna_agent.visible import Revealer
 
 REDACTED_EDIT = (
     f"The text has {MARK} ...\u27e7 in it, which stands for a secret that was not shown and would take its place. "
@@ -163,15 +166,14 @@ class Execution:
     async def _run(self, call: ToolCall, tool: Tool, args: Any, need: Need | None) -> ToolRan:
         output: list[str] = []
         started = monotonic()
+        room, live = LIVE_CAP, Revealer(live=True)
 
-        room = LIVE_CAP
-
-        live = TokenStream()
+        tokens = TokenStream()
 
         async def emit(piece: str, *, final: bool = False) -> None:
             nonlocal room
-            piece = live.feed(piece, final=final)
-            if room <= 0 or not piece:
+            piece = live.feed(tokens.feed(piece, final=final), final=final) if room > 0 else ""
+            if not piece:
                 return
             if len(piece) >= room:
                 piece = piece[:room] + "\n[more output follows; it is not shown live]\n"
@@ -196,13 +198,16 @@ class Execution:
             self.unanswered[call.id] = interrupted
             self.tape.note(ToolRan(call, interrupted, tuple(output), round(monotonic() - started, 3)))
             raise
-        return ToolRan(call, result, tuple(output), round(monotonic() - started, 3))
+        return ToolRan(call, shown_result(result), tuple(output), round(monotonic() - started, 3))
 
     async def _finish(self, call: ToolCall, ran: ToolRan, *, note: bool = False) -> ToolResult:
         if note:
+            ran = msgspec.structs.replace(ran, result=shown_result(ran.result))
             self.tape.note(ran)
         result = self.unanswered[call.id] = ran.result
         await self.emit(ended_update(ran))
+        if result.hidden:
+            await self.emit(Notice("warning", f"the result of {call.name}: {result.hidden}"))
         self.changed.update(dict.fromkeys(diff.path for diff in result.diffs))
         if result.plan is not None:
             await self.emit(PlanUpdated(result.plan))

@@ -21,6 +21,7 @@ from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
 from laguna_agent.agent.redacted_stream import stream_without_keys
 from laguna_agent.agent.remembering import recall
+from laguna_agent.agent.shown import shown_message
 from laguna_agent.agent.store import Described, Distrusted, Offered, Said
 from laguna_agent.agent.tape import RecordedTape, encodable, redacted
 from laguna_agent.agent.turn import Turn
@@ -141,7 +142,8 @@ async def _choose(turn: Turn, content: tuple[ContentBlock, ...], before: CheckRu
     else:
         question = await turn.dialect.question(content, before) if turn.info.supports_schema else None
     if question is not None:
-        question = redacted(encodable(question), tokens=True)
+        if not turn.tape.recorded:
+            question = shown_message(redacted(encodable(question), tokens=True))
         paths = list(question.shown)
         reply = await turn.choose(question, schema(paths))
         turn.dialect.chosen(read_choice(reply.message.text, paths))

@@ -49,8 +49,8 @@ class Need(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a call gave. `content` goes to the model; the rest is evidence for the person and the log. `sandbox` is what
-    confined the command of a call that ran one."""
+    """What a call gave. `content` goes to the model; the rest is evidence for the person and the log. `hidden` says
+    what invisible characters were made visible in it, `sandbox` what confined the command of a call that ran one."""
 
     content: tuple[ContentBlock, ...] = ()
     is_error: bool = False
@@ -58,6 +58,7 @@ class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
     locations: tuple[Location, ...] = ()
     exit_code: int | None = None
     plan: tuple[PlanEntry, ...] | None = None
+    hidden: str = ""
     sandbox: str = ""
 
     @property
