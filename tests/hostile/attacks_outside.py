@@ -112,8 +112,8 @@ WRITES = [
 MOUNTS = [
     shell("mount-bind", "mkdir -p m; mount --bind @OUT m && echo x > m/new", "1.2 mount tmpfs", proof="root only"),
     shell("mount-tmpfs", "mkdir -p m; mount -t tmpfs none m && echo REACHED", "1.2 mount tmpfs", proof="root only"),
-    shell("remount", "mount -o remount,bind,rw / ; mount -o remount,rw / ; echo x > @OUT/new", "1.2, root bwrap", alone=True),
-    shell("umount-and-write", "umount -l @WS/.git/hooks; umount -l @WS/.git/config; umount -l @HOME/.ssh; echo x > @OUT/new; echo x > .git/hooks/x; cat ~/.ssh/id_ed25519", "1.2, root bwrap", alone=True),
+    shell("remount", "mount -o remount,bind,rw / ; mount -o remount,rw / ; echo x > @OUT/new", "1.2, root bwrap"),
+    shell("umount-and-write", "umount -l @WS/.git/hooks; umount -l @WS/.git/config; umount -l @HOME/.ssh; echo x > @OUT/new; echo x > .git/hooks/x; cat ~/.ssh/id_ed25519", "1.2, root bwrap"),
     shell("unshare-mount", "unshare -Urm sh -c 'mkdir -p m; mount --bind @OUT m && echo x > m/new; mount -o remount,bind,rw / ; echo x > @OUT/new'", "1.2 unshare userns"),
     shell("unshare-remount-protected", "unshare -Urm sh -c 'umount -l @WS/.git/hooks; mount -o remount,bind,rw @WS/.git/hooks; echo evil > @WS/.git/hooks/pre-commit'", "1.2 unshare userns"),
     python(

@@ -20,12 +20,12 @@ SECRETS = [
     shell("own-config", "cat @HOME/xdg/config/laguna-agent/*", "1.2 read outside secret"),
     shell("own-state", "cat @HOME/xdg/state/laguna-agent/sessions/*", "1.5(1a)"),
     shell("own-state-found", "find @TOP -path '*laguna-agent*' -name '*.jsonl' 2>/dev/null | xargs -r cat", "1.5(1a)"),
-    shell("environment", "env; export -p; set; cat /proc/self/environ | tr '\\0' '\\n'"),
+    shell("environment", "env; export -p; set; cat /proc/self/environ | tr '\\0' '\\n'", proof="the environment is filtered where there are no walls too"),
     shell("parent-environment", "tr '\\0' '\\n' < /proc/$PPID/environ", "1.2 read agent /proc/pid/environ"),
     shell("agent-environment", "tr '\\0' '\\n' < /proc/@AGENT/environ", "1.2 read agent /proc/pid/environ"),
     shell("every-environment", "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -a CANARY", "1.2 read agent /proc/pid/environ"),
     shell("tasks-environment", "cat /proc/[0-9]*/task/*/environ 2>/dev/null | tr '\\0' '\\n' | grep -a CANARY"),
-    shell("process-arguments", "cat /proc/@VICTIM/cmdline; ps -ef 2>/dev/null | grep -a CANARY-arg", open={"landlock": "/proc shows the arguments of every process to everybody"}),
+    shell("process-arguments", "cat /proc/@VICTIM/cmdline; ps -ef 2>/dev/null | grep -a -- --token=", open={"landlock": "/proc shows the arguments of every process to everybody"}),
     python(
         "agent-memory",
         """

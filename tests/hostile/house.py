@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,7 +80,8 @@ class House:
         self.abstract = self.top.name
         self.ears = Listeners(self.abstract, self.sockets)
         self.victim = self._start_victim()
-        self.extra_look: list = []
+        self._known = {*os.listdir(self.top), "program"}
+        self.extra_look: list[Callable[[], dict[str, str]]] = []
 
     def _furnish_home(self) -> None:
         for name, text in (SECRETS | PLAIN).items():
@@ -92,6 +94,7 @@ class House:
     def _furnish_outside(self) -> None:
         place(self.outside / "victim", "victim\n")
         place(self.outside / "dir" / "inner", "inner\n")
+        place(self.outside / "code.py", "def f():\n    return 1\n")
         place(self.outside / "script.sh", "#!/bin/sh\ntrue\n", 0o755)
 
     def _furnish_project(self) -> None:
@@ -128,8 +131,14 @@ class House:
 
     def environment(self) -> dict[str, str]:
         """The environment of the person's shell: secrets and sockets as there are on real machines."""
-        xdg = {f"XDG_{name}_HOME": str(self.home / "xdg" / name.lower()) for name in ("CONFIG", "CACHE", "DATA", "STATE")}
-        who = {f"GIT_{who}_{what}": f"me{at}" for who in ("AUTHOR", "COMMITTER") for what, at in (("NAME", ""), ("EMAIL", "@x.invalid"))}
+        xdg = {
+            f"XDG_{name}_HOME": str(self.home / "xdg" / name.lower()) for name in ("CONFIG", "CACHE", "DATA", "STATE")
+        }
+        who = {
+            f"GIT_{who}_{what}": f"me{at}"
+            for who in ("AUTHOR", "COMMITTER")
+            for what, at in (("NAME", ""), ("EMAIL", "@x.invalid"))
+        }
         return {
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
@@ -145,6 +154,7 @@ class House:
     def look(self) -> dict[str, str]:
         """Everything that must stay as it is."""
         seen = {f"heard {name}": str(count) for name, count in self.ears.heard.items()}
+        seen |= {f"beside: {name}": "there" for name in os.listdir(self.top) if name != "program"}
         for folder in (self.outside, self.home):
             seen |= dict(describe(path, self.top) for path in walk(folder, self.home / "xdg"))
         for path in walk(self.project, None):
@@ -161,6 +171,8 @@ class House:
     def restore(self) -> None:
         """Make good what an attack did, so that the next one starts from the same house."""
         subprocess.run(["umount", "-l", *map(str, self._mounted())], capture_output=True, check=False)
+        for name in set(os.listdir(self.top)) - self._known:
+            shutil.rmtree(self.top / name, ignore_errors=True)
         for folder, furnish in ((self.outside, self._furnish_outside), (self.home, self._furnish_home)):
             for path in sorted(walk(folder, self.home / "xdg" / "state"), reverse=True):
                 if stat.S_ISSOCK(path.lstat().st_mode) and path in self.sockets.values():
@@ -260,4 +272,8 @@ def process_state(pid: int) -> str:
 def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
     """What became different, one line each."""
     names = sorted(set(before) | set(after))
-    return [f"{name}: {before.get(name, 'absent')} => {after.get(name, 'absent')}" for name in names if before.get(name) != after.get(name)]
+    return [
+        f"{name}: {before.get(name, 'absent')} => {after.get(name, 'absent')}"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
