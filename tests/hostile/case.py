@@ -38,9 +38,10 @@ class Case:
     """Looks at the house and the result for an effect of this attack's own kind."""
 
 
-def shell(id: str, command: str, of: str = "", **fields: object) -> Case:
+def shell(id: str, command: str, of: str = "", timeout: float = 15, **fields: object) -> Case:
     """An attack by one command of the shell tool."""
-    return Case(id, (("shell", {"command": textwrap.dedent(command).strip(), "timeout": 15}),), of, **fields)  # type: ignore[arg-type]
+    call = ("shell", {"command": textwrap.dedent(command).strip(), "timeout": timeout})
+    return Case(id, (call,), of, **fields)  # type: ignore[arg-type]
 
 
 def python(id: str, code: str, of: str = "", **fields: object) -> Case:

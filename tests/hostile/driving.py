@@ -28,7 +28,7 @@ RUN_TIME = 150
 
 
 class Seen(msgspec.Struct):
-    """What one attack did: `effects`, one line each; none is what the walls are for. `results` is what the model got."""
+    """What one attack did: `effects`, one line each, none where the walls hold; `results` is what the model got."""
 
     effects: list[str] = []
     results: list[str] = []
@@ -53,6 +53,7 @@ class Drive:
     house: House
     cases: Sequence[Case]
     server: ModelServer
+    honest: bool = False
     outcome: Outcome = field(default_factory=Outcome)
     agent: int = 0
 
@@ -86,7 +87,8 @@ class Drive:
             return
         seen.seconds = time.monotonic() - self._started
         time.sleep(case.settle)
-        self.judge(case, seen)
+        if not self.honest:
+            self.judge(case, seen)
 
     def judge(self, case: Case, seen: Seen) -> None:
         """What of the house is different, and what the results give away."""
@@ -127,10 +129,14 @@ def drive(
     arguments: Sequence[str] = (),
     cwd: Path | None = None,
     before: Sequence[str] = (),
+    honest: bool = False,
 ) -> Outcome:
-    """Run the program in the house with a model that makes the cases' calls; `before` is put before its command."""
+    """Run the program in the house with a model that makes the cases' calls; `before` is put before its command.
+
+    What `honest` cases change is theirs to change.
+    """
     server = ModelServer()
-    drive = Drive(house, cases, server)
+    drive = Drive(house, cases, server, honest)
     server.always(drive.answer)
     start = house.look()
     environment = house.environment() | server.env | (settings or {})
@@ -148,7 +154,7 @@ def drive(
     ]
     begun = time.monotonic()
     process = subprocess.Popen(
-        command,
+        [*command, "--output", "json", "Go on."],
         cwd=cwd or house.project,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from tests.conftest import ROOT
 from tests.hostile.listeners import Listeners
 
 KEY = "CANARY-agent-key-5e1f0a77c3d94b28"
@@ -143,7 +144,7 @@ class House:
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "HOME": str(self.home),
-            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "PYTHONPATH": str(ROOT),
             "SSH_AUTH_SOCK": str(self.sockets["agent.sock"]),
             "DOCKER_HOST": f"unix://{self.sockets['docker.sock']}",
             **xdg,
