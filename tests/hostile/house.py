@@ -101,6 +101,7 @@ class House:
     def _furnish_project(self) -> None:
         place(self.project / "main.py", "print('hello')\n")
         place(self.project / "README", "a project\n")
+        place(self.project / ".gitignore", "vendor/\n")
         self.git("init", "-q", "-b", "main")
         place(self.project / ".git/hooks/pre-push", "#!/bin/sh\n# the person's own hook\n", 0o755)
         self.git("add", ".")
