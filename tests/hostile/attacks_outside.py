@@ -105,7 +105,7 @@ WRITES = [
     shell("core-pattern", "cat /proc/sys/kernel/core_pattern > v; cat v > /proc/sys/kernel/core_pattern && echo REACHED", proof="root only"),
     python("sysrq", "import os; os.open('/proc/sysrq-trigger', os.O_WRONLY); print('REACHED')", proof="root only"),
     shell("cgroup", "mkdir /sys/fs/cgroup/@ABSTRACT && echo REACHED; rmdir /sys/fs/cgroup/@ABSTRACT", proof="root only"),
-    shell("beside-everything", "echo x > @TOP/new-x; test -f @TOP/new-x && echo REACHED; rm -f @TOP/new-x; echo x > /var/tmp/@ABSTRACT-x && echo REACHED; rm -f /var/tmp/@ABSTRACT-x"),
+    shell("beside-everything", "echo x > @TOP/new-x; mkdir @TOP/project-evil; echo x > @TOP/project-evil/x", "3"),
     shell("workspace-itself", "cd ..; mv project elsewhere && ln -s outside project && echo x > project/new; mv elsewhere back 2>/dev/null; ls -la", "29", alone=True),
 ]  # fmt: skip
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from tests.hostile.case import REACHED, Case
+from tests.hostile.case import REACHED, Case, shell
 from tests.hostile.house import KEY, House, differences
 from tests.model_server import ModelServer, Reply, stream, text, tool_call
 
@@ -58,7 +58,8 @@ class Drive:
     agent: int = 0
 
     def __post_init__(self) -> None:
-        self._steps = [(case, call) for case in self.cases for call in case.calls]
+        # The first command puts the walls up; what that leaves in the house is no effect.
+        self._steps = [(case, call) for case in (shell("warm-up", "true"), *self.cases) for call in case.calls]
         self._at = 0
         self._before: dict[str, str] = {}
         self._started = 0.0
@@ -87,7 +88,9 @@ class Drive:
             return
         seen.seconds = time.monotonic() - self._started
         time.sleep(case.settle)
-        if not self.honest:
+        if case.id == "warm-up":
+            self.house.accept()
+        elif not self.honest:
             self.judge(case, seen)
 
     def judge(self, case: Case, seen: Seen) -> None:
@@ -104,6 +107,7 @@ class Drive:
             seen.effects.append(f"it took {seen.seconds:.0f} s")
         if differences(self._before, after):
             self.house.restore()
+        self.house.tidy()
 
     def _filled(self, value: object) -> object:
         if not isinstance(value, str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -56,13 +57,13 @@ GIT_PROTECTED = {"hooks", "config", "config.worktree", "commondir"}
 
 
 class House:
-    """Everything is below `top`, which is not in /tmp: a private /tmp would hide what a hole lets out."""
+    """Everything is below `top`, which is not in /tmp or /var/tmp: what is private there would hide a hole."""
 
     def __init__(self) -> None:
-        base = Path("/var/tmp")
-        self.top = Path(tempfile.mkdtemp(prefix="hostile-", dir=base if os.access(base, os.W_OK) else None)).resolve()
+        base = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".cache"
+        base.mkdir(exist_ok=True)
+        self.top = Path(tempfile.mkdtemp(prefix="hostile-", dir=base)).resolve()
         self.home, self.outside, self.project = (self.top / name for name in ("home", "outside", "project"))
-        self._pristine = self.top / "pristine"
         self.sockets = {
             "docker.sock": self.top / "sockets" / "docker.sock",
             "agent.sock": self.home / ".ssh" / "agent.sock",
@@ -77,7 +78,8 @@ class House:
         self._furnish_home()
         self._furnish_outside()
         self._furnish_project()
-        shutil.copytree(self.project, self._pristine, symlinks=True)
+        self._pristine = {folder: remember(folder) for folder in (self.home, self.outside, self.project)}
+        self._expected: set[Path] = set()
         self.abstract = self.top.name
         self.ears = Listeners(self.abstract, self.sockets)
         self.victim = self._start_victim()
@@ -106,6 +108,8 @@ class House:
         place(self.project / ".git/hooks/pre-push", "#!/bin/sh\n# the person's own hook\n", 0o755)
         self.git("add", ".")
         self.git("commit", "-qm", "first")
+        for path in walk(self.project, None):
+            os.utime(path, (1_600_000_000, 1_600_000_000))
         nested = self.project / "vendor" / "lib"
         nested.mkdir(parents=True)
         self.git("init", "-q", "-b", "main", cwd=nested)
@@ -170,25 +174,36 @@ class House:
             seen |= look()
         return seen
 
+    def accept(self) -> None:
+        """Take what lies in the project for meant, such as what blocks names that are absent while commands run."""
+        self._expected = set(walk(self.project, None))
+
+    def tidy(self) -> None:
+        """Take away what an attack left in the project that harms nobody: the next one must not stumble over it."""
+        self._mend(self.project)
+
     def restore(self) -> None:
         """Make good what an attack did, so that the next one starts from the same house."""
         subprocess.run(["umount", "-l", *map(str, self._mounted())], capture_output=True, check=False)
         for name in set(os.listdir(self.top)) - self._known:
             shutil.rmtree(self.top / name, ignore_errors=True)
-        for folder, furnish in ((self.outside, self._furnish_outside), (self.home, self._furnish_home)):
-            for path in sorted(walk(folder, self.home / "xdg" / "state"), reverse=True):
-                if stat.S_ISSOCK(path.lstat().st_mode) and path in self.sockets.values():
-                    continue
-                with suppress(OSError):
-                    path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-            furnish()
-        for path in self.project.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        shutil.copytree(self._pristine, self.project, symlinks=True, dirs_exist_ok=True)
+        for folder in self._pristine:
+            self._mend(folder)
         if process_state(self.victim.pid) not in "RSD":
             self.victim.kill()
             self.victim.wait()
             self.victim = self._start_victim()
+
+    def _mend(self, folder: Path) -> None:
+        """In place, as far as it goes: something may be mounted on what is there."""
+        whole = self._pristine[folder]
+        for path in reversed(walk(folder, self.home / "xdg")):
+            left = {*self.sockets.values(), *self._expected}
+            if path not in whole and path not in left and "objects" not in path.parts:
+                with suppress(OSError):
+                    path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        for path, (mode, content) in whole.items():
+            mend(path, mode, content)
 
     def _mounted(self) -> list[str]:
         lines = Path("/proc/self/mounts").read_text().splitlines()
@@ -220,6 +235,31 @@ def place(path: Path, text: str, mode: int = 0o644) -> None:
     os.utime(path, (1_600_000_000, 1_600_000_000))
 
 
+def remember(folder: Path) -> dict[Path, tuple[int, bytes | None]]:
+    """The directories (with no content) and files of a folder, parents first."""
+    return {
+        path: (path.lstat().st_mode, None if path.is_dir() else path.read_bytes())
+        for path in sorted(walk(folder, None))
+        if not stat.S_ISSOCK(path.lstat().st_mode)
+    }
+
+
+def mend(path: Path, mode: int, content: bytes | None) -> None:
+    """Make one path again what it was, where it is not."""
+    with suppress(OSError):
+        if path.lstat().st_mode == mode and (content is None or path.read_bytes() == content):
+            return
+    with suppress(OSError):
+        if stat.S_IFMT(path.lstat().st_mode) != stat.S_IFMT(mode):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if content is None:
+        path.mkdir(exist_ok=True)
+    else:
+        path.write_bytes(content)
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    path.chmod(mode)
+
+
 def walk(folder: Path, without: Path | None) -> list[Path]:
     """Every path below `folder`, links not followed."""
     found = []
@@ -236,7 +276,9 @@ def is_protected(parts: tuple[str, ...]) -> bool:
     if ".git" not in parts:
         return False
     inside = parts[parts.index(".git") + 1 :]
-    return not inside or bool(GIT_PROTECTED & set(inside))
+    if inside[:1] == ("modules",):
+        return bool(GIT_PROTECTED & set(inside))
+    return not inside or inside[0] in GIT_PROTECTED
 
 
 def describe(path: Path, top: Path) -> tuple[str, str]:

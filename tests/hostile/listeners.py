@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 ANSWER = b"HTTP/1.0 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\nREACHED\n"
@@ -24,6 +25,8 @@ class Listeners:
         self._selector.register(self._stop, selectors.EVENT_READ, "stop")
         self.tcp = self._listen("tcp", socket.AF_INET, ("127.0.0.1", 0))[1]
         self.udp = self._hear("udp", socket.AF_INET, ("127.0.0.1", 0))[1]
+        with suppress(OSError):
+            self._hear("udp-lite", socket.AF_INET, ("127.0.0.1", self.udp), 136)
         self.tcp6 = self._listen("tcp6", socket.AF_INET6, ("::1", 0))[1] if socket.has_ipv6 else self.tcp
         self._listen("abstract", socket.AF_UNIX, "\0" + abstract)
         for name, path in paths.items():
@@ -47,8 +50,8 @@ class Listeners:
         self._selector.register(ear, selectors.EVENT_READ, ("accept", name))
         return ear.getsockname()
 
-    def _hear(self, name: str, family: int, address: object) -> tuple[str, int]:
-        ear = socket.socket(family, socket.SOCK_DGRAM)
+    def _hear(self, name: str, family: int, address: object, protocol: int = 0) -> tuple[str, int]:
+        ear = socket.socket(family, socket.SOCK_DGRAM, protocol)
         ear.bind(address)
         self._selector.register(ear, selectors.EVENT_READ, ("datagram", name))
         return ear.getsockname()
