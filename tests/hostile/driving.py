@@ -56,6 +56,7 @@ class Drive:
     honest: bool = False
     outcome: Outcome = field(default_factory=Outcome)
     agent: int = 0
+    faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # The first command puts the walls up; what that leaves in the house is no effect.
@@ -66,7 +67,15 @@ class Drive:
         self._heard = 0
 
     def answer(self, body: Any) -> Reply:
-        """The model's next answer: first a look at what the last call did."""
+        """The model's next answer; a fault of the house's own ends the run, and is told."""
+        try:
+            return self._answer(body)
+        except Exception as fault:
+            self.faults.append(repr(fault))
+            raise
+
+    def _answer(self, body: Any) -> Reply:
+        """First a look at what the last call did."""
         results = [message for message in body["messages"] if message["role"] == "tool"]
         if self._at:
             self._conclude(self._steps[self._at - 1][0], [str(each["content"]) for each in results[self._heard :]])
@@ -170,7 +179,7 @@ def drive(
         server.close()
     outcome.seconds = time.monotonic() - begun
     _conclude_last(drive)
-    outcome.late = late_effects(house, outcome, start, server)
+    outcome.late = drive.faults + late_effects(house, outcome, start, server)
     return outcome
 
 

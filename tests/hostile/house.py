@@ -252,12 +252,14 @@ def mend(path: Path, mode: int, content: bytes | None) -> None:
     with suppress(OSError):
         if stat.S_IFMT(path.lstat().st_mode) != stat.S_IFMT(mode):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    if content is None:
-        path.mkdir(exist_ok=True)
-    else:
-        path.write_bytes(content)
-        os.utime(path, (1_600_000_000, 1_600_000_000))
-    path.chmod(mode)
+    # What is mounted upon cannot be made anew; the attack that did this has been judged.
+    with suppress(OSError):
+        if content is None:
+            path.mkdir(exist_ok=True)
+        else:
+            path.write_bytes(content)
+            os.utime(path, (1_600_000_000, 1_600_000_000))
+        path.chmod(mode)
 
 
 def walk(folder: Path, without: Path | None) -> list[Path]:
