@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from tests.hostile.driving import Outcome, drive
-from tests.hostile.groups import GROUPS
+from tests.hostile.groups import GROUPS, house_for
 from tests.hostile.house import House
 
 TIERS = ("seatbelt",) if sys.platform == "darwin" else ("bubblewrap", "landlock")
@@ -81,7 +81,7 @@ def attack(kept: Path, available: Callable[[str], str]) -> Attack:
 
 def in_a_house(tier: str, group: str) -> Outcome:
     """Run a group of attacks in a house of its own."""
-    house = House()
+    house = house_for(tier, group)
     # What mounts without walls must not mount for this machine.
     before = ["unshare", "-m"] if tier == "none" and os.geteuid() == 0 else []
     try:

@@ -7,8 +7,10 @@ from tests.hostile.attacks_network import NETWORK
 from tests.hostile.attacks_outside import MOUNTS, WRITES
 from tests.hostile.attacks_processes import AFTER_THE_WARDEN, PROCESSES
 from tests.hostile.attacks_protected import PROTECTED
+from tests.hostile.attacks_rules import COMMANDS, READS, RULES, SECRET
 from tests.hostile.attacks_secrets import SECRETS
 from tests.hostile.case import Case
+from tests.hostile.house import House
 
 _CLASSES = {
     "outside": WRITES,
@@ -18,6 +20,7 @@ _CLASSES = {
     "network": NETWORK,
     "processes": PROCESSES,
     "files": FILES,
+    "rules": [*COMMANDS, *READS],
 }
 
 GROUPS: dict[str, list[Case]] = {}
@@ -27,3 +30,10 @@ for _name, _cases in _CLASSES.items():
         if _case.alone:
             GROUPS[f"{_name}-{_case.id}"] = [_case, *AFTER_THE_WARDEN]
 """Every group; behind an attack that is alone, what a broken wall would let through is tried."""
+
+
+def house_for(tier: str, group: str) -> House:
+    """The house that a group is let into. Rules hold without walls too: what they stop is proved where there are none."""
+    if group == "rules":
+        return House(rules="" if tier == "none" else RULES, dotenv=SECRET)
+    return House()
