@@ -90,6 +90,16 @@ def in_a_house(tier: str, group: str) -> Outcome:
         house.close()
 
 
+@pytest.fixture(scope="session")
+def best(available: Callable[[str], str]) -> str:
+    """The best tier of this machine."""
+    reasons = {tier: available(tier) for tier in TIERS}
+    tier = next((tier for tier, reason in reasons.items() if not reason), None)
+    if tier is None:
+        pytest.skip(f"no sandbox: {reasons}")
+    return tier
+
+
 @pytest.fixture
 def house() -> Iterator[House]:
     made = House()

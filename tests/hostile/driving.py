@@ -183,6 +183,27 @@ def drive(
     return outcome
 
 
+def bodies(house: House, tier: str, *cases: Case, arguments: tuple[str, ...] = ()) -> tuple[str, ModelServer]:
+    """Everything that was posted in a run, as JSON."""
+    server = ModelServer()
+    driving = Drive(house, cases, server, honest=True)
+    server.always(driving.answer)
+    command = [*program(house), "run", "--approve", "all", "--sandbox", tier, *arguments, "--output", "json", "Go on."]
+    try:
+        subprocess.run(
+            command,
+            cwd=house.project,
+            env=house.environment() | server.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        server.close()
+    return "\n".join(json.dumps(request.body, ensure_ascii=False) for request in server.requests), server
+
+
 def program(house: House) -> list[str]:
     """The installed program, or what pip would have installed: it must not find modules in the directory it is in."""
     installed = Path(sys.executable).parent / "laguna-agent"

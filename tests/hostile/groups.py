@@ -33,7 +33,7 @@ for _name, _cases in _CLASSES.items():
 
 
 def house_for(tier: str, group: str) -> House:
-    """The house that a group is let into. Rules hold without walls too: what they stop is proved where there are none."""
+    """The house that a group is let into. Rules hold without walls too; what they stop is proved without them."""
     if group == "rules":
         return House(rules="" if tier == "none" else RULES, dotenv=SECRET)
     return House()
