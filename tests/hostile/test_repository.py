@@ -23,7 +23,9 @@ def evil(house: House) -> Path:
 
 def harmed(house: House, before: dict[str, str]) -> list[str]:
     """What changed outside, while nothing that the test itself planted counts."""
-    return [line for line in differences(before, house.look()) if not line.startswith("project/")]
+    changed = [line for line in differences(before, house.look()) if not line.startswith("project/")]
+    mark = house.outside / "pwned"
+    return [*changed, mark.read_text()] if mark.exists() else changed
 
 
 def run(house: House, tier: str, *cases: Case, arguments: tuple[str, ...] = (), **settings: str) -> Outcome:
