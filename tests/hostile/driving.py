@@ -237,16 +237,16 @@ def late_effects(house: House, outcome: Outcome, start: dict[str, str], server: 
 
 
 def left_over(house: House) -> list[str]:
-    """Processes, other than the house's own, that have the house on their minds; they are ended."""
+    """Processes, other than the house's own, that live in it or have its home; they are ended."""
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         if int(name) in (house.victim.pid, os.getpid()):
             continue
         with suppress(OSError):
-            arguments = Path("/proc", name, "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-            where = os.readlink(f"/proc/{name}/cwd")
-            if where.startswith(str(house.top)) or str(house.top) in arguments:
-                found.append(f"{name} {arguments[:200]}")
+            at_home = str(house.home).encode() in Path("/proc", name, "environ").read_bytes()
+            if at_home or os.readlink(f"/proc/{name}/cwd").startswith(str(house.top)):
+                arguments = Path("/proc", name, "cmdline").read_bytes().replace(b"\0", b" ")
+                found.append(f"{name} {arguments.decode('utf-8', 'replace')[:200]}")
                 os.kill(int(name), signal.SIGKILL)
     return found
 

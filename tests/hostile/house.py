@@ -168,7 +168,8 @@ class House:
             seen |= dict(describe(path, self.top) for path in walk(folder, self.home / "xdg"))
         for path in walk(self.project, None):
             if is_protected(path.relative_to(self.project).parts):
-                seen |= dict([describe(path, self.top)])
+                # When it was written says nothing: where no kernel keeps it, it is put back.
+                seen |= dict([describe(path, self.top, times=False)])
         xdg = self.home / "xdg/config"
         seen |= dict(describe(path, self.top) for path in walk(xdg, None))
         state = process_state(self.victim.pid)
@@ -286,7 +287,7 @@ def is_protected(parts: tuple[str, ...]) -> bool:
     return not inside or inside[0] in GIT_PROTECTED
 
 
-def describe(path: Path, top: Path) -> tuple[str, str]:
+def describe(path: Path, top: Path, *, times: bool = True) -> tuple[str, str]:
     """A path and everything about it that an attack could change."""
     shown = str(path.relative_to(top))
     try:
@@ -295,7 +296,7 @@ def describe(path: Path, top: Path) -> tuple[str, str]:
         kind = stat.S_IFMT(info.st_mode)
         fact = f"{info.st_mode:o} {info.st_uid}:{info.st_gid} {attributes}"
         if kind == stat.S_IFREG:
-            fact += f" {info.st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+            fact += f" {info.st_mtime_ns if times else ''} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
         elif kind == stat.S_IFLNK:
             fact += f" -> {path.readlink()}"
     except FileNotFoundError:
