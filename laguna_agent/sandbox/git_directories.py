@@ -63,6 +63,8 @@ def read_small(path: Path) -> str:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return ""
-            return file.read(_LARGEST).decode(errors="surrogateescape")
+            data = file.read(_LARGEST)
+            # With a NUL it is no text, and no path can be made of it.
+            return "" if b"\0" in data else data.decode(errors="surrogateescape")
     except OSError:
         return ""

@@ -1,22 +1,18 @@
-"""Which files of the workspace match what the person denies reading of.
+"""Which files of the workspace the person denies reading of, found so that they can be mounted over.
 
-A pattern is relative to a root; `*` and `?` stay within one name, `**` crosses directories, a pattern without a slash
-matches at any depth, and what lies below a match is denied with it. Knows names; must not know mounts.
+Knows names; must not know mounts.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 from laguna_agent.sandbox.policy import Policy
 
 MOST_ENTRIES = 50_000
 MOST_MASKS = 500
-_SPECIAL = re.compile(r"[.^$*+?()\[\]{}|\\]")
 
 
 def denied_paths(policy: Policy) -> tuple[Path, ...]:
@@ -25,19 +21,14 @@ def denied_paths(policy: Policy) -> tuple[Path, ...]:
         return ()
     found: list[Path] = []
     for root in policy.workspace:
-        for path in _matching(root, policy.denied):
+        for path in _matching(root, policy):
             if len(found) == MOST_MASKS:
                 return tuple(found)
             found.append(path)
     return tuple(dict.fromkeys(found))
 
 
-def matches(pattern: str, relative: str) -> bool:
-    """Whether a path below a root, written with slashes, is one that the pattern names."""
-    return _compiled(pattern).fullmatch(relative) is not None
-
-
-def _matching(root: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
+def _matching(root: Path, policy: Policy) -> Iterator[Path]:
     looked_at = 0
     waiting = [root]
     while waiting and looked_at < MOST_ENTRIES:
@@ -48,38 +39,10 @@ def _matching(root: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
             continue
         looked_at += len(listed)
         for text, is_directory in listed:
-            relative = os.path.relpath(text, root)
-            if any(matches(pattern, relative) for pattern in patterns):
+            if policy.is_denied(Path(text)):
                 # Of a link, what it leads to; a mount cannot lie on the link.
                 real = Path(os.path.realpath(text))
                 if real.exists() and real != root:
                     yield real
             elif is_directory:
                 waiting.append(Path(text))
-
-
-@lru_cache(maxsize=512)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(expression(pattern), re.DOTALL)
-
-
-def expression(pattern: str) -> str:
-    """A pattern as a regular expression, in what every dialect of them understands."""
-    pattern = pattern.removeprefix("./")
-    anchored = "/" in pattern.rstrip("/")
-    pattern = pattern.strip("/")
-    found = "" if anchored else "(.*/)?"
-    at = 0
-    while at < len(pattern):
-        if pattern.startswith("**/", at):
-            found, at = found + "(.*/)?", at + 3
-        elif pattern.startswith("**", at):
-            found, at = found + ".*", at + 2
-        else:
-            found, at = found + ({"*": "[^/]*", "?": "[^/]"}.get(pattern[at]) or literal(pattern[at])), at + 1
-    return found
-
-
-def literal(text: str) -> str:
-    """A regular expression for just this text, any case of it being for the caller."""
-    return _SPECIAL.sub(r"\\\g<0>", text)

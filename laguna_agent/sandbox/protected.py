@@ -105,6 +105,12 @@ def find_protected(policy: Policy) -> Protected:
         finding.root(root)
     for directory in policy.git_directories:
         finding.git_directory(directory, block_absent=True)
+    for path in policy.protected:
+        if os.path.lexists(path):
+            finding.name(path)
+        else:
+            # Nobody would understand an empty directory in the place of a `.bashrc`.
+            finding.unenforced.append(path)
     groups = (finding.present, finding.absent, finding.unenforced)
     return Protected(*(tuple(dict.fromkeys(group)) for group in groups))
 

@@ -6,12 +6,12 @@ the probe alone decides whether this tier exists. In a profile the last rule tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from laguna_agent.errors import SandboxError
 from laguna_agent.sandbox.confinement import Kind
-from laguna_agent.sandbox.masks import expression, literal
 from laguna_agent.sandbox.policy import PROTECTED_GIT, PROTECTED_NAMES, Policy
 
 PROGRAM = Path("/usr/bin/sandbox-exec")
@@ -21,6 +21,7 @@ _SERVICES = (
     "com.apple.system.logger",
     "com.apple.system.notification_center",
 )
+_SPECIAL = re.compile(r"[.^$*+?()\[\]{}|\\]")
 _RESOLVER = ("com.apple.SystemConfiguration.configd", "com.apple.trustd.agent", "com.apple.networkd")
 
 
@@ -71,7 +72,7 @@ def _protect(root: Path) -> list[str]:
     """What other programs act on, at any depth below a root; and no moving of a git directory to make room."""
     names = "|".join(_any_case(name) for name in PROTECTED_NAMES)
     parts = "|".join(_any_case(name) for name in PROTECTED_GIT)
-    below = literal(_checked(root))
+    below = _literal(_checked(root))
     git = f"^{below}/(.*/)?{_any_case('.git')}"
     inside = git if root.name != ".git" else f"^{below}"
     return [
@@ -83,11 +84,11 @@ def _protect(root: Path) -> list[str]:
 
 def _any_case(name: str) -> str:
     """The file systems of a Mac take any case for the same name."""
-    return "".join(f"[{each.lower()}{each.upper()}]" if each.isalpha() else literal(each) for each in name)
+    return "".join(f"[{each.lower()}{each.upper()}]" if each.isalpha() else _literal(each) for each in name)
 
 
 def _pattern(root: Path, denied: str) -> str:
-    return f'(regex #"^{literal(_checked(root))}/{expression(_checked(denied))}(/.*)?$")'
+    return f'(regex #"^{_literal(_checked(root))}/{_expression(_checked(denied))}(/.*)?$")'
 
 
 def _below(decision: str, what: str, paths: Iterable[Path]) -> list[str]:
@@ -108,3 +109,25 @@ def _checked(value: Path | str) -> str:
     if '"' in text or not text.isprintable():
         raise SandboxError(f"sandbox-exec cannot be told of {text!r}: it has a quote or a control character")
     return text
+
+
+def _expression(pattern: str) -> str:
+    """A pattern as a regular expression, in what every dialect of them understands."""
+    pattern = pattern.removeprefix("./")
+    anchored = "/" in pattern.rstrip("/")
+    pattern = pattern.strip("/")
+    found = "" if anchored else "(.*/)?"
+    at = 0
+    while at < len(pattern):
+        if pattern.startswith("**/", at):
+            found, at = found + "(.*/)?", at + 3
+        elif pattern.startswith("**", at):
+            found, at = found + ".*", at + 2
+        else:
+            found, at = found + ({"*": "[^/]*", "?": "[^/]"}.get(pattern[at]) or _literal(pattern[at])), at + 1
+    return found
+
+
+def _literal(text: str) -> str:
+    """A regular expression for just this text, any case of it being for the caller."""
+    return _SPECIAL.sub(r"\\\g<0>", text)
