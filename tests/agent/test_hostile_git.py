@@ -19,6 +19,7 @@ from laguna_agent.agent.changes import Snapshot
 from laguna_agent.agent.own_git import find_program, git_environment, run_git
 from laguna_agent.config import load, project_file
 from laguna_agent.errors import UsageError
+from laguna_agent.trust import look
 from tests.conftest import RunCli
 from tests.model_server import ModelServer, text, tool_call
 
@@ -238,7 +239,7 @@ def test_a_snapshot_falls_into_none(
     assert "new" in snapshot.changed()
     patch = snapshot.patch()
     assert b"+new" in patch
-    assert project_file(where) is None
+    assert project_file(look(where)) is None
     load(where, {})
     assert not canary.exists()
 
