@@ -73,7 +73,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 Approver = Callable[[PermissionRequested], Awaitable[PermissionAnswer]]
-Grant = tuple[str, str, str, str]
+Refusal = tuple[str, str, str, str]
 
 
 async def deny_all(request: PermissionRequested) -> PermissionAnswer:
@@ -97,8 +97,8 @@ class Permissions:
     boundary: Boundary = "none"
     network: bool = False
     roots: tuple[Path, ...] = ()
-    grants: set[Grant] = field(default_factory=set)
-    refusals: set[Grant] = field(default_factory=set)
+    grants: set[Need] = field(default_factory=set)
+    refusals: set[Refusal] = field(default_factory=set)
 
     def decide(self, need: Need | None) -> Decision:
         """Whether a call may run, and how; what it needs is None where nothing needs leave."""
@@ -240,14 +240,14 @@ def _about_path(verb: str, need: Need) -> list[str]:
     return [f"{verb} {need.subject}, {fact}" for fact, holds in facts.items() if holds]
 
 
-def _exactly(need: Need) -> Grant:
+def _exactly(need: Need) -> Refusal:
+    """What is refused stays refused where it has become something else, such as a protected path."""
     return (need.access, need.subject, need.grant or "", need.tool)
 
 
-def _grant(need: Need) -> Grant:
-    if _is_plain_edit(need):
-        return ("write", "", "", "")
-    return _exactly(need)
+def _grant(need: Need) -> Need:
+    """What is granted is granted as it was shown, down to whether it leaves the workspace."""
+    return Need("write", "") if _is_plain_edit(need) else need
 
 
 def _is_plain_edit(need: Need) -> bool:
