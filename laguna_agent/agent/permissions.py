@@ -44,6 +44,7 @@ from laguna_agent.tools.workspace import Workspace
 Boundary = Literal["full", "partial", "none"]
 """What the sandbox holds: everything; everything but protected paths within the workspace; nothing."""
 PLAN_MODE = "plan mode only reads: say what you would change and how to check it"
+NOT_CERTAIN = "not certain: "
 NO_SANDBOX = "there is no sandbox here: it runs with your rights"
 
 
@@ -78,8 +79,10 @@ Refusal = tuple[str, str, str, str]
 
 async def deny_all(request: PermissionRequested) -> PermissionAnswer:
     """The approver of a face without a person."""
+    # What a wider mode would not allow either is the reason; elsewhere the mode is.
+    why = [fact for fact in request.unusual if fact != NO_SANDBOX and not fact.startswith(NOT_CERTAIN)]
     how = "--approve edits or --approve all would allow it"
-    return PermissionAnswer(False, reason=f"nobody is here to ask; {'; '.join(request.unusual) or how}")
+    return PermissionAnswer(False, reason=f"nobody is here to ask; {'; '.join(why) or how}")
 
 
 def boundary_of(tier: Tier | str) -> Boundary:
@@ -184,7 +187,7 @@ class Permissions:
             unusual.append("wants to run without the sandbox, with all your rights")
         if self.boundary == "none":
             unusual.append(NO_SANDBOX)
-        unusual += [f"not certain: {reason}" for reason in parsed.unclear]
+        unusual += [NOT_CERTAIN + reason for reason in parsed.unclear]
         unusual += self._about_writes(parsed)
         shown = [part for part in parsed.parts if not part.through]
         return Facts(tuple(map(part_line, shown)), tuple(dict.fromkeys(unusual)))

@@ -220,7 +220,8 @@ def test_nobody_to_ask_is_a_denial_that_says_why() -> None:
         return answer.reason
 
     assert reason() == "nobody is here to ask; --approve edits or --approve all would allow it"
-    assert reason("wants the network") == "nobody is here to ask; wants the network"
+    assert reason(NO_SANDBOX) == reason("not certain: x") == reason()
+    assert reason("wants the network", NO_SANDBOX) == "nobody is here to ask; wants the network"
 
 
 def test_boundaries_of_tiers() -> None:
