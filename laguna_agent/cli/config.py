@@ -16,10 +16,12 @@ def show_settings(cwd: Cwd = None, as_json: Json = False) -> int:
     """Print every setting, its value, and where it comes from."""
     import msgspec
 
+    from laguna_agent.agent.rules import Rules
     from laguna_agent.config import load_with_sources
     from laguna_agent.session_choice import working_directory
 
     settings, sources = load_with_sources(working_directory(cwd), {})
+    Rules(settings.rules)
     values = msgspec.to_builtins(settings)
     values["key"], sources["key"] = _key(settings)
     if as_json:
@@ -59,6 +61,10 @@ def show_paths(cwd: Cwd = None, as_json: Json = False) -> int:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_text, value)) or "-"
+    if isinstance(value, dict):
+        return f"{value['verdict']} {value['rule']}"
     return "-" if value is None else str(value)
 
 
