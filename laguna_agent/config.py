@@ -1,7 +1,8 @@
 """One typed configuration, layered: defaults < user TOML < project TOML (harmless keys only) < environment < flags.
 
 Knows where settings come from and what each may be; must not know what they are used for. A project file arrives with
-a cloned repository, so it may tune the model but never choose the server, the approval mode or where a key is sent.
+a cloned repository: it is not even parsed before a person has trusted this text of it (`trust`), and may then tune the
+model, but never choose the server, the approval mode or where a key is sent.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import msgspec
 
 from laguna_agent.directories import config_directory
 from laguna_agent.errors import ConfigError
+from laguna_agent.held_keys import held
+from laguna_agent.trust import CONFIG, Ground, look
 
 Approve = Literal["plan", "ask", "edits", "all"]
 MODES: tuple[Approve, ...] = get_args(Approve)
@@ -33,7 +36,6 @@ Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 ENVIRONMENT_PREFIX = "LAGUNA_"
 NOT_SETTINGS = frozenset({"LAGUNA_SERVE_TOKEN"})
 """Variables with the prefix that are secrets: they belong in no file of settings and are never shown with them."""
-PROJECT_FILE = Path(".laguna") / "config.toml"
 PROJECT_KEYS = frozenset(
     {
         "temperature",
@@ -119,12 +121,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 KEYS = tuple(field.name for field in msgspec.structs.fields(Settings))
 
 
-def load(cwd: Path, flags: Mapping[str, object]) -> Settings:
-    """The settings in force for `cwd`; a flag of None counts as not given. Raises ConfigError."""
-    return load_with_sources(cwd, flags)[0]
+def load(cwd: Path, flags: Mapping[str, object], ground: Ground | None = None) -> Settings:
+    """The settings in force for `cwd`; a flag of None counts as not given. `ground` is what was seen of the workspace,
+    where somebody has looked already. Raises ConfigError."""
+    return load_with_sources(cwd, flags, ground)[0]
 
 
-def load_with_sources(cwd: Path, flags: Mapping[str, object]) -> tuple[Settings, dict[str, str]]:
+def load_with_sources(
+    cwd: Path, flags: Mapping[str, object], ground: Ground | None = None
+) -> tuple[Settings, dict[str, str]]:
     """The settings, and for each key its source: "default", "user PATH", "project PATH", "env NAME" or "flag"."""
     types = get_type_hints(Settings, include_extras=True)
     values: dict[str, Any] = {}
@@ -141,11 +146,12 @@ def load_with_sources(cwd: Path, flags: Mapping[str, object]) -> tuple[Settings,
         sources[key] = source
 
     user = user_file()
-    for key, value in _read_toml(user).items():
+    for key, value in _toml(_read(user), user).items():
         _refuse_unknown(key, str(user))
         take(key, value, f"user {user}", f"{user}: {key}")
-    project = project_file(cwd)
-    for key, value in (_read_toml(project) if project else {}).items():
+    ground = ground or look(cwd)
+    project, text = project_file(ground), ground.text(CONFIG)
+    for key, value in (_toml(text, project) if project and text else {}).items():
         _refuse_unknown(key, str(project))
         _refuse_in_project(key, str(project))
         take(key, value, f"project {project}", f"{project}: {key}")
@@ -159,6 +165,8 @@ def load_with_sources(cwd: Path, flags: Mapping[str, object]) -> tuple[Settings,
         if value is not None:
             _refuse_unknown(key, "the command line")
             take(key, value, "flag", "--" + key.replace("_", "-"), lenient=isinstance(value, str))
+    # No child may inherit it, and every face reads its settings before it starts one.
+    held(str(values.get("api_key_env") or ""))
     return Settings(**values), sources
 
 
@@ -167,24 +175,28 @@ def user_file() -> Path:
     return config_directory() / "config.toml"
 
 
-def project_file(cwd: Path) -> Path | None:
-    """The nearest `.laguna/config.toml` from `cwd` up to the git root; outside a repository only `cwd` is looked at."""
-    directory = cwd.resolve()
-    upwards = [directory, *directory.parents]
-    root = next((i for i, at in enumerate(upwards) if (at / ".git").exists()), 0)
-    return next((at / PROJECT_FILE for at in upwards[: root + 1] if (at / PROJECT_FILE).exists()), None)
+def project_file(ground: Ground) -> Path | None:
+    """The nearest `.laguna/config.toml`, trusted or not, up to the git root; outside a repository only the directory
+    itself is looked at."""
+    found = ground.find(CONFIG)
+    return ground.root / found.name if found else None
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    import tomllib
-
+def _read(path: Path) -> str:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return {}
+        return ""
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
+
+
+def _toml(text: str, path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the configuration {path} is not valid TOML: {error}") from error
 

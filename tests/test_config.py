@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from laguna_agent import config, directories
 from laguna_agent.config import KEYS, PROJECT_KEYS, USER_ONLY, Rule, Settings, load, load_with_sources
 from laguna_agent.errors import ConfigError
+from laguna_agent.trust import look, trust
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     home = tmp_path / "home"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    # Outside tmp_path, which is the workspace here: what a workspace holds can trust nothing.
+    state = tmp_path.with_name(f"{tmp_path.name}-state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
     return home
 
 
@@ -33,10 +37,16 @@ def write_user(home: Path, text: str) -> Path:
 
 
 def write_project(root: Path, text: str) -> Path:
+    """A project's settings that the person has trusted."""
     path = root / ".laguna" / "config.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+    trust(look(root))
     return path
+
+
+def project_file(cwd: Path) -> Path | None:
+    return config.project_file(look(cwd))
 
 
 def test_defaults_alone(tmp_path: Path) -> None:
@@ -183,17 +193,27 @@ def test_errors_in_rules_say_where(tmp_path: Path, home: Path, text: str, words:
     assert all(word in str(caught.value) for word in words), caught.value
 
 
+@pytest.mark.parametrize("text", ["seed = 2", "seed =", "base_url = 'http://evil.invalid'", "no_such_key = 1"])
+def test_project_file_that_nobody_trusted_is_not_even_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".laguna").mkdir()
+    (tmp_path / ".laguna" / "config.toml").write_text(text)
+    assert load(tmp_path, {}) == Settings()
+    # Another text than the one that was trusted is one that nobody trusted.
+    write_project(tmp_path, "seed = 1").write_text(text)
+    assert load(tmp_path, {}) == Settings()
+
+
 def test_project_file_is_searched_up_to_the_git_root_and_no_further(tmp_path: Path) -> None:
     outer = write_project(tmp_path, "seed = 1")
     root = tmp_path / "repo"
     deep = root / "a" / "b"
     deep.mkdir(parents=True)
-    assert config.project_file(deep) is None
+    assert project_file(deep) is None
     (root / ".git").mkdir()
-    assert config.project_file(deep) is None
+    assert project_file(deep) is None
     inner = write_project(root, "seed = 2")
-    assert config.project_file(deep) == inner
-    assert config.project_file(tmp_path) == outer
+    assert project_file(deep) == inner
+    assert project_file(tmp_path) == outer
     assert load(deep, {}).seed == 2
 
 

@@ -27,11 +27,12 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
 
 
 class TurnStarted(Event, frozen=True, tag="turn_started"):
-    """A prompt was taken; `turn` counts prompts of the session from 1."""
+    """A prompt was taken; `turn` counts prompts of the session from 1, `sandbox` is what confines commands."""
 
     turn: int
     session_id: str
     model: str
+    sandbox: str = "none"
 
 
 class UserMessage(Event, frozen=True, tag="user_message"):
@@ -69,8 +70,9 @@ class ToolCallUpdate(Event, frozen=True, tag="tool_call_update"):
     """Progress or end of a call.
 
     `output` is a live fragment of a running command; `content` the whole result, present with completed or failed.
-    `seconds` is how long the tool ran. `terminal` is the id of a terminal that the face itself provides, as long as it
-    lives: such an update is live only, so no one can name a terminal that is gone.
+    `seconds` is how long the tool ran, `sandbox` what confined the command that it ran. `terminal` is the id of a
+    terminal that the face itself provides, as long as it lives: such an update is live only, so no one can name a
+    terminal that is gone.
     """
 
     id: str
@@ -82,6 +84,7 @@ class ToolCallUpdate(Event, frozen=True, tag="tool_call_update"):
     exit_code: int | None = None
     seconds: float | None = None
     terminal: str = ""
+    sandbox: str = ""
 
     @property
     def live_only(self) -> bool:

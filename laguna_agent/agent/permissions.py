@@ -36,13 +36,11 @@ from laguna_agent.agent.rules import Judgement, Rules
 from laguna_agent.code.looking import only_looks
 from laguna_agent.code.shell_command import Parsed, Part, parts
 from laguna_agent.config import Approve, RuleVerdict, Settings
-from laguna_agent.sandbox.confinement import Kind, Tier
+from laguna_agent.sandbox.confinement import BOUNDARIES, Boundary, Kind
 from laguna_agent.sandbox.policy import protects
 from laguna_agent.tools.base import Need
 from laguna_agent.tools.workspace import Workspace
 
-Boundary = Literal["full", "partial", "none"]
-"""What the sandbox holds: everything; everything but protected paths within the workspace; nothing."""
 PLAN_MODE = "plan mode only reads: say what you would change and how to check it"
 NOT_CERTAIN = "not certain: "
 NO_SANDBOX = "there is no sandbox here: it runs with your rights"
@@ -85,20 +83,16 @@ async def deny_all(request: PermissionRequested) -> PermissionAnswer:
     return PermissionAnswer(False, reason=f"nobody is here to ask; {'; '.join(why) or how}")
 
 
-def boundary_of(tier: Tier | str) -> Boundary:
-    """What a sandbox of that tier holds."""
-    return "partial" if tier == "landlock" else "none" if tier == "none" else "full"
-
-
 @dataclass
 class Permissions:
     """The session's policy and the grants given so far. `boundary` is what the sandbox was proved to hold, `network`
-    the setting; `roots` are the directories of the workspace."""
+    the setting, and `without` says that the person wants no sandbox; `roots` are the directories of the workspace."""
 
     approve: Approve
     rules: Rules = field(default_factory=Rules)
     boundary: Boundary = "none"
     network: bool = False
+    without: bool = False
     roots: tuple[Path, ...] = ()
     grants: set[Need] = field(default_factory=set)
     refusals: set[Refusal] = field(default_factory=set)
@@ -139,7 +133,7 @@ class Permissions:
 
     def _usual(self, need: Need, looks: bool) -> RuleVerdict:
         """The table."""
-        if self.approve == "all" and self.boundary == "none":
+        if self.approve == "all" and self.boundary == "none" and self.without:
             return "allow"
         if need.access == "execute":
             return self._usual_tool() if need.tool else self._usual_command(need, looks)
@@ -168,7 +162,9 @@ class Permissions:
     def _kind(self, need: Need, looks: bool) -> Kind | Literal["unconfined"]:
         if need.grant is not None:
             return need.grant
-        return "reading" if looks and self.approve != "all" else "workspace"
+        if looks and self.approve != "all":
+            return "reading"
+        return "network" if self.network else "workspace"
 
     # -- what a person needs to judge -------------------------------------------------------------------------------
 
@@ -211,7 +207,9 @@ def permissions_for(settings: Settings, workspace: Workspace) -> Permissions:
     """Those of a session; raises ConfigError for a rule that cannot be used."""
     roots = (workspace.root, *workspace.roots)
     rules = Rules(settings.rules, roots)
-    return Permissions(settings.approve, rules, boundary_of(workspace.sandbox), settings.network, roots)
+    return Permissions(
+        settings.approve, rules, BOUNDARIES[workspace.sandbox], settings.network, settings.sandbox == "none", roots
+    )
 
 
 def is_command(need: Need) -> bool:

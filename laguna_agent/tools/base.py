@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 import msgspec
 
 from laguna_agent.messages import ContentBlock, FileDiff, Location, PlanEntry, TextBlock, ToolKind, ToolSpec
-from laguna_agent.sandbox.confinement import Kind
 from laguna_agent.tools.footprint import Footprint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from laguna_agent.sandbox.launcher import Granted
     from laguna_agent.tools.ledger import FileLedger
     from laguna_agent.tools.workspace import Workspace
 
@@ -49,7 +49,8 @@ class Need(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a call gave. `content` goes to the model; the rest is evidence for the person and the log."""
+    """What a call gave. `content` goes to the model; the rest is evidence for the person and the log. `hidden` says
+    what invisible characters were made visible in it, `sandbox` what confined the command of a call that ran one."""
 
     content: tuple[ContentBlock, ...] = ()
     is_error: bool = False
@@ -57,6 +58,8 @@ class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
     locations: tuple[Location, ...] = ()
     exit_code: int | None = None
     plan: tuple[PlanEntry, ...] | None = None
+    hidden: str = ""
+    sandbox: str = ""
 
     @property
     def text(self) -> str:
@@ -80,8 +83,8 @@ class ToolContext:
     `ledger` knows the content of each file as the model last saw it; `emit` takes live output, and
     `show_terminal` the id of a terminal where the face itself shows it; `footprint` finds what commands change on disk;
     `shell_timeout` is in seconds; `output_cap` is how many characters of a command's output reach the model. `spool` is
-    where the whole of a long output is kept; `call_id` is the call's own. `kind` is the confinement that the call's
-    command is granted.
+    where the whole of a long output is kept; `call_id` is the call's own, `leave` what it was given leave for, and
+    `kind` what its command may reach.
     """
 
     workspace: Workspace
@@ -94,7 +97,8 @@ class ToolContext:
     read_cap: int = 60_000
     spool: Path | None = None
     call_id: str = ""
-    kind: Kind | Literal["unconfined"] = "workspace"
+    leave: Need | None = None
+    kind: Granted = "workspace"
 
 
 class Tool(Protocol):

@@ -70,16 +70,16 @@ class Shell:
         if args.job:
             return await self._job(args, context)
         if args.background:
-            job = await context.workspace.start(args.command)
+            job = await context.workspace.start(args.command, context.kind)
             await job.wait(SETTLE)
-            return text_result(_job_report(job, context.output_cap))
+            return text_result(_job_report(job, context.output_cap), sandbox=job.result.sandbox)
         timeout = min(args.timeout or context.shell_timeout, TIMEOUT_CAP)
         if timeout <= 0:
             raise ToolError("The timeout must be more than 0 seconds.")
         workspace, footprint = context.workspace, context.footprint
         look = await footprint.before(workspace, context.ledger)
         result = await workspace.run(
-            args.command, timeout=timeout, emit=context.emit, on_terminal=context.show_terminal
+            args.command, timeout=timeout, emit=context.emit, on_terminal=context.show_terminal, kind=context.kind
         )
         changes = await footprint.changes(workspace, look)
         notes = await workspace.follow(changes)
@@ -89,6 +89,7 @@ class Shell:
             exit_code=result.exit_code,
             diffs=tuple(_diffs(changes, workspace)),
             locations=tuple(_locations(changes, workspace)),
+            sandbox=result.sandbox,
         )
 
     async def _job(self, args: ShellArguments, context: ToolContext) -> ToolResult:
@@ -100,7 +101,8 @@ class Shell:
             await job.end()
         elif args.timeout:
             await job.wait(min(args.timeout, TIMEOUT_CAP))
-        return text_result(_job_report(job, context.output_cap), exit_code=job.result.exit_code)
+        result = job.result
+        return text_result(_job_report(job, context.output_cap), exit_code=result.exit_code, sandbox=result.sandbox)
 
 
 def _diffs(changes: Sequence[Change], workspace: Workspace) -> Iterator[FileDiff]:
@@ -137,6 +139,7 @@ def _report(result: CommandResult, timeout: float, cap: int) -> str:
         status = f"[exit code {result.exit_code}]"
     if result.strays:
         status += f"\n[{result.strays} process(es) that it left behind were ended; use background=true to keep them]"
+    status = "\n".join([status, *(f"[{line}]" for line in result.restored)])
     return f"{output}\n{status}" if output else f"(no output)\n{status}"
 
 
@@ -144,4 +147,5 @@ def _job_report(job: Job, cap: int) -> str:
     result = job.result
     state = "running" if result.exit_code is None else f"ended, exit code {result.exit_code}"
     output = result.output.text(cap).rstrip("\n")
-    return f"[{job.id}: {state}]" + (f"\n{output}" if output else "")
+    lines = [f"[{job.id}: {state}]", *(f"[{line}]" for line in result.restored), *([output] if output else [])]
+    return "\n".join(lines)
