@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -186,3 +188,33 @@ soup = st.lists(
     max_size=14,
 ).map("".join)  # fmt: skip
 """Mere tokens: most of it is no bash at all, and what is, is odd."""
+
+_TOKEN = re.compile(r"\s+|\w+|.", re.DOTALL)
+_SPLICES = (
+    "m0", "m1", " m2 ", " ", "\n", ";", "&", "|", "(", ")", "{", "}", "}", "'", '"', "`", "$", "$(", "\\", "<",
+    ">", "<<E", "\nE\n", "#", "!", "=", "x", "${", "$((", "*", "~", "E", "&&", "||", ";;", "<(", "$'", "\\\n",
+    "\t", ">o", "2>&1", " -c ", "eval ", "''", "$x", '"$x"', "<<<", ">&", "&>", "+=", "[", "]", "[[ ", "]]", "((",
+    "))", "time ", "do", "done", "then", "fi", "in",
+)  # fmt: skip
+
+
+def mutated(random: Random, seeds: list[str]) -> str:
+    """One of the command lines, perhaps two, with a few tokens changed: most of it is still nearly bash."""
+    text = random.choice(seeds)
+    if random.random() < 0.4:
+        text += random.choice([" ", "; ", "\n", " | ", "", " && "]) + random.choice(seeds)
+    tokens = _TOKEN.findall(text)
+    for _ in range(random.choice([1, 1, 2, 3, 5])):
+        at, other = random.randrange(len(tokens)), random.randrange(len(tokens))
+        match random.randrange(5):
+            case 0:
+                tokens.insert(at, random.choice(_SPLICES))
+            case 1 if len(tokens) > 1:
+                del tokens[at]
+            case 2:
+                tokens[at] = random.choice(_SPLICES)
+            case 3:
+                tokens[at], tokens[other] = tokens[other], tokens[at]
+            case _:
+                tokens[at:at] = tokens[min(at, other) : max(at, other)][:6]
+    return "".join(tokens)
