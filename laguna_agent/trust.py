@@ -201,6 +201,7 @@ class Trust:
         if self._shown != seen:
             return ground, False
         trust(ground)
+        self._shown = {}
         return ground, True
 
     def news(self, ground: Ground) -> list[Asking]:
