@@ -18,6 +18,7 @@ import msgspec
 
 from laguna_agent.directories import config_directory
 from laguna_agent.errors import ConfigError
+from laguna_agent.held_keys import held
 from laguna_agent.trust import CONFIG, Ground, look
 
 Approve = Literal["plan", "ask", "edits", "all"]
@@ -27,6 +28,7 @@ Reasoning = Literal["off", "low", "medium", "high"]
 Quant = Literal["auto", "bf16", "int8", "int4"]
 Sandbox = Literal["auto", "bubblewrap", "landlock", "seatbelt", "none"]
 KVCache = Literal["f32", "f16", "bf16", "int8", "fp8"]
+RuleVerdict = Literal["allow", "ask", "deny"]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -52,6 +54,21 @@ PROJECT_KEYS = frozenset(
 )
 
 
+USER_ONLY = frozenset({"rules", "writable"})
+"""What the person's own file alone may say: neither a variable, which a wrapper script may carry, nor a project."""
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One `[[rules]]` table: what calls it is about, and what becomes of them. `reason` is shown to the person and the
+    model; `match` and `no_match` are examples, checked before any use. What a rule may say: `agent.rules`."""
+
+    rule: str
+    verdict: RuleVerdict
+    reason: str = ""
+    match: tuple[str, ...] = ()
+    no_match: tuple[str, ...] = ()
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set. Field names are the TOML keys, `LAGUNA_` + upper case the environment names."""
 
@@ -66,6 +83,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What confines commands: the best that proves itself here, one of them by name, or nothing."""
     network: bool = False
     """Whether commands in the sandbox reach the network without asking."""
+    rules: tuple[Rule, ...] = ()
+    """What is allowed, asked about or denied whatever the mode; the strictest rule wins."""
+    writable: tuple[str, ...] = ()
+    """Directories beyond the workspace that commands in the sandbox may write."""
     edit_format: EditFormat = "auto"
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
     top_p: Probability | None = None
@@ -117,8 +138,11 @@ def load_with_sources(
     def take(key: str, value: object, source: str, named: str, *, lenient: bool = False) -> None:
         try:
             values[key] = _convert(value, types[key], lenient=lenient)
-        except ValueError:
-            raise ConfigError(f"{named} = {value!r} is not valid; expected {_in_words(types[key])}") from None
+        except ValueError as error:
+            words = _in_words(types[key])
+            if get_origin(types[key]) is tuple:
+                raise ConfigError(f"{named} is not valid: {error}; expected {words}") from None
+            raise ConfigError(f"{named} = {value!r} is not valid; expected {words}") from None
         sources[key] = source
 
     user = user_file()
@@ -135,11 +159,14 @@ def load_with_sources(
         if name.startswith(ENVIRONMENT_PREFIX) and text and name not in NOT_SETTINGS:
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
             _refuse_unknown(key, "the environment", name)
+            _refuse_in_environment(key, name)
             take(key, text, f"env {name}", name, lenient=True)
     for key, value in flags.items():
         if value is not None:
             _refuse_unknown(key, "the command line")
             take(key, value, "flag", "--" + key.replace("_", "-"), lenient=isinstance(value, str))
+    # No child may inherit it, and every face reads its settings before it starts one.
+    held(str(values.get("api_key_env") or ""))
     return Settings(**values), sources
 
 
@@ -186,8 +213,13 @@ def _refuse_unknown(key: str, where: str, shown: str | None = None) -> None:
 def _refuse_in_project(key: str, where: str) -> None:
     if key in PROJECT_KEYS:
         return
-    variable = ENVIRONMENT_PREFIX + key.upper()
-    raise ConfigError(f"{where}: '{key}' is not allowed in a project file; set it in {user_file()} or with {variable}")
+    elsewhere = "" if key in USER_ONLY else f" or with {ENVIRONMENT_PREFIX}{key.upper()}"
+    raise ConfigError(f"{where}: '{key}' is not allowed in a project file; set it in {user_file()}{elsewhere}")
+
+
+def _refuse_in_environment(key: str, variable: str) -> None:
+    if key in USER_ONLY:
+        raise ConfigError(f"{variable}: '{key}' is not read from the environment; set it in {user_file()}")
 
 
 def _convert(value: object, kind: Any, *, lenient: bool) -> Any:
@@ -204,6 +236,10 @@ def _in_words(kind: Any) -> str:
         kind = next(each for each in get_args(kind) if each is not type(None))
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
+    if kind == tuple[Rule, ...]:
+        return "tables [[rules]] with rule and verdict (allow, ask or deny), and if you like reason, match, no_match"
+    if get_origin(kind) is tuple:
+        return "a list of texts"
     if get_origin(kind) is Annotated:
         base, bounds = get_args(kind)
         limits = {"at least": bounds.ge, "above": bounds.gt, "at most": bounds.le}

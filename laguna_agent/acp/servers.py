@@ -18,6 +18,7 @@ from laguna_agent.agent.serving import start_servers
 from laguna_agent.errors import LagunaError
 from laguna_agent.mcp.description import McpServer
 from laguna_agent.mcp.elicitation import Elicitation, ElicitationAnswer
+from laguna_agent.visible import visible
 
 if TYPE_CHECKING:
     from laguna_agent.acp.conversation import Conversation
@@ -88,7 +89,7 @@ def request_of(question: Elicitation, session_id: str) -> schema.CreateElicitati
     """The question as the editor gets it; raises msgspec.ValidationError for a form that it could not draw."""
     form = question.schema
     return schema.CreateElicitationRequest(
-        message=f"{question.server}: {question.message}",
+        message=visible(f"{question.server}: {question.message}"),
         mode="url" if form is None else "form",
         requested_schema=None if form is None else decode(form, schema.ElicitationSchema),
         session_id=session_id,

@@ -16,11 +16,14 @@ from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
 from laguna_agent.agent.dialect import Dialect, ToolDialect
 from laguna_agent.agent.events import CheckRun, Event, Notice, TurnStarted
 from laguna_agent.agent.execution import Execution
+from laguna_agent.agent.opening import output_directory
 from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
+from laguna_agent.agent.redacted_stream import stream_without_keys
 from laguna_agent.agent.remembering import recall
-from laguna_agent.agent.store import Described, Distrusted, Offered, Said, session_directory
-from laguna_agent.agent.tape import RecordedTape, encodable
+from laguna_agent.agent.shown import shown_message
+from laguna_agent.agent.store import Described, Distrusted, Offered, Said
+from laguna_agent.agent.tape import RecordedTape, encodable, redacted
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Delta, ModelInfo, Request, Sampling
 from laguna_agent.config import Settings
@@ -42,7 +45,7 @@ async def prepare(
     session: Session, content: tuple[ContentBlock, ...], emit: Callable[[Event], Awaitable[None]]
 ) -> Turn:
     """Build the turn for a prompt and put the prompt into the history."""
-    await emit(TurnStarted(session.prompt_number, session.id, session.model))
+    await emit(TurnStarted(session.prompt_number, session.id, session.model, session.workspace.sandbox))
     instructions = await _trusted_instructions(session, emit)
     described = await session.tape.take(Described, lambda: _describe(session))
     settings, info = session.settings, _with_overrides(described.info, session.settings)
@@ -139,7 +142,8 @@ async def _choose(turn: Turn, content: tuple[ContentBlock, ...], before: CheckRu
     else:
         question = await turn.dialect.question(content, before) if turn.info.supports_schema else None
     if question is not None:
-        question = encodable(question)
+        if not turn.tape.recorded:
+            question = shown_message(redacted(encodable(question), tokens=True))
         paths = list(question.shown)
         reply = await turn.choose(question, schema(paths))
         turn.dialect.chosen(read_choice(reply.message.text, paths))
@@ -151,7 +155,7 @@ def _lent(session: Session) -> ToolContext:
         session.ledger,
         footprint=session.footprint,
         shell_timeout=session.settings.shell_timeout,
-        spool=session_directory(session.id) / "output",
+        spool=output_directory(session.id),
     )
 
 
@@ -214,4 +218,4 @@ def _stream(session: Session) -> Callable[[Request, str], AsyncIterator[Delta]]:
     tape = session.tape
     if isinstance(tape, RecordedTape):
         return lambda _, digest: tape.stream(digest)
-    return lambda request, _: session.live_backend().stream(request)
+    return lambda request, _: stream_without_keys(session.live_backend().stream(request))

@@ -42,4 +42,4 @@ async def start_servers(
     session.servers = await anyio.to_thread.run_sync(servers_for, session.trust, handed)
     if session.servers is not None:
         roots = (session.workspace.root, *session.workspace.roots)
-        session.servers.start(group, session.cwd, roots, person)
+        session.servers.start(group, session.cwd, roots, person, session.walls)

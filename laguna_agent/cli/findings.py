@@ -62,7 +62,9 @@ def _python() -> Finding:
 
 
 def _git() -> Iterator[Finding]:
-    git = shutil.which("git")
+    from laguna_agent.agent.own_git import find_program
+
+    git = find_program("git", (Path.cwd(),))
     if git is None:
         yield Finding("git", "warn", "not found: no --patch-out, no repository facts", "install git")
         return
@@ -171,8 +173,7 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _sandbox() -> Finding:
-    from laguna_agent.sandbox.launcher import TIER
-
+    TIER = "none"
     if TIER != "none":
         return Finding("sandbox", "ok", TIER)
     return Finding(

@@ -14,8 +14,11 @@ from laguna_agent.cli.options import (
     Cwd,
     EditFormat,
     Model,
+    Network,
     Quant,
     Resume,
+    Sandbox,
+    driving_flags,
     path_option,
 )
 
@@ -80,13 +83,15 @@ def run(
     replay: Replay = None,
     edit_format: EditFormat = None,
     quant: Quant = None,
+    sandbox: Sandbox = None,
+    network: Network = False,
     temperature: Temperature = None,
     seed: Seed = None,
 ) -> int:
     """Do one task without a person: a prompt in, a result out."""
     from laguna_agent import headless
 
-    driving = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format, "quant": quant}
+    driving = driving_flags(model, base_url, approve, edit_format, quant, sandbox, network)
     sampling = {"temperature": temperature, "seed": seed}
     budget = {"max_turns": max_turns, "max_tokens": max_tokens, "max_cost": max_cost, "max_time": max_time}
     return headless.run(

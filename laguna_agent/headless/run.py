@@ -189,23 +189,28 @@ def _with_artifacts(session: Session, invocation: Invocation) -> RunRecord:
 
 async def _open(job: Job) -> Session:
     from laguna_agent.agent.archive import fork_session
+    from laguna_agent.agent.opening import require_walls
+    from laguna_agent.agent.permissions import deny_all
     from laguna_agent.agent.session import Session
 
     approver, check, snapshot = choose_approver(), job.invocation.check, job.invocation.patch_out is not None
     if job.resumed is None:
-        return await Session.start(
+        session = await Session.start(
             job.cwd, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
         )
-    recorded = await anyio.to_thread.run_sync(fork_session, job.resumed) if job.invocation.fork else job.resumed
-    session = await Session.resume(
-        recorded, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
-    )
-    if job.rewind:
-        try:
+    else:
+        recorded = await anyio.to_thread.run_sync(fork_session, job.resumed) if job.invocation.fork else job.resumed
+        session = await Session.resume(
+            recorded, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
+        )
+    try:
+        if approver is deny_all and session.walls is not None:
+            require_walls(session.walls, job.settings)
+        if job.rewind:
             session.rewind(job.rewind)
-        except UsageError:
-            await session.aclose()
-            raise
+    except UsageError:
+        await session.aclose()
+        raise
     return session
 
 

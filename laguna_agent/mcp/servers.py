@@ -23,9 +23,11 @@ from laguna_agent.mcp.elicitation import Person
 from laguna_agent.mcp.naming import Names
 from laguna_agent.mcp.project import tool_listing
 from laguna_agent.mcp.tool import Args, ServedTool
+from laguna_agent.sandbox.walls import Walls
 from laguna_agent.tools.base import ToolContext, ToolResult
 from laguna_agent.trust import LARGEST
 from laguna_agent.trust_lines import HOW
+from laguna_agent.visible import visible
 
 PATIENCE = 15.0
 """Seconds that a prompt waits for servers that are still starting; each is waited for once."""
@@ -61,12 +63,19 @@ class McpServers:
         self._waited: set[Connection] = set()
         self._left_out = 0
 
-    def start(self, group: anyio.abc.TaskGroup, cwd: Path, roots: Sequence[Path], person: Person | None) -> None:
-        """Start all servers in tasks of `group`, in the folder `cwd`. They may ask for `roots`; `person` is
-        asked what they ask, where the face can."""
+    def start(
+        self,
+        group: anyio.abc.TaskGroup,
+        cwd: Path,
+        roots: Sequence[Path],
+        person: Person | None,
+        walls: Walls | None = None,
+    ) -> None:
+        """Start all servers in tasks of `group`, in the folder `cwd`, the confined ones behind `walls`. They may ask
+        for `roots`; `person` is asked what they ask, where the face can."""
         self._group = group
         for server in self.servers:
-            connection = Connection(server, cwd, roots, person)
+            connection = Connection(server, cwd, roots, person, walls)
             self._connections.append(connection)
             group.start_soon(connection.run, name=f"mcp server {server.name}")
 
@@ -182,4 +191,18 @@ def _served(name: str, server: McpServer, tool: ToolInfo) -> ServedTool:
     parameters = {key: value for key, value in tool.parameters.items() if key != "$schema"} | {"type": "object"}
     if not isinstance(parameters.get("properties"), dict):
         parameters["properties"] = {}
-    return ServedTool(name, server.name, tool.name, tool.description or f"{tool.name} of {server.name}.", parameters)
+    description = visible(tool.description or f"{tool.name} of {server.name}.")
+    return ServedTool(name, server.name, tool.name, description, _described(parameters))
+
+
+def _described(schema: Any) -> Any:
+    """The schema with its descriptions visible: they are words for the model, the rest is what a call must match."""
+    if isinstance(schema, list):
+        return [_described(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    words = ("description", "title")
+    return {
+        key: visible(value) if key in words and isinstance(value, str) else _described(value)
+        for key, value in schema.items()
+    }

@@ -6,6 +6,7 @@ that background commands keep running while the person types. Events cross over 
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 from collections.abc import Mapping
@@ -22,9 +23,10 @@ from laguna_agent.agent.commands import COMMANDS, command_in
 from laguna_agent.agent.events import Event, Forked, PermissionRequested, Rewound
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.config import MODES, Settings, load
-from laguna_agent.directories import state_directory
+from laguna_agent.directories import open_private, private_directory, state_directory
 from laguna_agent.errors import UsageError
 from laguna_agent.messages import TextBlock
+from laguna_agent.redaction import without_keys
 from laguna_agent.session_choice import choose_session
 from laguna_agent.terminal.screen import Screen
 from laguna_agent.trust_lines import notices
@@ -93,6 +95,8 @@ class Conversation:
         """Take prompts until the person leaves."""
         with LineHistory():
             self._screen.say(f"{self._session.model or 'no model'} in {self._session.cwd}; /help for help")
+            if self._session.walls is not None:
+                self._screen.say(f"sandbox: {self._session.walls.summary}", "dim")
             for event in self._session.replay_events():
                 self._screen.draw(event)
             trust = self._session.trust
@@ -249,6 +253,9 @@ class LineHistory:
         import readline
 
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for at in range(readline.get_current_history_length()):
+                readline.replace_history_item(at, without_keys(readline.get_history_item(at + 1)))
+            private_directory(self._path.parent)
+            os.close(open_private(self._path, os.O_WRONLY | os.O_CREAT))
             readline.write_history_file(self._path)
             self._path.chmod(0o600)
