@@ -12,6 +12,7 @@ from typing import Literal
 
 from laguna_agent.tools.workspace import Workspace
 from laguna_agent.trust import INSTRUCTIONS
+from laguna_agent.visible import visible
 
 INSTRUCTIONS_CAP = 8_000
 """Characters of project instructions that are passed on."""
@@ -32,7 +33,7 @@ async def environment(workspace: Workspace, instructions: str = "") -> str:
     text = f"Working directory: {workspace.root}\nIt holds: {listing or '(nothing)'}"
     if workspace.roots:
         text += "\nThese directories belong to the task too (absolute paths): " + ", ".join(map(str, workspace.roots))
-    if body := instructions.strip():
+    if body := visible(instructions).strip():
         cut = " …(cut)" if len(body) > INSTRUCTIONS_CAP else ""
         text += f"\n\nThe project's instructions ({INSTRUCTIONS}):\n{body[:INSTRUCTIONS_CAP]}{cut}"
     return text
