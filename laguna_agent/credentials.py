@@ -77,10 +77,12 @@ def stored_key(provider: str) -> Key | None:
 
 
 def know_stored_keys() -> None:
-    """Have every stored key taken out of texts, whether or not it is used. A broken file holds none that can be read;
-    whoever needs one of it is told so."""
+    """Have every stored key taken out of texts, whether or not it is used. A broken file or keyring gives none that
+    could be shown; whoever needs one of it is told so. Blocking: a keyring may ask a person."""
     with suppress(ConfigError):
-        _read()
+        for provider, entry in _read().items():
+            if entry.get("keyring"):
+                _key_in_keyring(provider)
 
 
 def stored_providers() -> list[str]:

@@ -150,7 +150,7 @@ class Session:
 
     @classmethod
     async def _open(cls, opened: Opened, settings: Settings, approver: Approver, snapshot: bool) -> Session:
-        know_stored_keys()
+        await anyio.to_thread.run_sync(know_stored_keys)
         journal = Journal(session_directory(opened.id) / "log.jsonl")
         journal.append(opened)
         session = cls(opened, settings, approver, LiveTape(journal))
