@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from laguna_agent.agent.events import CheckRun, Notice
 from laguna_agent.agent.store import Checked
 from laguna_agent.errors import CheckFailed
+from laguna_agent.visible import visible
 
 if TYPE_CHECKING:
     from laguna_agent.agent.turn import Turn
@@ -30,7 +31,7 @@ class Check:
         async def produce() -> Checked:
             result = await turn.execution.tools.workspace.run(self.command, timeout=TIMEOUT)
             code = 124 if result.timed_out or result.exit_code is None else result.exit_code
-            return Checked(CheckRun(when, self.command, code, result.output.text(TAIL)))
+            return Checked(CheckRun(when, self.command, code, visible(result.output.text(TAIL))))
 
         checked = await turn.tape.take(Checked, produce)
         self.runs.append(checked.run)

@@ -27,6 +27,7 @@ from laguna_agent.errors import UsageError
 from laguna_agent.mcp.tool import ServedTool
 from laguna_agent.messages import ContentBlock, FileDiff, Message, ToolCall
 from laguna_agent.redaction import bytes_without_keys
+from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.tools.base import Need, ToolResult
 
 LOG_VERSION = 1
@@ -38,7 +39,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record"
 
 class Opened(Record, frozen=True, tag="opened"):
     """The session's first record, or a later run of it: who, where, with what. `created` is ISO 8601, UTC; `roots` are
-    further directories of the workspace. `copy_of` is the session that this one began as a copy of."""
+    further directories of the workspace. `copy_of` is the session that this one began as a copy of. `sandbox` confined
+    its commands: what runs unasked follows from it."""
 
     id: str
     cwd: str
@@ -51,6 +53,7 @@ class Opened(Record, frozen=True, tag="opened"):
     version: int = LOG_VERSION
     roots: tuple[str, ...] = ()
     copy_of: str = ""
+    sandbox: Tier = "none"
 
 
 class Configured(Record, frozen=True, tag="configured"):
@@ -75,6 +78,13 @@ class Described(Record, frozen=True, tag="described"):
     model: str
     provider: str
     info: ModelInfo
+
+
+class Distrusted(Record, frozen=True, tag="distrusted"):
+    """What of the workspace this prompt goes without, for nobody has trusted it, as the person is told. Only where
+    there is something to tell."""
+
+    notices: tuple[str, ...]
 
 
 class Offered(Record, frozen=True, tag="offered"):
@@ -118,11 +128,14 @@ class Shortened(Record, frozen=True, tag="shortened"):
 
 
 class Asked(Record, frozen=True, tag="asked"):
-    """What a person is asked to allow, and the change that it would make: neither can be told again from paths."""
+    """What a person is asked to allow, the change that it would make, and what the question says of a command: none of
+    it can be told again from paths, or behind another sandbox."""
 
     call_id: str
     need: Need
     diffs: tuple[FileDiff, ...] = ()
+    parts: tuple[str, ...] = ()
+    unusual: tuple[str, ...] = ()
 
 
 class Permitted(Record, frozen=True, tag="permitted"):
@@ -184,6 +197,7 @@ AnyRecord = (
     Opened
     | Configured
     | Prompted
+    | Distrusted
     | Described
     | Offered
     | Said

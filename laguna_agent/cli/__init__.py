@@ -60,8 +60,10 @@ def _explain(error: Exception) -> int:
         line, code = describe_crash(error), EXIT_INTERNAL
     if sys.stderr is not None:
         from laguna_agent.redaction import without_keys
+        from laguna_agent.visible import visible
 
-        sys.stderr.write(f"laguna-agent: {without_keys(line)}\n")
+        # Names of files, and what a server or a model said, may be in it.
+        sys.stderr.write(f"laguna-agent: {visible(without_keys(line))}\n")
     return code
 
 

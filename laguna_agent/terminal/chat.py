@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.abc import TaskGroup, TaskStatus
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from msgspec.structs import replace
 
@@ -28,6 +29,7 @@ from laguna_agent.messages import TextBlock
 from laguna_agent.redaction import without_keys
 from laguna_agent.session_choice import choose_session
 from laguna_agent.terminal.screen import Screen
+from laguna_agent.trust_lines import notices
 
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
@@ -86,14 +88,20 @@ class Conversation:
         self._inbox: queue.SimpleQueue[Event | Question | None] = queue.SimpleQueue()
         self._screen = Screen()
         self._draft = self._copy = ""
+        _, (self._tasks, self._over) = portal.start_task(self._lend_tasks)
         self._session: Session = portal.call(self._open, cwd, settings, resumed)
 
     def converse(self) -> None:
         """Take prompts until the person leaves."""
         with LineHistory():
             self._screen.say(f"{self._session.model or 'no model'} in {self._session.cwd}; /help for help")
+            if self._session.walls is not None:
+                self._screen.say(f"sandbox: {self._session.walls.summary}", "dim")
             for event in self._session.replay_events():
                 self._screen.draw(event)
+            trust = self._session.trust
+            for notice in notices(trust.news(trust.look()), here=True):
+                self._screen.say(notice, "yellow")
             while (line := self._read()) is not None:
                 if line.startswith("/") and command_in((TextBlock(line),)) is None:
                     if self._command(line) == "quit":
@@ -105,6 +113,7 @@ class Conversation:
         """End the session; a turn that still runs is cancelled."""
         self._portal.call(self._session.cancel, "terminated")
         self._portal.call(self._session.aclose)
+        self._portal.call(self._over.set)
 
     def _read(self) -> str | None:
         """A prompt, "" after Ctrl-C, None after Ctrl-D. What was taken back last stands there to be changed."""
@@ -173,11 +182,24 @@ class Conversation:
         return await question.answer()
 
     async def _open(self, cwd: Path, settings: Settings, resumed: str | None) -> Session:
+        from laguna_agent.agent.serving import start_servers
         from laguna_agent.agent.session import Session
 
         if resumed is None:
-            return await Session.start(cwd, settings, approver=self._approve)
-        return await Session.resume(resumed, settings, approver=self._approve)
+            session = await Session.start(cwd, settings, approver=self._approve)
+        else:
+            session = await Session.resume(resumed, settings, approver=self._approve)
+        session.trusting = True
+        await start_servers(session, self._tasks)
+        return session
+
+    async def _lend_tasks(self, *, task_status: TaskStatus[tuple[TaskGroup, anyio.Event]]) -> None:
+        """A task group for what lives as long as the chat."""
+        over = anyio.Event()
+        async with anyio.create_task_group() as group:
+            task_status.started((group, over))
+            await over.wait()
+            group.cancel_scope.cancel()
 
     def _command(self, line: str) -> str:
         """Obey a slash command; returns its name."""
