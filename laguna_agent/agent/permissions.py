@@ -42,6 +42,7 @@ from laguna_agent.tools.base import Need
 from laguna_agent.tools.workspace import Workspace
 
 PLAN_MODE = "plan mode only reads: say what you would change and how to check it"
+NOT_CERTAIN = "not certain: "
 NO_SANDBOX = "there is no sandbox here: it runs with your rights"
 
 
@@ -71,13 +72,15 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 Approver = Callable[[PermissionRequested], Awaitable[PermissionAnswer]]
-Grant = tuple[str, str, str, str]
+Refusal = tuple[str, str, str, str]
 
 
 async def deny_all(request: PermissionRequested) -> PermissionAnswer:
     """The approver of a face without a person."""
+    # What a wider mode would not allow either is the reason; elsewhere the mode is.
+    why = [fact for fact in request.unusual if fact != NO_SANDBOX and not fact.startswith(NOT_CERTAIN)]
     how = "--approve edits or --approve all would allow it"
-    return PermissionAnswer(False, reason=f"nobody is here to ask; {'; '.join(request.unusual) or how}")
+    return PermissionAnswer(False, reason=f"nobody is here to ask; {'; '.join(why) or how}")
 
 
 @dataclass
@@ -91,8 +94,8 @@ class Permissions:
     network: bool = False
     without: bool = False
     roots: tuple[Path, ...] = ()
-    grants: set[Grant] = field(default_factory=set)
-    refusals: set[Grant] = field(default_factory=set)
+    grants: set[Need] = field(default_factory=set)
+    refusals: set[Refusal] = field(default_factory=set)
 
     def decide(self, need: Need | None) -> Decision:
         """Whether a call may run, and how; what it needs is None where nothing needs leave."""
@@ -180,7 +183,7 @@ class Permissions:
             unusual.append("wants to run without the sandbox, with all your rights")
         if self.boundary == "none":
             unusual.append(NO_SANDBOX)
-        unusual += [f"not certain: {reason}" for reason in parsed.unclear]
+        unusual += [NOT_CERTAIN + reason for reason in parsed.unclear]
         unusual += self._about_writes(parsed)
         shown = [part for part in parsed.parts if not part.through]
         return Facts(tuple(map(part_line, shown)), tuple(dict.fromkeys(unusual)))
@@ -238,14 +241,14 @@ def _about_path(verb: str, need: Need) -> list[str]:
     return [f"{verb} {need.subject}, {fact}" for fact, holds in facts.items() if holds]
 
 
-def _exactly(need: Need) -> Grant:
+def _exactly(need: Need) -> Refusal:
+    """What is refused stays refused where it has become something else, such as a protected path."""
     return (need.access, need.subject, need.grant or "", need.tool)
 
 
-def _grant(need: Need) -> Grant:
-    if _is_plain_edit(need):
-        return ("write", "", "", "")
-    return _exactly(need)
+def _grant(need: Need) -> Need:
+    """What is granted is granted as it was shown, down to whether it leaves the workspace."""
+    return Need("write", "") if _is_plain_edit(need) else need
 
 
 def _is_plain_edit(need: Need) -> bool:
