@@ -164,3 +164,22 @@ def test_whatever_is_kept_is_its_owners_alone(run_cli: RunCli, model_server: Mod
     assert any(path.parent.name == "output" for path in found)
     for path in (state, *found):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+
+
+def test_the_person_lets_commands_see_more(run_cli: RunCli, model_server: ModelServer, workspace: Path) -> None:
+    env = {
+        "LAGUNA_MODEL": "test-model", "LAGUNA_BASE_URL": model_server.url, "LAGUNA_API_KEY_ENV": "MY_WORD",
+        "MY_WORD": CANARY, "GITHUB_TOKEN": OTHER, "MYAPP_ENV": "testing", "MYAPP_TOKEN": "another-0123456789",
+    }  # fmt: skip
+    config = Path(os.environ["XDG_CONFIG_HOME"]) / "laguna-agent" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('environment = ["MYAPP_*", "GITHUB_TOKEN", "MY_WORD"]\n')
+    look = 'echo "$MYAPP_ENV,${#GITHUB_TOKEN},$GITHUB_TOKEN,$MYAPP_TOKEN,$MY_WORD."'
+    model_server.reply(tool_call("shell", {"command": look}), text("done"))
+    done = run_cli("run", "--approve", "all", "--output", "stream-json", "Go.", env=env)
+    assert done.returncode == 0, done.stderr
+    assert f"testing,{len(OTHER)},\u27e6redacted: GITHUB_TOKEN\u27e7,,." in done.stdout
+    require_hidden(model_server, shown_by(done))
+    refused = run_cli("run", "Go.", env=env | {"LAGUNA_ENVIRONMENT": '["*"]'})
+    assert refused.returncode == 2
+    assert "is not read from the environment" in refused.stderr
