@@ -54,7 +54,7 @@ PROJECT_KEYS = frozenset(
 )
 
 
-USER_ONLY = frozenset({"rules", "writable"})
+USER_ONLY = frozenset({"environment", "rules", "writable"})
 """What the person's own file alone may say: neither a variable, which a wrapper script may carry, nor a project."""
 
 
@@ -87,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What is allowed, asked about or denied whatever the mode; the strictest rule wins."""
     writable: tuple[str, ...] = ()
     """Directories beyond the workspace that commands in the sandbox may write."""
+    environment: tuple[str, ...] = ()
+    """Variables that commands get beyond the usual ones: names, and globs for those that look like no secret."""
     edit_format: EditFormat = "auto"
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
     top_p: Probability | None = None
