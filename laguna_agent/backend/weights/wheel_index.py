@@ -101,7 +101,8 @@ def _with_credentials(url: httpx.URL, index: str) -> str:
     import httpx
 
     home = httpx.URL(index)
-    if home.userinfo and not url.userinfo and url.host == home.host:
+    same = (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
+    if home.userinfo and not url.userinfo and same:
         url = url.copy_with(username=home.username, password=home.password)
     return str(url)
 
