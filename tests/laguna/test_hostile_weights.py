@@ -97,7 +97,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: safetensors({"a": tensor([(1 << 62) + 2])}),
         "expected sizes",
     ),
-    "a shape of a million sizes": (lambda: safetensors({"a": tensor([1 << 61] * 1_000_000)}), "expected sizes, at most 8"),
+    "a shape of a million sizes": (lambda: safetensors({"a": tensor([1 << 61] * 1_000_000)}), "at most 8 of them"),
     "numbers of 4000 digits": (lambda: safetensors({"a": tensor([10**4000])}), "expected sizes"),
     "a number of 5000 digits": (
         lambda: safetensors(b'{"a":{"dtype":"F32","shape":[1' + b"0" * 5000 + b'],"data_offsets":[0,8]}}'),

@@ -140,7 +140,8 @@ class SafetensorsFile:
         sound = isinstance(shape, list) and len(shape) <= MOST_DIMENSIONS
         numbers = [*shape, begin, end] if sound else [None]
         if any(type(number) is not int or not 0 <= number < 1 << 62 for number in numbers):
-            self._bad(f"tensor {name!r} has shape {shape!r} and offsets {[begin, end]!r}, expected sizes, at most 8 of them")
+            found = f"shape {shape!r} and offsets {[begin, end]!r}"
+            self._bad(f"tensor {name!r} has {found}, expected sizes, at most 8 of them")
         wanted = math.prod(shape) * DTYPES[dtype].itemsize
         if end - begin != wanted:
             self._bad(f"tensor {name!r} ({dtype} {shape}) has {end - begin} bytes, expected {wanted}")
