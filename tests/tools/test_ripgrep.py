@@ -49,7 +49,7 @@ async def test_ripgrep_itself_can_read_nothing_outside(context: ToolContext, cal
         pytest.skip("no Landlock here: a directory that becomes a link while ripgrep looks is not kept from it")
     assert found == Found(b"./a\0needle\n./in\0needle\n")
     # What counts above the workspace still does.
-    assert (await call("grep", pattern="needle")) == "sub/a:1:needle"
+    assert (await call("grep", pattern="needle")).text == "sub/a:1:needle"
     # This thread, and what it starts, is as free as before.
     assert CANARY in subprocess.run(["cat", key], capture_output=True, text=True, check=True).stdout
 
@@ -69,6 +69,6 @@ async def test_no_program_of_the_workspace_is_taken_for_ripgrep(
     for scripts in (sysconfig.get_path("scripts"), "/nowhere"):
         monkeypatch.setattr(sysconfig, "get_path", lambda _, place=scripts: place)
         _program.cache_clear()
-        assert await call("grep", pattern="needle") == "a:1:needle"
+        assert (await call("grep", pattern="needle")).text == "a:1:needle"
     _program.cache_clear()
     assert not (root / "ran").exists()
