@@ -1,4 +1,4 @@
-"""Leave is for what was shown: what changes between the question and the call is noticed, and nothing leaks by asking."""
+"""Leave is for what was shown: what changes between question and call is noticed, and nothing leaks by asking."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from laguna_agent.agent.events import PermissionRequested
 from laguna_agent.agent.permissions import PermissionAnswer
-from tests.agent.driving import converse, posted
+from tests.agent.driving import converse, posted, text_of
 from tests.model_server import ModelServer, text, tool_call
 
 CANARY = "CANARY-7f3a"
@@ -68,3 +68,16 @@ def test_instructions_that_lead_out_are_not_read(model_server: ModelServer, work
     model_server.reply(text("Hello."))
     converse(model_server, workspace, "x")
     assert "Be kind." in str(posted(model_server))
+
+
+def test_each_call_has_the_leave_that_it_was_given(
+    model_server: ModelServer, workspace: Path, tmp_path: Path, key: Path
+) -> None:
+    (tmp_path / "else").write_text("elsewhere\n")
+    (tmp_path / "more").write_text("more\n")
+    (workspace / "a").write_text("inside\n")
+    calls = [tool_call("read", {"path": path}) for path in (str(tmp_path / "else"), "a", str(tmp_path / "more"))]
+    model_server.reply(*calls, text("Done."))
+    converse(model_server, workspace, "x", approve="all")
+    results = [text_of(message) for message in posted(model_server) if message["role"] == "tool"]
+    assert results == ["1\telsewhere", "1\tinside", "1\tmore"]

@@ -16,6 +16,7 @@ from laguna_agent.errors import ToolError
 from laguna_agent.messages import ToolCall
 from laguna_agent.sandbox.policy import policy_for
 from laguna_agent.tools.base import Need, ToolContext
+from laguna_agent.tools.grep import _visible
 from laguna_agent.tools.leave import inside, path_need
 from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.registry import default_registry
@@ -129,6 +130,10 @@ async def test_what_the_person_denies_reaches_neither_model_nor_diff(
             await call("write", path=path, content="mine\n")
     with pytest.raises(ToolError, match="another name of a file"):
         await call("read", path="twin")
+    (root / "also-behind").write_text("x\n")
+    (root / "fresh.pem").symlink_to("also-behind")
+    with pytest.raises(ToolError, match="the person's rules deny it"):
+        await call("read", path="fresh.pem")
     assert (await call("grep", pattern="CANARY")).text == f"plain:1:not {CANARY}"
     for options in ({"glob": "*.env"}, {"glob": ".env"}, {"glob": "secrets/**"}, {"context": 2}):
         assert "TOKEN" not in (await call("grep", pattern="TOKEN|CANARY", **options)).text
@@ -149,6 +154,9 @@ async def test_grep_and_list_leave_out_what_is_hidden_where_the_workspace_is_abo
     try:
         assert await later(context, "grep", pattern="CANARY") == f"notes:1:{CANARY} too"
         assert await later(context, "grep", pattern="CANARY", glob=".ssh/*") == "No matches."
+        # Whatever ripgrep says, for globs do not say everything.
+        told = b"./.ssh/id_ed25519\0001:x\n--\n./notes\0001:y\n--\n./.ssh/a\0001-z\n"
+        assert _visible(told, workspace.resolve("."), workspace.files) == ["notes:1:y"]
         listed = (await later(context, "list")).split("\n")
         assert "notes" in listed
         assert not [name for name in listed if ".ssh" in name]
@@ -173,8 +181,8 @@ async def test_a_hard_link_to_a_key_is_not_read_and_other_hard_links_are(
     assert (await call("grep", pattern="CANARY|package")).text == "package.js:1:a package's file"
     assert (await call("read", path="package.js")).text == "1\ta package's file"
     # What is linked after the first look is found as well.
-    (root / "later").unlink(missing_ok=True)
-    os.link(key, root / "later")
+    (key.parent / "other").write_text(CANARY)
+    os.link(key.parent / "other", root / "later")
     with pytest.raises(ToolError, match="another name of a file that is hidden"):
         await call("read", path="later")
 
