@@ -1,7 +1,8 @@
-"""The keys that `laguna-agent login` stored, by provider, and the order in which a key is looked for.
+"""The keys that `laguna-agent login` stored, by provider, and the order in which a key is looked for: the environment
+(which keeps none, see `held_keys`), the system's keyring, the file.
 
 Knows where a key can come from; must not know what a provider is. A key is never shown: whoever holds a `Key` can
-print it without showing the secret.
+print it without showing the secret, and `redaction` takes it out of every text.
 
     <config>/credentials.json    {"openrouter": {"key": "..."}}    mode 0600, replaced whole
 """
@@ -9,7 +10,7 @@ print it without showing the secret.
 from __future__ import annotations
 
 import json
-import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 from laguna_agent.atomic import OWNER_ONLY, replace_file
 from laguna_agent.directories import config_directory
 from laguna_agent.errors import ConfigError
+from laguna_agent.held_keys import held
+from laguna_agent.redaction import know
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,19 @@ class Key:
 
     secret: str = field(repr=False)
     source: str
+
+
+_own: set[str] = set()
+
+
+def is_own_key(text: str) -> bool:
+    """Whether this is a key that was looked up here, for whatever provider."""
+    return text in _own
+
+
+def _found(secret: str, source: str) -> Key:
+    _own.add(secret)
+    return Key(secret, source)
 
 
 def credentials_file() -> Path:
@@ -38,15 +54,22 @@ def find_key(provider: str, variable: str) -> Key | None:
 
 
 def key_in_environment(variable: str) -> Key | None:
-    """The key that an environment variable holds; an empty one counts as absent."""
-    secret = os.environ.get(variable, "").strip() if variable else ""
-    return Key(secret, variable) if secret else None
+    """The key that an environment variable holds, or held when the program started; an empty one counts as absent."""
+    secret = held(variable).strip()
+    return _found(secret, variable) if secret else None
 
 
 def stored_key(provider: str) -> Key | None:
     """The key that was stored for a provider. Raises ConfigError for a broken file."""
     secret = _read().get(provider, {}).get("key")
-    return Key(secret, f"the key that `laguna-agent login {provider}` stored") if secret else None
+    return _found(secret, f"the key that `laguna-agent login {provider}` stored") if secret else None
+
+
+def know_stored_keys() -> None:
+    """Have every stored key taken out of texts, whether or not it is used. A broken file holds none that can be read;
+    whoever needs one of it is told so."""
+    with suppress(ConfigError):
+        _read()
 
 
 def stored_providers() -> list[str]:
@@ -89,6 +112,9 @@ def _read() -> dict[str, dict[str, Any]]:
         raise _broken(path) from error
     if not isinstance(stored, dict) or not all(_is_entry(entry) for entry in stored.values()):
         raise _broken(path)
+    for provider, entry in stored.items():
+        _own.add(entry["key"])
+        know(entry["key"], f"key of {provider}")
     return stored
 
 

@@ -15,6 +15,7 @@ import pexpect
 import pytest
 from hypothesis import HealthCheck, settings
 
+from laguna_agent import held_keys, redaction
 from tests.model_server import ModelServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +65,9 @@ for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the developer's home, keys, proxies or git configuration."""
+    """No test sees the developer's home, keys, proxies or git configuration, nor what another one's keys were."""
+    held_keys.let_go()
+    redaction.forget_all()
     for name in list(os.environ):
         if name.upper().startswith(FOREIGN) or name.upper().endswith("_PROXY") or name in FOREIGN_NAMES:
             monkeypatch.delenv(name)

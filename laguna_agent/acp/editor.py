@@ -6,8 +6,8 @@ it offers that. Everything else stays with the disk: what exists and of which ki
 encodings, binary and very long files, what lies outside, and whatever the client refuses. The person's unsaved text is
 never overwritten by what a command did on disk, nor the other way round.
 
-Foreground commands run in the client's terminals only while nothing confines commands: what a sandbox launches must
-never leave it. Background jobs always run here.
+Foreground commands run in the client's terminals only where nothing confines them: what a sandbox launches must never
+leave it. Background jobs always run here.
 
 Knows buffers and bytes; it must not know tools, nor how a terminal is spoken to.
 """
@@ -25,7 +25,7 @@ from laguna_agent.acp import schema
 from laguna_agent.acp.peer import METHOD_NOT_FOUND, Peer, RpcError
 from laguna_agent.acp.terminal import Terminals
 from laguna_agent.errors import ToolError
-from laguna_agent.sandbox.launcher import CommandResult
+from laguna_agent.sandbox.launcher import CommandResult, Granted
 from laguna_agent.tools.files import Entry
 from laguna_agent.tools.footprint import Change
 from laguna_agent.tools.text import TextFile, decode
@@ -35,7 +35,6 @@ BUFFER_CAP = 4 * 1024 * 1024
 """Bytes of the longest file that goes over the wire."""
 PATIENCE = 10.0
 """Seconds that a client may take for a file; then it is not asked again in this session."""
-UNCONFINED = "none"
 
 T = TypeVar("T")
 
@@ -138,21 +137,27 @@ class EditorWorkspace:
             await self._local.write_bytes(path, data)
 
     async def run(
-        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        emit: Listener | None = None,
+        on_terminal: Listener | None = None,
+        kind: Granted = "workspace",
     ) -> CommandResult:
-        if self._terminals.offered and self._local.sandbox == UNCONFINED:
+        if self._terminals.offered and (self._local.sandbox == "none" or kind == "unconfined"):
             capture = self._local.capture()
             result = await self._terminals.run(command, self.root, capture, timeout=timeout, on_terminal=on_terminal)
             if result is not None:
                 return result
-        return await self._local.run(command, timeout=timeout, emit=emit)
+        return await self._local.run(command, timeout=timeout, emit=emit, kind=kind)
 
     async def follow(self, changes: Sequence[Change]) -> Sequence[str]:
         """Bring the buffers of files that the model has seen up to date; those with unsaved text are left alone."""
         return [line for change in changes if (line := await self._follow(change))]
 
-    async def start(self, command: str) -> Job:
-        return await self._local.start(command)
+    async def start(self, command: str, kind: Granted = "workspace") -> Job:
+        return await self._local.start(command, kind)
 
     @property
     def jobs(self) -> Mapping[str, Job]:

@@ -21,6 +21,8 @@ import msgspec
 from laguna_agent.config import Settings, load, user_file
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import LagunaError
+from laguna_agent.trust import Ground, look
+from laguna_agent.trust_lines import notices
 
 SERVER_PATIENCE = 15.0
 NAMED_MODELS = 5
@@ -38,8 +40,10 @@ class Finding(msgspec.Struct, frozen=True):
 def examine(cwd: Path, flags: dict[str, object]) -> list[Finding]:
     """All findings for a turn in `cwd`."""
     findings = [_python(), *_git(), _ripgrep(), _grammars(), _state_directory()]
+    ground = look(cwd)
+    findings.append(_trust(ground))
     try:
-        settings = load(cwd, flags)
+        settings = load(cwd, flags, ground)
     except LagunaError as error:
         findings.append(Finding("config", "fail", str(error), "laguna-agent config path"))
         return findings
@@ -58,7 +62,9 @@ def _python() -> Finding:
 
 
 def _git() -> Iterator[Finding]:
-    git = shutil.which("git")
+    from laguna_agent.agent.own_git import find_program
+
+    git = find_program("git", (Path.cwd(),))
     if git is None:
         yield Finding("git", "warn", "not found: no --patch-out, no repository facts", "install git")
         return
@@ -104,6 +110,14 @@ def _state_directory() -> Finding:
     except OSError as error:
         return Finding("state", "fail", f"{state} cannot be written: {error.strerror}", "set XDG_STATE_HOME")
     return Finding("state", "ok", str(state))
+
+
+def _trust(ground: Ground) -> Finding:
+    said = notices(ground.inert)
+    if said:
+        return Finding("trust", "warn", "; ".join(said), "laguna-agent trust" if ground.waiting else "")
+    used = [f"{each.name} (trusted)" for each in ground.asking]
+    return Finding("trust", "ok", ", ".join(used) or f"nothing in {ground.root} asks for it")
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
@@ -159,8 +173,7 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _sandbox() -> Finding:
-    from laguna_agent.sandbox.launcher import TIER
-
+    TIER = "none"
     if TIER != "none":
         return Finding("sandbox", "ok", TIER)
     return Finding(

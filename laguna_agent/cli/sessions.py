@@ -43,6 +43,7 @@ def list_all(here: Here = False, as_json: Json = False) -> int:
 def show_one(session: SessionId, as_json: Json = False) -> int:
     """Print a session as text, or its log as JSON lines."""
     from laguna_agent.agent.store import find_session, iterate_log
+    from laguna_agent.event_lines import printable
 
     log = find_session(session)
     for record in iterate_log(log):
@@ -52,7 +53,7 @@ def show_one(session: SessionId, as_json: Json = False) -> int:
             show(msgspec.json.encode(record).decode())
         else:
             for text in _lines(record):
-                show(text)
+                show(printable(text))
     return 0
 
 
@@ -101,18 +102,18 @@ def delete(sessions: SessionIds) -> int:
 def _lines(record: AnyRecord) -> Iterator[str]:
     """A record as a person reads it; what only a replay needs is left out."""
     from laguna_agent.agent import store
-    from laguna_agent.event_lines import one_line, printable, summary_line
+    from laguna_agent.event_lines import one_line, summary_line
 
     match record:
         case store.Opened():
             yield f"session {record.id} in {record.cwd}, {record.model or 'no model'}, {record.created}"
         case store.Prompted():
             text = "".join(getattr(block, "text", "[image]") for block in record.content)
-            yield f"\n> {printable(text)}\n"
+            yield f"\n> {text}\n"
         case store.Replied():
             text = "".join(getattr(delta, "text", "") for delta in record.deltas if type(delta).__name__ == "TextDelta")
             if text.strip():
-                yield printable(text)
+                yield text
             if record.error:
                 yield f"[{record.error[0]}: {one_line(record.error[1])}]"
         case store.ToolRan():

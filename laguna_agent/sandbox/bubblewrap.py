@@ -15,7 +15,7 @@ import msgspec
 from laguna_agent.sandbox.confinement import Kind
 from laguna_agent.sandbox.masks import denied_paths
 from laguna_agent.sandbox.policy import Policy
-from laguna_agent.sandbox.programs import essential
+from laguna_agent.sandbox.programs import below_temporary, essential
 from laguna_agent.sandbox.protected import Protected
 from laguna_agent.sandbox.sockets import sockets_outside
 
@@ -35,6 +35,8 @@ class View(msgspec.Struct, frozen=True):
 def view(program: Path, policy: Policy, kind: Kind, protected: Protected) -> View:
     """What a warden of this kind sees. The absent paths of `protected` exist by now, as empty directories."""
     mounts = _Mounts()
+    for path in below_temporary():
+        mounts.bind(path, writable=False)
     for path in (Path("/run"), *policy.hidden):
         mounts.hide(path)
     for path in (*essential(policy), *policy.readable, *_resolver(kind)):

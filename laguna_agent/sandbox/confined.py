@@ -48,11 +48,12 @@ class Confined:
         """Start a process behind the walls of its kind. Raises SandboxError and OSError."""
         request = as_request(argv, cwd, environment)
         for _ in range(_TRIES):
+            warden = self._warden(kind)
             try:
-                return self._warden(kind).start(request, (stdin, stdout, stderr))
+                return warden.start(request, (stdin, stdout, stderr))
             except WardenGone:
                 # Something killed it between two commands: what comes next gets a new one, never none.
-                continue
+                warden.close()
         raise SandboxError("the sandbox ends whenever a command is started in it; see laguna-agent doctor --sandbox")
 
     def close(self) -> None:

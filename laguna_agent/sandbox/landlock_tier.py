@@ -26,9 +26,11 @@ def writable_paths(policy: Policy, kind: Kind) -> tuple[str, ...]:
 
 def readable_paths(policy: Policy) -> tuple[str, ...]:
     """A set of paths below which everything may be read: together all that is not hidden."""
-    shown = (*policy.readable, *essential(policy), *policy.workspace, *policy.git_directories, *policy.writable)
-    hidden = tuple(path for path in policy.hidden if path not in shown)
-    return (*(str(path) for path in shown), *(str(path) for path in _beside(Path("/"), hidden)))
+    # What may be written may be read, whole: a file that comes to be later has no rule of its own.
+    whole = (*policy.workspace, *policy.git_directories, *policy.writable)
+    hidden = tuple(path for path in policy.hidden if path not in (*whole, *policy.readable))
+    parts = (path for top in (Path("/"), *policy.readable, *essential(policy)) for path in _beside(top, hidden))
+    return tuple(dict.fromkeys(str(path) for path in (*whole, *parts)))
 
 
 def cannot_deny(policy: Policy) -> bool:

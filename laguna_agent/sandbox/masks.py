@@ -1,13 +1,11 @@
-"""Which files of the workspace match what the person denies reading of.
+"""Which files of the workspace the person denies reading of, found so that they can be mounted over.
 
-A pattern is relative to a root; `*` and `?` stay within one name, `**` crosses directories, a pattern without a slash
-matches at any depth, and what lies below a match is denied with it. Knows names; must not know mounts.
+Knows names; must not know mounts.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from laguna_agent.sandbox.policy import Policy
 
 MOST_ENTRIES = 50_000
 MOST_MASKS = 500
-_SPECIAL = re.compile(r"[.^$*+?()\[\]{}|\\]")
 
 
 def denied_paths(policy: Policy) -> tuple[Path, ...]:
@@ -49,25 +46,3 @@ def _matching(root: Path, policy: Policy) -> Iterator[Path]:
                     yield real
             elif is_directory:
                 waiting.append(Path(text))
-
-
-def expression(pattern: str) -> str:
-    """A pattern as a regular expression, in what every dialect of them understands."""
-    pattern = pattern.removeprefix("./")
-    anchored = "/" in pattern.rstrip("/")
-    pattern = pattern.strip("/")
-    found = "" if anchored else "(.*/)?"
-    at = 0
-    while at < len(pattern):
-        if pattern.startswith("**/", at):
-            found, at = found + "(.*/)?", at + 3
-        elif pattern.startswith("**", at):
-            found, at = found + ".*", at + 2
-        else:
-            found, at = found + ({"*": "[^/]*", "?": "[^/]"}.get(pattern[at]) or literal(pattern[at])), at + 1
-    return found
-
-
-def literal(text: str) -> str:
-    """A regular expression for just this text, any case of it being for the caller."""
-    return _SPECIAL.sub(r"\\\g<0>", text)

@@ -45,25 +45,20 @@ def _of_the_wheel() -> Path | None:
 
 
 def essential(policy: Policy) -> tuple[Path, ...]:
-    """Real directories below hidden ones, or below the /tmp that is exchanged, that must be seen all the same: this
-    Python, this package, where PATH finds its programs, and the home directory. A hidden directory itself is never one
-    of them, nor anything that holds it while itself hidden."""
+    """Real directories below hidden ones that must be seen all the same: this Python, this package, and where PATH
+    finds its programs. A hidden directory itself is never one of them."""
+    found = (path for path in _needed() if policy.is_hidden(path) and path not in policy.hidden)
+    return tuple(dict.fromkeys(path for path in found if path.is_dir()))
+
+
+def below_temporary() -> tuple[Path, ...]:
+    """The same, and the home directory, where they lie below the /tmp that a sandbox may exchange."""
     exchanged = (Path("/tmp"), Path("/var/tmp"))
-    wanted = [
-        str(Path.home()),
-        sys.prefix,
-        sys.base_prefix,
-        str(Path(sys.executable).parent),
-        str(Path(__file__).parents[1]),
-    ]
+    found = (path for path in (Path.home().resolve(), *_needed()) if any(each in path.parents for each in exchanged))
+    return tuple(dict.fromkeys(path for path in found if path.is_dir()))
+
+
+def _needed() -> list[Path]:
+    wanted = [sys.prefix, sys.base_prefix, str(Path(sys.executable).parent), str(Path(__file__).parents[1])]
     wanted += [each for each in os.environ.get("PATH", "").split(os.pathsep) if each.startswith("/")]
-    real = (Path(os.path.realpath(each)) for each in wanted)
-    return tuple(
-        dict.fromkeys(
-            path
-            for path in real
-            if (policy.is_hidden(path) or any(each in path.parents for each in exchanged))
-            and path not in policy.hidden
-            and path.is_dir()
-        )
-    )
+    return [Path(os.path.realpath(each)) for each in wanted]

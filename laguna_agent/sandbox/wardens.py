@@ -55,6 +55,7 @@ class Warden:
         self._started = threading.Event()
         self._over = threading.Event()
         self._error: Exception | None = None
+        self._closed = False
         self._control, theirs = socket.socketpair()
         self._control.settimeout(PATIENCE)
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the warden
@@ -71,7 +72,7 @@ class Warden:
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
-        return not self._over.is_set()
+        return not self._over.is_set() and not self._closed
 
     def _keep(self, theirs: socket.socket) -> None:
         try:
@@ -143,7 +144,8 @@ class Warden:
             socket.send_fds(self._control, [b"!"], [file.fileno(), *descriptors])
 
     def close(self) -> None:
-        """End it and everything that it started."""
+        """End it and everything that it started; once or several times."""
+        self._closed = True
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
         if not self._over.wait(_END_PATIENCE) and self._process is not None:

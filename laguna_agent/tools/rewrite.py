@@ -16,6 +16,7 @@ from laguna_agent.tools.change import OpenFile, Proposal, make, open_text, refus
 from laguna_agent.tools.leave import path_need
 from laguna_agent.tools.text import Span, decode
 from laguna_agent.tools.workspace import Workspace
+from laguna_agent.visible import turned_back
 
 
 class RewriteArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +64,12 @@ def _propose(args: RewriteArguments, opened: OpenFile) -> Proposal:
         refuse_elision(change.new, text)
     source = text.encode("utf-8", "surrogatepass")
     spans = [
-        Span(_characters(source[: each.start]), _characters(source[: each.end]), each.new) for each in found.changes
+        Span(
+            _characters(source[: each.start]),
+            _characters(source[: each.end]),
+            turned_back(source[each.start : each.end].decode("utf-8", "surrogatepass"), each.new),
+        )
+        for each in found.changes
     ]
     after = opened.file.splice(spans)
     decoded = decode(after)

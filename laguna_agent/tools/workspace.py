@@ -16,9 +16,11 @@ import anyio.to_thread
 import msgspec
 
 from laguna_agent.errors import ToolError
-from laguna_agent.sandbox.launcher import TIER, CommandResult, Launcher
+from laguna_agent.sandbox.confinement import Tier
+from laguna_agent.sandbox.launcher import CommandResult, Granted, Launcher
 from laguna_agent.sandbox.output import Capture
-from laguna_agent.sandbox.policy import Policy, policy_for
+from laguna_agent.sandbox.policy import policy_for
+from laguna_agent.sandbox.walls import Walls
 from laguna_agent.tools.files import Entry, Files
 from laguna_agent.tools.footprint import Change
 
@@ -80,7 +82,7 @@ class Workspace(Protocol):
 
     root: Path
     roots: tuple[Path, ...]
-    sandbox: str
+    sandbox: Tier
     files: Files
 
     def resolve(self, path: str) -> Place:
@@ -104,11 +106,18 @@ class Workspace(Protocol):
         ...
 
     async def run(
-        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        emit: Listener | None = None,
+        on_terminal: Listener | None = None,
+        kind: Granted = "workspace",
     ) -> CommandResult:
         """Run a shell command at the root to its end, at most `timeout` seconds. Being cancelled leaves no process.
 
-        `emit` is given live output; where a face shows that itself, `on_terminal` is given the terminal's id instead.
+        `kind` is what it may reach. Raises SandboxError where it cannot be confined as meant. `emit` is given live
+        output; where a face shows that itself, `on_terminal` is given the terminal's id instead.
         """
         ...
 
@@ -116,8 +125,8 @@ class Workspace(Protocol):
         """A command changed these files on disk; lines for the model on those where that needs its attention."""
         ...
 
-    async def start(self, command: str) -> Job:
-        """Start a shell command in the background."""
+    async def start(self, command: str, kind: Granted = "workspace") -> Job:
+        """Start a shell command in the background. Raises SandboxError as `run` does."""
         ...
 
     @property
@@ -134,7 +143,8 @@ class LocalWorkspace:
     """The workspace on this machine's disk.
 
     `spool` is where long command output is kept (a fresh temporary directory, removed by `aclose`, when not given).
-    `policy` says what is hidden, protected and denied; when not given it is the one for these roots.
+    Commands run behind `walls`, whose policy the files follow too; where none are given, as in a replay, `sandbox` is
+    what they are said to be, and the policy is the one for these roots.
     """
 
     def __init__(
@@ -143,13 +153,15 @@ class LocalWorkspace:
         *,
         spool: Path | None = None,
         roots: tuple[Path, ...] = (),
-        policy: Policy | None = None,
+        walls: Walls | None = None,
+        sandbox: Tier = "none",
     ) -> None:
-        self.policy = policy or policy_for(Path(root), roots, readable=[] if spool is None else [spool])
+        readable = [] if spool is None else [spool]
+        self.policy = walls.policy if walls else policy_for(Path(root), roots, readable=readable)
         self.root, self.roots = self.policy.root, self.policy.roots
         self.files = Files(self.policy)
-        self.sandbox: str = TIER
-        self._launcher = Launcher(spool)
+        self.sandbox: Tier = walls.tier if walls else sandbox
+        self._launcher = Launcher(spool, walls)
 
     def resolve(self, path: str) -> Place:
         place = self._resolved(path)
@@ -205,9 +217,15 @@ class LocalWorkspace:
         await anyio.to_thread.run_sync(self.files.write, path, data)
 
     async def run(
-        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        emit: Listener | None = None,
+        on_terminal: Listener | None = None,
+        kind: Granted = "workspace",
     ) -> CommandResult:
-        return await self._launcher.run(command, self.root, timeout=timeout, emit=emit)
+        return await self._launcher.run(command, self.root, timeout=timeout, emit=emit, kind=kind)
 
     async def follow(self, changes: Sequence[Change]) -> Sequence[str]:
         return []
@@ -220,8 +238,8 @@ class LocalWorkspace:
         """Where the output of a command is kept that something else runs; read as that of `run`."""
         return Capture(self._launcher.place("command")[1])
 
-    async def start(self, command: str) -> Job:
-        return self._launcher.start(command, self.root)
+    async def start(self, command: str, kind: Granted = "workspace") -> Job:
+        return await anyio.to_thread.run_sync(self._launcher.start, command, self.root, kind)
 
     @property
     def jobs(self) -> Mapping[str, Job]:

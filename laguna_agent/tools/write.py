@@ -12,6 +12,7 @@ from laguna_agent.tools.base import Need, ToolContext, ToolResult
 from laguna_agent.tools.change import Proposal, make, open_text, refuse_elision
 from laguna_agent.tools.leave import path_need, reach
 from laguna_agent.tools.workspace import Workspace
+from laguna_agent.visible import turned_back
 
 
 class WriteArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,5 +62,6 @@ async def _propose(args: WriteArguments, context: ToolContext) -> Proposal:
     if opened.data and not context.ledger.knows(place.path):
         raise ToolError(f"{place.shown} exists and you have not read it; read it first, or use edit.")
     refuse_elision(args.content, opened.file.text)
-    text = args.content.replace("\r\n", "\n") if opened.file.newline == "\r\n" else args.content
+    text = turned_back(opened.file.text, args.content)
+    text = text.replace("\r\n", "\n") if opened.file.newline == "\r\n" else text
     return Proposal(place, opened, opened.file.encode(text), text, f"Wrote {place.shown}, {lines} lines.")
