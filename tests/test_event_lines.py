@@ -60,9 +60,9 @@ def test_a_question_shows_the_parts_and_what_is_unusual_cleaned() -> None:
     at = lines.index("  it runs:")
     assert lines[at + 1 : at + 5] == [
         "  - ls",
-        "  - rm '\ufffd[2Ja \N{DOWNWARDS ARROW WITH CORNER LEFTWARDS} b'",
+        "  - rm '\\u{1B}[2Ja \N{DOWNWARDS ARROW WITH CORNER LEFTWARDS} b'",
         "  ! wants the network",
-        "  ! not certain: \ufffdx",
+        "  ! not certain: \\u{202E}x",
     ]
     assert not any(each in "".join(lines) for each in "\x1b\u202e")
     alone = PermissionRequested("1", "$ ls", "execute", {}, options(need), parts=("ls",))

@@ -10,8 +10,8 @@
 
 That is for commands in a full sandbox. In a partial one `edits` asks about other commands; where there is none it asks
 about every command, `plan` runs none, and `all`, which then has to be wanted by name, allows everything. A command that
-only looks runs in the confinement "reading", where the kernel forbids writing. The setting `network` lets `all` grant
-the network. The person's own rules go before the table, the strictest of them first; none of them opens plan mode, or
+only looks runs in the confinement "reading", where the kernel forbids writing. With the setting `network` all others have
+the network, and to want it is nothing more. The person's own rules go before the table, the strictest of them first; none of them opens plan mode, or
 what is protected or hidden.
 
 `ask` goes to the face's approver. A face without a person answers at once with a denial: nothing ever waits for
@@ -154,8 +154,9 @@ class Permissions:
             return "allow"
         if self.approve == "plan":
             return "deny"
-        if need.grant is not None:
-            return "allow" if self.approve == "all" and need.grant == "network" and self.network else "ask"
+        # With the setting every command has the network, so to want it changes nothing.
+        if need.grant is not None and not (need.grant == "network" and self.network):
+            return "ask"
         confined = self.approve == "all" or (self.approve == "edits" and self.boundary == "full")
         return "allow" if confined and self.boundary != "none" else "ask"
 

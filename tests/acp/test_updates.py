@@ -230,7 +230,7 @@ def test_a_question_tells_an_editor_the_parts_and_what_is_unusual() -> None:
     request = msgspec.json.decode(msgspec.json.encode(renderer().permission("s", asked)))
     require_valid(request, "RequestPermissionRequest")
     told = [item["content"]["text"] for item in request["toolCall"]["content"]]
-    assert told == ["```\na; \ufffd[2Jb\n```", "It runs:\n```\na\n'\ufffd[2Jb'\n```", "- wants the network"]
+    assert told == ["```\na; \\u{1B}[2Jb\n```", "It runs:\n```\na\n'\\u{1B}[2Jb'\n```", "- wants the network"]
     shown = [request["toolCall"]["title"], *told, *(option["name"] for option in request["options"])]
     assert "\x1b" not in "".join(shown)
 

@@ -13,14 +13,13 @@ from laguna_agent.agent.events import PermissionRequested
 from laguna_agent.agent.permissions import (
     NO_SANDBOX,
     PLAN_MODE,
-    Boundary,
     Permissions,
-    boundary_of,
     deny_all,
     options,
 )
 from laguna_agent.agent.rules import Rules
 from laguna_agent.config import MODES, Approve, Rule
+from laguna_agent.sandbox.confinement import Boundary
 from laguna_agent.tools.base import Grant, Need
 
 ROOT = Path("/project")
@@ -51,12 +50,16 @@ NONE = {
     "plan": "yes ask no no no no no no no no no no no",
     "ask": "yes ask ask ask ask ask ask ask ask ask ask ask ask",
     "edits": "yes ask ask yes ask ask ask ask ask ask ask ask ask",
-    "all": "yes yes yes yes yes yes work work work net net un yes",
+    "all": "yes yes ask yes ask ask ask ask ask ask ask ask yes",
 }
+WITHOUT = {**NONE, "all": "yes yes yes yes yes yes work work work net net un yes"}
+"""Where the person wants no sandbox."""
 
 
-def permissions(approve: Approve, boundary: Boundary = "full", *rules: Rule, network: bool = False) -> Permissions:
-    return Permissions(approve, Rules(rules, [ROOT]), boundary, network, (ROOT,))
+def permissions(
+    approve: Approve, boundary: Boundary = "full", *rules: Rule, network: bool = False, without: bool = False
+) -> Permissions:
+    return Permissions(approve, Rules(rules, [ROOT]), boundary, network, without, (ROOT,))
 
 
 def word(given: Permissions, need: Need) -> str:
@@ -68,20 +71,24 @@ def word(given: Permissions, need: Need) -> str:
 
 
 @pytest.mark.parametrize("approve", MODES)
-@pytest.mark.parametrize(("boundary", "table"), [("full", TABLE), ("partial", PARTIAL), ("none", NONE)])
-def test_the_table(approve: Approve, boundary: Boundary, table: dict[str, str]) -> None:
-    given = permissions(approve, boundary)
+@pytest.mark.parametrize(
+    ("boundary", "without", "table"),
+    [("full", False, TABLE), ("partial", False, PARTIAL), ("none", False, NONE), ("none", True, WITHOUT)],
+)
+def test_the_table(approve: Approve, boundary: Boundary, without: bool, table: dict[str, str]) -> None:
+    given = permissions(approve, boundary, without=without)
     assert {name: word(given, need) for name, need in NEEDS.items()} == dict(
         zip(NEEDS, table[approve].split(), strict=True)
     )
 
 
-def test_the_setting_network_is_for_all_alone() -> None:
+def test_with_the_setting_network_to_want_it_is_nothing_more() -> None:
     for approve in MODES:
-        given = permissions(approve, network=True)
-        assert word(given, NEEDS["network"]) == {"plan": "no", "all": "net"}.get(approve, "ask")
-        assert word(given, NEEDS["unconfined"]) == {"plan": "no"}.get(approve, "ask")
-        assert word(given, NEEDS["command"]) == word(permissions(approve), NEEDS["command"])
+        usual, given = permissions(approve), permissions(approve, network=True)
+        plain = word(usual, NEEDS["command"])
+        assert word(given, NEEDS["network"]) == word(given, NEEDS["command"]) == {"work": "net"}.get(plain, plain)
+        assert word(given, NEEDS["unconfined"]) == word(usual, NEEDS["unconfined"])
+        assert word(given, NEEDS["looks"]) == {"work": "net"}.get(word(usual, NEEDS["looks"]), "read")
 
 
 def test_nothing_needs_no_leave() -> None:
@@ -222,12 +229,3 @@ def test_nobody_to_ask_is_a_denial_that_says_why() -> None:
     assert reason() == "nobody is here to ask; --approve edits or --approve all would allow it"
     assert reason(NO_SANDBOX) == reason("not certain: x") == reason()
     assert reason("wants the network", NO_SANDBOX) == "nobody is here to ask; wants the network"
-
-
-def test_boundaries_of_tiers() -> None:
-    assert [boundary_of(tier) for tier in ("bubblewrap", "seatbelt", "landlock", "none")] == [
-        "full",
-        "full",
-        "partial",
-        "none",
-    ]

@@ -120,6 +120,25 @@ def quoted(draw: st.DrawFn) -> str:
 words = st.one_of(marker, plain, variable, quoted())
 
 
+SHAPES = st.sampled_from(
+    [
+        "{} ; {}", "{} && {}", "{} || {}", "{} | {}", "{} & {}", "{}\n{}", "( {} ) ; {}", "{{ {} ; }} ; {}",
+        "if {} ; then {} ; fi", "if {}; then :; else {}; fi", "for x in a m1; do {}; {}; done",
+        "m0 \"$( {} )\" | {}", "case a in a) {} ;; *) {} ;; esac", "while f0; do {}; done; {}",
+        "until m0; do {}; done; {}", "x=$({}) {}", "g() {{ {}; }}; {}; g m1", "m1 `{}` <({})", "{} |& {}",
+        "! {} ; {}", "[[ -n \"$({})\" ]] && {}", "{} # {}", "cat <<E\n$({})\nE\n{}", "cat <<'E'\n$({})\nE\n{}",
+        "cat <<E | {}\nm1\nE\n{}", "cat <<-E\n\tx\n\tE\n{}\n{}", "[ a = \"$({})\" ] || {}", "x=({} $({}))",
+        "echo $(( 1 + $({}) )); {}", "trap '{}' EXIT; {}", "{}; #{}\nm1", "bash -c '{}'; {}", "sh -c \"{}\"; {}",
+        "eval '{}' ; {}", "find . -name a -exec {} \\; ; {}", "echo a | xargs {} ; {}",
+        "find . -exec sh -c '{}' \\; ; {}", "bash -ec '{}' x; {}", "{} \\\n {}", "{{\n{}\n}} >o\n{}",
+        "({}) <<E\n$({})\nE\n", "function g {{ {}; }}; g; {}", "select x in a; do {}; done; {}", "coproc {}; {}",
+        "echo ${{x:-$({})}} ; {}", "cat <<E && {}\nE\n{}", "cat <<E\nx\nE \n{}\nE\n{}", "echo {} > >({})",
+        "cat <<E ; {}\n`{}`\nE", "<<E cat; {}\nE\n{}", "echo \"{}\" '{}' m2", "cat <<\"E\" >o\n{}\nE\n{}",
+        "m0 'a\nb' ; {} ; {}", "cat <<E <<F\n{}\nE\n{}\nF\nm1",
+    ]
+)  # fmt: skip
+
+
 def commands(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     """Command lines that hold command lines."""
     wrapper = st.sampled_from(
@@ -151,27 +170,10 @@ def commands(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         ]
     )
     simple = st.builds(lambda *p: " ".join(p), marker, words, words, redirection)
-    shape = st.sampled_from(
-        [
-            "{} ; {}", "{} && {}", "{} || {}", "{} | {}", "{} & {}", "{}\n{}", "( {} ) ; {}", "{{ {} ; }} ; {}",
-            "if {} ; then {} ; fi", "if {}; then :; else {}; fi", "for x in a m1; do {}; {}; done",
-            "m0 \"$( {} )\" | {}", "case a in a) {} ;; *) {} ;; esac", "while f0; do {}; done; {}",
-            "until m0; do {}; done; {}", "x=$({}) {}", "g() {{ {}; }}; {}; g m1", "m1 `{}` <({})", "{} |& {}",
-            "! {} ; {}", "[[ -n \"$({})\" ]] && {}", "{} # {}", "cat <<E\n$({})\nE\n{}", "cat <<'E'\n$({})\nE\n{}",
-            "cat <<E | {}\nm1\nE\n{}", "cat <<-E\n\tx\n\tE\n{}\n{}", "[ a = \"$({})\" ] || {}", "x=({} $({}))",
-            "echo $(( 1 + $({}) )); {}", "trap '{}' EXIT; {}", "{}; #{}\nm1", "bash -c '{}'; {}", "sh -c \"{}\"; {}",
-            "eval '{}' ; {}", "find . -name a -exec {} \\; ; {}", "echo a | xargs {} ; {}",
-            "find . -exec sh -c '{}' \\; ; {}", "bash -ec '{}' x; {}", "{} \\\n {}", "{{\n{}\n}} >o\n{}",
-            "({}) <<E\n$({})\nE\n", "function g {{ {}; }}; g; {}", "select x in a; do {}; done; {}", "coproc {}; {}",
-            "echo ${{x:-$({})}} ; {}", "cat <<E && {}\nE\n{}", "cat <<E\nx\nE \n{}\nE\n{}", "echo {} > >({})",
-            "cat <<E ; {}\n`{}`\nE", "<<E cat; {}\nE\n{}", "echo \"{}\" '{}' m2", "cat <<\"E\" >o\n{}\nE\n{}",
-            "m0 'a\nb' ; {} ; {}", "cat <<E <<F\n{}\nE\n{}\nF\nm1",
-        ]
-    )  # fmt: skip
     return st.one_of(
         simple,
         st.builds(lambda w, c: f"{w} {c}", wrapper, inner),
-        st.builds(lambda s, a, b: s.format(a, b), shape, inner, inner),
+        st.builds(lambda s, a, b: s.format(a, b), SHAPES, inner, inner),
     )
 
 
