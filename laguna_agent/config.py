@@ -18,7 +18,7 @@ import msgspec
 
 from laguna_agent.directories import config_directory
 from laguna_agent.errors import ConfigError
-from laguna_agent.held_keys import held
+from laguna_agent.held_keys import held, know_password
 from laguna_agent.trust import CONFIG, Ground, look
 
 Approve = Literal["plan", "ask", "edits", "all"]
@@ -167,6 +167,7 @@ def load_with_sources(
         if value is not None:
             _refuse_unknown(key, "the command line")
             take(key, value, "flag", "--" + key.replace("_", "-"), lenient=isinstance(value, str))
+    know_password(str(values.get("base_url") or ""), "the base URL")
     # No child may inherit it, and every face reads its settings before it starts one.
     held(str(values.get("api_key_env") or ""))
     return Settings(**values), sources
