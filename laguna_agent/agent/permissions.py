@@ -205,7 +205,7 @@ class Permissions:
 
 
 def permissions_for(settings: Settings, workspace: Workspace, boundary: Boundary) -> Permissions:
-    """Those of a session whose commands are confined by `boundary`; raises ConfigError for a rule that cannot be used."""
+    """Those of a session whose commands `boundary` confines; raises ConfigError for a rule that cannot be used."""
     roots = (workspace.root, *workspace.roots)
     rules = Rules(settings.rules, roots)
     return Permissions(settings.approve, rules, boundary, settings.network, settings.sandbox == "none", roots)

@@ -28,7 +28,8 @@ GONE_ASIDE = "replaced"
 
 
 class Walls(msgspec.Struct, frozen=True):
-    """See the module. `boundary` is what was proved of them, `summary` the same for people; `watch` looks after the protected files that the kernel cannot."""
+    """See the module. `boundary` is what was proved of them, `summary` the same for people; `watch` looks after the
+    protected files that the kernel cannot keep."""
 
     policy: Policy
     confinement: Confinement
