@@ -18,6 +18,7 @@ from typing import Literal
 import anyio
 import msgspec
 
+from laguna_agent.agent.rules import Rules
 from laguna_agent.config import Settings, load, user_file
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import LagunaError
@@ -44,6 +45,7 @@ def examine(cwd: Path, flags: dict[str, object]) -> list[Finding]:
     findings.append(_trust(ground))
     try:
         settings = load(cwd, flags, ground)
+        Rules(settings.rules, [cwd])
     except LagunaError as error:
         findings.append(Finding("config", "fail", str(error), "laguna-agent config path"))
         return findings
