@@ -181,6 +181,15 @@ def test_resource_limits(ground: Ground) -> None:
     assert ground.run("cat /proc/self/oom_score_adj").output.strip() == "500"
 
 
+def test_nothing_gives_rights_back(ground: Ground) -> None:
+    """No program that root owns, no capability, no second filter taken off."""
+    status = dict(line.split(":\t") for line in ground.run("cat /proc/self/status").output.splitlines())
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+    if os.getuid() == 0 or ground.tier == "bubblewrap":
+        assert status["CapBnd"] == "0" * 16
+
+
 def test_no_confinement_without_walls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sandbox that fails is an error, never a bare process."""
     false = tmp_path / "bwrap"

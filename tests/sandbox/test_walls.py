@@ -227,6 +227,8 @@ def test_keys_are_hidden(make_ground: Grounds, tier: Tier, tmp_path: Path) -> No
     assert "very secret" not in ground.run("cat -r .ssh/* .netrc laguna-agent/log 2>/dev/null").output
     assert ground.run(f"cat {shown}/text {home}/plain").output == "an outputplain"
     assert ground.run(f"echo x > {shown}/new").code != 0
+    # Nothing is lost in a directory that is not really there.
+    assert ground.run(f"echo x > {home}/.ssh/new").code != 0
 
 
 def test_a_home_directory_as_the_workspace(make_ground: Grounds, bubblewrap: Tier) -> None:
