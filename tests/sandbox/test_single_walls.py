@@ -264,7 +264,7 @@ def test_capabilities_alone() -> None:
 MOUNTED = """
 umount .git/hooks; mount -o remount,bind,rw .git/hooks; mount -o remount,bind,rw /; mount -t tmpfs none .git/hooks
 touch .git/hooks/new .git/new ../outside/new; echo x >> .git/config; mv .git moved; rmdir .envrc; touch .envrc
-unshare -Urm umount .git/hooks; hostname changed
+unshare -Urm umount .git/hooks; hostname changed; touch ~/.ssh/new && echo wrote into nothing
 chmod 777 ../outside/file; cat ~/.ssh/id; ls /run /proc | head -400; id -u; ls -l /dev; cat /proc/net/dev
 grep ^Cap /proc/self/status
 """
@@ -292,6 +292,7 @@ def test_mounts_and_namespaces_alone(bubblewrap: Tier, make_ground: Grounds) -> 
     assert (ground.workspace / ".envrc").is_dir()
     assert before == ((ground.workspace / ".git" / "config").read_bytes(), (ground.outside / "file").stat())
     assert "very secret" not in done.stdout
+    assert "wrote into nothing" not in done.stdout
     processes = [line for line in done.stdout.splitlines() if line.isdigit()]
     assert len(processes) < 10, "it sees the processes of others"
     devices = [line.split(":")[0].strip() for line in done.stdout.splitlines() if ":" in line and "|" not in line]
