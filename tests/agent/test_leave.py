@@ -62,12 +62,6 @@ def test_instructions_that_lead_out_are_not_read(model_server: ModelServer, work
     model_server.reply(text("Hello."))
     spoken = converse(model_server, workspace, "x")
     assert CANARY not in str(posted(model_server)) + spoken.log.read_text()
-    (workspace / "AGENTS.md").unlink()
-    (workspace / "NOTES.md").write_text("Be kind.\n")
-    (workspace / "AGENTS.md").symlink_to("NOTES.md")
-    model_server.reply(text("Hello."))
-    converse(model_server, workspace, "x")
-    assert "Be kind." in str(posted(model_server))
 
 
 def test_each_call_has_the_leave_that_it_was_given(
