@@ -200,8 +200,12 @@ class LocalWorkspace:
             shared = next((each for each in _SHARED_TEMPORARY if real.is_relative_to(each)), None)
             if shared is None or any(real.is_relative_to(each) for each in same):
                 break
+            named = private / real.relative_to(shared)
+            if not os.path.lexists(named) and os.path.lexists(real):
+                # Not theirs: a file that the person speaks of.
+                break
             # A link in there leads to where it leads for commands.
-            real = Path(os.path.realpath(private / real.relative_to(shared)))
+            real = Path(os.path.realpath(named))
         return real
 
     async def entry(self, path: Path) -> Entry | None:
