@@ -8,11 +8,12 @@
     edits     yes      ask       yes      ask                yes            yes        ask           ask
     all       yes      yes       yes      ask                yes            yes        ask           yes
 
-That is for commands in a full sandbox. In a partial one `edits` asks about other commands; where there is none it asks
-about every command, `plan` runs none, and `all`, which then has to be wanted by name, allows everything. A command that
-only looks runs in the confinement "reading", where the kernel forbids writing. With the setting `network` all others have
-the network, and to want it is nothing more. The person's own rules go before the table, the strictest of them first; none of them opens plan mode, or
-what is protected or hidden.
+That is for commands in a full sandbox. In a partial one `edits` asks about other commands; where there is none, `plan`
+runs no command and all else ask about every one, but for `all` where the person wants no sandbox: that allows
+everything. A command that only looks runs in the confinement "reading", where the kernel forbids writing (not in `all`,
+where it may turn out to do more). With the setting `network` all others have the network, and to want it is nothing more.
+The person's own rules go before the table, the strictest of them first; none of them opens plan mode, or what is
+protected or hidden.
 
 `ask` goes to the face's approver. A face without a person answers at once with a denial: nothing ever waits for
 somebody who is not there. Grants that a person gives for "always" hold for the session and for exactly what was
