@@ -11,8 +11,8 @@
 That is for commands in a full sandbox. In a partial one `edits` asks about other commands; where there is none, `plan`
 runs no command and all else ask about every one, but for `all` where the person wants no sandbox: that allows
 everything. A command that only looks runs in the confinement "reading", where the kernel forbids writing (not in `all`,
-where it may turn out to do more). With the setting `network` all others have the network, and to want it is nothing more.
-The person's own rules go before the table, the strictest of them first; none of them opens plan mode, or what is
+where it may turn out to do more). With the setting `network` all others have the network, and to want it is nothing
+more. The person's own rules go before the table, the strictest of them first; none of them opens plan mode, or what is
 protected or hidden.
 
 `ask` goes to the face's approver. A face without a person answers at once with a denial: nothing ever waits for
