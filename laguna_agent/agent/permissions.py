@@ -10,9 +10,9 @@
 
 That is for commands in a full sandbox. In a partial one `edits` asks about other commands; where there is none it asks
 about every command, `plan` runs none, and `all`, which then has to be wanted by name, allows everything. A command that
-only looks runs in the confinement "reading", where the kernel forbids writing. With the setting `network` all others have
-the network, and to want it is nothing more. The person's own rules go before the table, the strictest of them first; none of them opens plan mode, or
-what is protected or hidden.
+only looks runs in the confinement "reading", where the kernel forbids writing. With the setting `network` all others
+have the network, and to want it is nothing more. The person's own rules go before the table, the strictest of them
+first; none of them opens plan mode, or what is protected or hidden.
 
 `ask` goes to the face's approver. A face without a person answers at once with a denial: nothing ever waits for
 somebody who is not there. Grants that a person gives for "always" hold for the session and for exactly what was
@@ -36,7 +36,7 @@ from laguna_agent.agent.rules import Judgement, Rules
 from laguna_agent.code.looking import only_looks
 from laguna_agent.code.shell_command import Parsed, Part, parts
 from laguna_agent.config import Approve, RuleVerdict, Settings
-from laguna_agent.sandbox.confinement import BOUNDARIES, Boundary, Kind
+from laguna_agent.sandbox.confinement import Boundary, Kind
 from laguna_agent.sandbox.policy import protects
 from laguna_agent.tools.base import Need
 from laguna_agent.tools.workspace import Workspace
@@ -204,13 +204,11 @@ class Permissions:
         return found
 
 
-def permissions_for(settings: Settings, workspace: Workspace) -> Permissions:
-    """Those of a session; raises ConfigError for a rule that cannot be used."""
+def permissions_for(settings: Settings, workspace: Workspace, boundary: Boundary) -> Permissions:
+    """Those of a session whose commands `boundary` confines; raises ConfigError for a rule that cannot be used."""
     roots = (workspace.root, *workspace.roots)
     rules = Rules(settings.rules, roots)
-    return Permissions(
-        settings.approve, rules, BOUNDARIES[workspace.sandbox], settings.network, settings.sandbox == "none", roots
-    )
+    return Permissions(settings.approve, rules, boundary, settings.network, settings.sandbox == "none", roots)
 
 
 def is_command(need: Need) -> bool:

@@ -33,7 +33,7 @@ async def environment(workspace: Workspace, instructions: str = "") -> str:
     text = f"Working directory: {workspace.root}\nIt holds: {listing or '(nothing)'}"
     if workspace.roots:
         text += "\nThese directories belong to the task too (absolute paths): " + ", ".join(map(str, workspace.roots))
-    if body := visible(instructions).strip():
+    if body := instructions.strip():
         cut = " …(cut)" if len(body) > INSTRUCTIONS_CAP else ""
         text += f"\n\nThe project's instructions ({INSTRUCTIONS}):\n{body[:INSTRUCTIONS_CAP]}{cut}"
     return text

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from laguna_agent.errors import SandboxError
-from laguna_agent.sandbox.confinement import Confinement, Tier
+from laguna_agent.sandbox.confinement import Boundary, Confinement, Tier
 from laguna_agent.sandbox.environment import command_environment, confined_environment
 from laguna_agent.sandbox.policy import Policy, policy_for
 from laguna_agent.sandbox.protected import Protected, find_protected
@@ -28,10 +28,12 @@ GONE_ASIDE = "replaced"
 
 
 class Walls(msgspec.Struct, frozen=True):
-    """See the module. `summary` is for people; `watch` looks after the protected files that the kernel cannot."""
+    """See the module. `boundary` is what was proved of them, `summary` the same for people; `watch` looks after the
+    protected files that the kernel cannot keep."""
 
     policy: Policy
     confinement: Confinement
+    boundary: Boundary
     summary: str
     why: str = ""
     """Where there are none: why each tier is not to be had here."""
@@ -81,17 +83,17 @@ def put_up(
     if proof.tier == "none":
         policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied)
         why = "; ".join(proof.reasons)
-        return Walls(policy, Unconfined(), "none: commands run with your rights", why, passed=passed)
+        return Walls(policy, Unconfined(), "none", "none: commands run with your rights", why, passed=passed)
     try:
         temporary = Path(tempfile.mkdtemp(prefix="laguna-agent-"))
     except OSError as error:
         raise SandboxError(f"cannot make a temporary directory for commands: {error.strerror}") from error
     policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied, temporary=temporary)
     # What is there now can be a mount point; what comes later has to be looked after.
-    mounted = find_protected(policy) if proof.boundary == "full" else NOTHING
+    mounted = find_protected(policy) if proof.tier != "landlock" else NOTHING
     enforced = frozenset((*mounted.present, *mounted.absent))
     watch = Watch(lambda: _paths(find_protected(policy)) - enforced, spool / GONE_ASIDE)
-    return Walls(policy, confine(proof, policy), proof.summary, watch=watch, passed=passed)
+    return Walls(policy, confine(proof, policy), proof.boundary, proof.summary, watch=watch, passed=passed)
 
 
 def _paths(protected: Protected) -> frozenset[Path]:
