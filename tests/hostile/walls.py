@@ -17,8 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNEL = ("tests/sandbox/test_walls.py", "tests/sandbox/test_confined.py")
 ATTACKS = "tests/hostile/test_attacks.py"
+KERNEL = (
+    "tests/sandbox/test_single_walls.py",
+    f"{ATTACKS} -k a_tier_is_there",
+    "tests/sandbox/test_walls.py",
+    "tests/sandbox/test_confined.py",
+)
 
 
 class Unnoticed(Exception):
@@ -55,7 +60,7 @@ WALLS = (
     seccomp("keys of the kernel", '"add_key": (248, 217), ', "", f"{ATTACKS} -k kernel-keyring"),
     seccomp("new namespaces", '"unshare": [*_argument(0), *_refuse_bits(_NAMESPACES | _NEW_TIME), _ALLOWED],', '"unshare": [_ALLOWED],', *KERNEL, f"{ATTACKS} -k new-user-namespace"),
     seccomp("pushing input into terminals", "*_refuse_values(_TIOCSTI, _TIOCLINUX), ", "", *KERNEL),
-    seccomp("device nodes", '"mknod": [*_argument(1), (_AND, 0, 0, _TYPE_OF_FILE), *_refuse_values(*devices), _ALLOWED],', '"mknod": [_ALLOWED],', "tests/sandbox/test_seccomp.py", *KERNEL),
+    seccomp("device nodes", '"mknod": [*_argument(1), (_AND, 0, 0, _TYPE_OF_FILE), *_refuse_values(*devices), _ALLOWED],', '"mknod": [_ALLOWED],', *KERNEL),
     seccomp("sockets where the machine's are in reach", '    if reach == "nothing":\n        return [(_RETURN, 0, 0, REFUSE)]\n', '    if reach == "nothing":\n        return [_ALLOWED]\n'),
     seccomp("families of sockets", 'return [*_argument(0), (_EQUAL, 0, len(netlink), _AF_NETLINK), *netlink, *_only(families)]', "return [_ALLOWED]"),
     Wall("landlock: writing", "sandbox/warden/landlock.py", "attributes = _RulesetAttributes(fs=writing | reading)", "attributes = _RulesetAttributes(fs=reading)", KERNEL),
