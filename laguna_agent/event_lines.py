@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from laguna_agent.visible import visible
 
 if TYPE_CHECKING:
     from laguna_agent.agent.events import ModelProgress, PermissionRequested, ToolCallStarted, ToolCallUpdate
@@ -23,13 +24,10 @@ TITLE_CHARACTERS = 160
 DIFF_LINES = 60
 ANSWER_KEYS = {"allow_once": "y", "allow_always": "a", "reject_once": "n", "reject_always": "x"}
 
-# C0 and C1 controls except tab and newline, and the marks that reorder text on the screen.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
 
 def printable(text: str) -> str:
-    """`text` with every control character that a terminal would obey replaced by a visible stand-in."""
-    return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
+    """`text` with every character visible that a terminal would obey, or that hides or reorders what is read."""
+    return visible(text.replace("\r\n", "\n")).replace("\f", "\\u{C}")
 
 
 def one_line(text: str, limit: int = TITLE_CHARACTERS) -> str:
@@ -48,6 +46,8 @@ def ended_line(event: ToolCallUpdate, title: str) -> str:
     facts = [] if event.exit_code is None else [f"exit {event.exit_code}"]
     if event.seconds is not None:
         facts.append(f"{event.seconds:.1f} s")
+    if event.sandbox:
+        facts.append(f"sandbox: {event.sandbox}")
     failed = event.status == "failed"
     line = f"{'failed' if failed else 'done'}: {one_line(title)}"
     line += f" ({', '.join(facts)})" if facts else ""
@@ -72,7 +72,7 @@ def progress_line(event: ModelProgress) -> str:
 
 def diff_lines(diff: FileDiff, limit: int = DIFF_LINES) -> Iterator[str]:
     """The change as a unified diff of at most `limit` lines, without line ends."""
-    old, new = (diff.old_text or "").splitlines(), (diff.new_text or "").splitlines()
+    old, new = _lines(diff.old_text), _lines(diff.new_text)
     before = "/dev/null" if diff.old_text is None else f"a/{diff.path}"
     after = "/dev/null" if diff.new_text is None else f"b/{diff.path}"
     lines = list(difflib.unified_diff(old, new, before, after, lineterm=""))
@@ -80,6 +80,11 @@ def diff_lines(diff: FileDiff, limit: int = DIFF_LINES) -> Iterator[str]:
         yield printable(line)
     if len(lines) > limit:
         yield f"... {len(lines) - limit} more lines"
+
+
+def _lines(text: str | None) -> list[str]:
+    # Not `splitlines`: a character that ends lines elsewhere is to be seen where it is.
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def summary_line(record: RunRecord) -> str:
@@ -105,10 +110,17 @@ def question_lines(request: PermissionRequested) -> list[str]:
         lines += [printable(f"  {name}: {json.dumps(value)}") for name, value in request.input.items()]
     for diff in request.diffs or _proposed(request):
         lines.extend(diff_lines(diff))
+    if len(request.parts) > 1:
+        lines += ["  it runs:", *(f"  - {on_one_line(part)}" for part in request.parts)]
+    lines += [f"  ! {on_one_line(fact)}" for fact in request.unusual]
     for option in request.options:
-        grant = printable(option.grant).replace("\n", " \u21b5 ")
-        lines.append(f"  [{ANSWER_KEYS[option.kind]}] {grant}")
+        lines.append(f"  [{ANSWER_KEYS[option.kind]}] {on_one_line(option.grant)}")
     return lines
+
+
+def on_one_line(text: str) -> str:
+    """`text` printable and whole, its line ends shown."""
+    return printable(text).replace("\n", " \u21b5 ")
 
 
 def _proposed(request: PermissionRequested) -> tuple[FileDiff, ...]:

@@ -19,6 +19,7 @@ from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import now
 from laguna_agent.errors import AuthenticationFailed, LagunaError
 from laguna_agent.messages import ContentBlock, TextBlock
+from laguna_agent.visible import visible
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class Conversation:
         if self._title is None:
             first = (TextBlock(self.session.prompts[0]),) if self.session.prompts else content
             self._title = given_title(self.session.id) or title_of(first)
-        await self.tell(schema.SessionInfoUpdate(title=self._title or None, updated_at=now()))
+        await self.tell(schema.SessionInfoUpdate(title=visible(self._title) or None, updated_at=now()))
 
     # -- choices ----------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from laguna_agent.acp import schema
 from laguna_agent.agent.archive import SessionSummary, newest_first
 from laguna_agent.errors import UsageError
+from laguna_agent.visible import visible
 
 
 def session_page(cwd: str | None, cursor: str | None, size: int) -> schema.ListSessionsResponse:
@@ -31,7 +32,7 @@ def session_info(summary: SessionSummary) -> schema.SessionInfo:
     return schema.SessionInfo(
         session_id=summary.id,
         cwd=summary.cwd,
-        title=summary.title or None,
+        title=visible(summary.title) or None,
         updated_at=summary.updated,
         additional_directories=list(summary.roots) or None,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
@@ -16,8 +16,11 @@ import msgspec
 
 from laguna_agent.acp import schema
 from laguna_agent.acp.prompts import given_blocks
+from laguna_agent.acp.prose import Prose, unfetched
 from laguna_agent.agent import events
+from laguna_agent.event_lines import on_one_line, printable
 from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, ToolKind
+from laguna_agent.visible import Revealer, visible, visible_each
 
 LIVE_TAIL = 8_000
 LIVE_INTERVAL = 0.1
@@ -31,6 +34,23 @@ class OpenCall:
     kind: ToolKind
     tail: str = ""
     shown_at: float = float("-inf")
+
+
+Chunk = schema.AgentMessageChunk | schema.AgentThoughtChunk
+
+
+@dataclass
+class Speech:
+    """A message of the model that goes on: what is said of it comes as `chunk`s."""
+
+    message: str
+    chunk: type[Chunk]
+    revealer: Revealer = field(default_factory=Revealer)
+    prose: Prose = field(default_factory=Prose)
+
+    def rest(self) -> str:
+        """What was held back, at the end of the message."""
+        return self.prose.feed(self.revealer.feed("", final=True), final=True)
 
 
 class Renderer:
@@ -48,14 +68,20 @@ class Renderer:
         self._messages = 0
         self._compactions = 0
         self._compacting = False
+        self._speech: Speech | None = None
 
     def render(self, event: events.Event) -> Iterator[schema.SessionUpdate]:
         """The updates that tell the client of `event`; none for what it need not know."""
+        if not isinstance(event, events.TextDelta | events.ThoughtDelta):
+            yield from self._finished_speech()
+        yield from self._rendered(event)
+
+    def _rendered(self, event: events.Event) -> Iterator[schema.SessionUpdate]:
         match event:
             case events.TextDelta(text=text):
-                yield schema.AgentMessageChunk(content=schema.TextContent(text=text), message_id=self._message("agent"))
+                yield from self._spoken(text, self._message("agent"), schema.AgentMessageChunk)
             case events.ThoughtDelta(text=text):
-                yield self._thought(text)
+                yield from self._spoken(text, self._message("thought"), schema.AgentThoughtChunk)
             case events.TurnStarted(turn=turn):
                 self._begin_turn(turn)
             case events.UserMessage():
@@ -67,7 +93,10 @@ class Renderer:
                 yield from self._progress(event)
             case events.PlanUpdated(entries=entries):
                 yield schema.Plan(
-                    entries=[schema.PlanEntry(content=e.content, priority=e.priority, status=e.status) for e in entries]
+                    entries=[
+                        schema.PlanEntry(content=visible(e.content), priority=e.priority, status=e.status)
+                        for e in entries
+                    ]
                 )
             case events.UsageUpdated(context_used=int(used), context_window=int(size), cost=cost):
                 price = None if cost is None else schema.Cost(amount=cost, currency="USD")
@@ -97,22 +126,29 @@ class Renderer:
         content = self._diffs(asked.diffs)
         command = asked.input.get("command")
         if not content and asked.kind == "execute" and isinstance(command, str):
-            content = [text_content(fenced(command))]
+            content = [text_content(fenced(printable(command)))]
         elif asked.kind == "other" and asked.input:
             # A tool of a server, whose title cannot say what it is called with.
             content = [text_content(fenced(msgspec.json.format(msgspec.json.encode(asked.input)).decode()))]
+        facts = [f"- {on_one_line(fact)}" for fact in asked.unusual]
+        if len(asked.parts) > 1:
+            content.append(text_content("It runs:\n" + fenced("\n".join(map(on_one_line, asked.parts)))))
+        if facts:
+            content.append(text_content("\n".join(facts)))
         return schema.RequestPermissionRequest(
             session_id=session_id,
             tool_call=schema.ToolCallUpdate(
                 tool_call_id=asked.call_id,
-                title=asked.title,
+                title=visible(asked.title),
                 kind=asked.kind,
                 status="pending",
                 content=content or None,
                 locations=self._locations(asked.locations) or None,
                 raw_input=asked.input,
             ),
-            options=[schema.PermissionOption(option_id=o.id, name=o.grant, kind=o.kind) for o in asked.options],
+            options=[
+                schema.PermissionOption(option_id=o.id, name=visible(o.grant), kind=o.kind) for o in asked.options
+            ],
         )
 
     def _begin_turn(self, turn: int) -> None:
@@ -141,14 +177,31 @@ class Renderer:
             yield schema.UserMessageChunk(content=block, message_id=self._message("user"))
 
     def _thought(self, text: str) -> schema.AgentThoughtChunk:
-        return schema.AgentThoughtChunk(content=schema.TextContent(text=text), message_id=self._message("thought"))
+        return schema.AgentThoughtChunk(
+            content=schema.TextContent(text=visible(text)), message_id=self._message("thought")
+        )
+
+    def _spoken(self, text: str, message: str, chunk: type[Chunk]) -> Iterator[schema.SessionUpdate]:
+        """A piece of the model's words. Two speakers share no word."""
+        if self._speech is not None and self._speech.message != message:
+            yield from self._finished_speech()
+        if self._speech is None:
+            self._speech = Speech(message, chunk)
+        shown = self._speech.prose.feed(self._speech.revealer.feed(text))
+        if shown or not text:
+            yield chunk(content=schema.TextContent(text=shown), message_id=message)
+
+    def _finished_speech(self) -> Iterator[schema.SessionUpdate]:
+        speech, self._speech = self._speech, None
+        if speech is not None and (rest := speech.rest()):
+            yield speech.chunk(content=schema.TextContent(text=rest), message_id=speech.message)
 
     def _started(self, event: events.ToolCallStarted) -> schema.ToolCall:
         self._speaking = ""
         self._calls[event.id] = OpenCall(event.kind)
         return schema.ToolCall(
             tool_call_id=event.id,
-            title=event.title,
+            title=visible(event.title),
             name=event.name,
             kind=event.kind,
             status="pending",
@@ -171,7 +224,7 @@ class Renderer:
             content = [text_content(fenced(call.tail))]
         else:
             content = []
-        facts = {"exitCode": event.exit_code, "seconds": event.seconds}
+        facts = {"exitCode": event.exit_code, "seconds": event.seconds, "sandbox": event.sandbox or None}
         known = {name: fact for name, fact in facts.items() if fact is not None}
         yield schema.SessionUpdateToolCallUpdate(
             tool_call_id=event.id,
@@ -183,7 +236,7 @@ class Renderer:
 
     def _notice(self, severity: str, text: str) -> schema.SessionUpdate:
         if self._notices:
-            return schema.Notice(severity=severity, title=text)
+            return schema.Notice(severity=severity, title=visible(text))
         return self._thought(f"{text}\n")
 
     def _compacted(self, event: events.Compaction) -> schema.SessionUpdate:
@@ -208,7 +261,7 @@ class Renderer:
         self._calls.clear()
         if event.message and event.exit_code and event.stop_reason not in {"error", "cancelled"}:
             if self._notices:
-                yield schema.Notice(severity="warning", title=event.message)
+                yield schema.Notice(severity="warning", title=visible(event.message))
             else:
                 yield self._word(event.message)
         self._speaking = ""
@@ -217,7 +270,9 @@ class Renderer:
         """A message of the agent's own, apart from what the model says also where a client knows no message ids."""
         gap = "\n\n" if self._speaking == "agent" else ""
         self._speaking = ""
-        return schema.AgentMessageChunk(content=schema.TextContent(text=gap + text), message_id=self._message("agent"))
+        return schema.AgentMessageChunk(
+            content=schema.TextContent(text=gap + visible(text)), message_id=self._message("agent")
+        )
 
     def _absolute(self, path: str) -> str:
         return str(self._cwd / path)
@@ -227,7 +282,11 @@ class Renderer:
 
     def _diffs(self, diffs: Iterable[FileDiff]) -> list[schema.ToolCallContent]:
         return [
-            schema.Diff(path=self._absolute(diff.path), old_text=diff.old_text, new_text=diff.new_text or "")
+            schema.Diff(
+                path=self._absolute(diff.path),
+                old_text=None if diff.old_text is None else visible_each(diff.old_text),
+                new_text=visible_each(diff.new_text or ""),
+            )
             for diff in diffs
         ]
 
@@ -238,13 +297,13 @@ class Renderer:
                 image = schema.ImageContent(data=block.data, mime_type=block.mime_type)
                 content.append(schema.Content(content=image))
             elif block.text:
-                content.append(text_content(fenced(block.text) if kind in FENCED else block.text))
+                content.append(text_content(fenced(block.text) if kind in FENCED else unfetched(block.text)))
         return content
 
 
 def text_content(text: str) -> schema.Content:
     """Text as content of a tool call."""
-    return schema.Content(content=schema.TextContent(text=text))
+    return schema.Content(content=schema.TextContent(text=visible(text)))
 
 
 def fenced(text: str) -> str:

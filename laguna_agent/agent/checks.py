@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from laguna_agent.agent.events import CheckRun, Notice
 from laguna_agent.agent.store import Checked
 from laguna_agent.errors import CheckFailed
+from laguna_agent.visible import visible
 
 if TYPE_CHECKING:
     from laguna_agent.agent.turn import Turn
@@ -30,14 +31,14 @@ class Check:
         async def produce() -> Checked:
             result = await turn.execution.tools.workspace.run(self.command, timeout=TIMEOUT)
             code = 124 if result.timed_out or result.exit_code is None else result.exit_code
-            return Checked(CheckRun(when, self.command, code, result.output.text(TAIL)))
+            return Checked(CheckRun(when, self.command, code, visible(result.output.text(TAIL))))
 
         checked = await turn.tape.take(Checked, produce)
         self.runs.append(checked.run)
         verdict = "passes" if checked.run.exit_code == 0 else f"fails (exit {checked.run.exit_code})"
-        await turn.emit(Notice("info", f"check {when}: {self.command} {verdict}"))
+        await turn.emit(Notice("info", f"check {when}: {checked.run.command} {verdict}"))
         return checked.run
 
     def failed(self, run: CheckRun) -> CheckFailed:
         """The error for a turn that ends with the check failing."""
-        return CheckFailed(f"the check still fails (exit {run.exit_code}): {self.command}")
+        return CheckFailed(f"the check still fails (exit {run.exit_code}): {run.command}")

@@ -19,6 +19,7 @@ from laguna_agent.agent.checks import Check
 from laguna_agent.agent.dialect import Dialect
 from laguna_agent.agent.events import Compaction, Event, ModelProgress, Notice, TextDelta, ThoughtDelta, UsageUpdated
 from laguna_agent.agent.execution import Execution
+from laguna_agent.agent.shown import shown_message
 from laguna_agent.agent.store import Replied, Said
 from laguna_agent.agent.tape import Tape, request_digest
 from laguna_agent.backend import base as wire
@@ -191,7 +192,11 @@ class Turn:
 
     async def say(self, produce: Callable[[], Awaitable[Said]]) -> None:
         """Append a message that depends on the workspace; replayed, it is the recorded one."""
-        said = await self.tape.take(Said, produce)
+
+        async def shown() -> Said:
+            return shown_message(await produce())
+
+        said = await self.tape.take(Said, shown)
         for call in said.restore:
             await self.execution.run(call)
         self.dialect.told(said, len(self.history))

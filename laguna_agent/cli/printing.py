@@ -35,6 +35,9 @@ def show_json(value: Any) -> None:
 
 def show_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows as columns; the last column is as long as it likes."""
+    from laguna_agent.visible import visible_line
+
+    rows = [[visible_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]

@@ -30,6 +30,7 @@ from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.errors import EXIT_SIGTERM, UsageError
 from laguna_agent.event_lines import ended_line, one_line, printable, started_line, summary_line
 from laguna_agent.progress_line import ProgressLine
+from laguna_agent.visible import visible
 
 MODES = ("text", "json", "stream-json")
 LAST_WORDS_PATIENCE = 2.0
@@ -105,7 +106,8 @@ class Output:
         """Write the final record alone; given `patience` in seconds, not to a reader that stalls for longer."""
         Output.result_written = True
         if self.mode == "text":
-            text = printable(record.text) if os.isatty(self._stdout) else record.text
+            # Also into a pipe: what reads it may be a pager. The exact text is in the JSON modes.
+            text = printable(record.text) if os.isatty(self._stdout) else visible(record.text)
             data = (text.rstrip("\n") + "\n").encode(errors="surrogateescape") if text.strip() else b""
         else:
             data = b"\n" * self._mid_line + msgspec.json.encode(record) + b"\n"

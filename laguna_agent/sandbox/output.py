@@ -1,4 +1,4 @@
-"""What a command wrote: whole on disk, its beginning and end in memory, cleaned for a reader.
+"""What a command wrote: whole on disk, its beginning and end in memory, cleaned for a reader, without known keys.
 
 Knows bytes and text; it must not know processes. Memory stays flat however much is written.
 """
@@ -6,11 +6,15 @@ Knows bytes and text; it must not know processes. Memory stays flat however much
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import threading
 from collections import deque
 from pathlib import Path
 from typing import BinaryIO
+
+from laguna_agent.directories import open_private, private_directory
+from laguna_agent.redaction import StreamRedactor, TokenStream
 
 SPOOL_CAP = 64 * 1024 * 1024
 """Bytes of one command's output that are kept on disk; what comes after is counted and dropped."""
@@ -19,38 +23,47 @@ SPOOL_FROM = 16 * 1024
 KEPT = 128 * 1024
 """Characters of cleaned output kept in memory: half from the beginning, half from the end."""
 
-# ECMA-48 sequences: CSI, OSC (ended by BEL or ST), the other strings (DCS, SOS, PM, APC), and two-character ones.
+# ECMA-48 sequences: CSI, OSC (ended by BEL or ST), the other strings (DCS, SOS, PM, APC), and two-character ones. The
+# lengths are bounds on what may wait for its end, and a string holds no control: what is more is shown as it came, so
+# that an order left open cannot swallow the output behind it.
+_STRING = "[^\x00-\x1f\x7f-\x9f]{0,4096}"
 _ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[PX^_][^\x1b]*\x1b\\|\x1b[ -/]*[0-OQ-WYZ\\`-~]"
+    rf"\x1b\[[0-?]{{0,64}}[ -/]{{0,8}}[@-~]|\x1b\]{_STRING}(?:\x07|\x1b\\)|\x1b[PX^_]{_STRING}\x1b\\"
+    r"|\x1b[ -/]{0,8}[0-OQ-WYZ\\`-~]"
 )
-_UNFINISHED = re.compile(r"(?:\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*\x1b?|[ -/]*)|\r)\Z")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_LONGEST_ESCAPE = 4096
+_UNFINISHED = re.compile(rf"\x1b(?:\[[0-?]{{0,64}}[ -/]{{0,8}}|\]{_STRING}\x1b?|[PX^_]{_STRING}\x1b?|[ -/]{{0,8}})\Z")
+_OVERSTRUCK = re.compile("([^\x00-\x1f\x7f-\x9f])(?:\x08\\1)+")
+# A bell, a backspace and a change of character set: what honest programs write to a terminal.
+_DROPPED = re.compile("[\x07\x08\x0e\x0f]")
+_CONTROLS = re.compile("[\x00-\x06\x0b\x10-\x1f\x7f-\x9f](?<!\r)")
 
 
 class Cleaner:
     """Turns a command's bytes, in any split, into text without escape sequences and control characters.
 
-    Bytes that are not UTF-8 become U+FFFD. Newlines, tabs and lone carriage returns stay.
+    Well-formed escape sequences, bells and backspaces are dropped, what is struck over itself (as in manual pages) is
+    there once; every other control is made visible. Bytes that are not UTF-8 become U+FFFD. Newlines, tabs, form feeds
+    and lone carriage returns stay, and so does what hides in Unicode: `laguna_agent.visible` is for what is shown.
     """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""
+        self._held = self._end = self._last = ""
 
     def feed(self, data: bytes, *, final: bool = False) -> str:
-        """The text that `data` completes; an escape sequence or a CR cut at the end is held back."""
+        """The text that `data` completes; an escape sequence or a line end cut at the end is held back."""
         text = self._held + self._decoder.decode(data, final)
-        self._held = ""
-        start = text.rfind("\x1b", -_LONGEST_ESCAPE)
-        # A string sequence ends with ESC \, so its own ESC may be the one before the last.
-        before = text.rfind("\x1b", max(0, start - _LONGEST_ESCAPE), start) if start > 0 else -1
-        for begin in (before, start, len(text) - 1):
-            if not final and begin >= 0 and _UNFINISHED.match(text, begin):
-                text, self._held = text[:begin], text[begin:]
-                break
-        text = _ESCAPES.sub("", text).replace("\r\n", "\n")
-        return _CONTROLS.sub("", text)
+        unfinished = None if final or "\x1b" not in text else _UNFINISHED.search(text)
+        at = unfinished.start() if unfinished else len(text)
+        text, self._held = self._end + _ESCAPES.sub("", text[:at]), text[at:]
+        # What comes next may make a CR part of a line end, and a backspace part of a letter struck twice.
+        cut = not final and text.endswith(("\r", "\x08"))
+        text, self._end = (text[:-1], text[-1]) if cut else (text, "")
+        last, self._last = self._last, text[-1:] or self._last
+        if "\x08" in text:
+            text = _OVERSTRUCK.sub(r"\1", last + text)[len(last) :]
+        text = _DROPPED.sub("", text.replace("\r\n", "\n"))
+        return _CONTROLS.sub(lambda match: f"\\u{{{ord(match[0]):X}}}", text)
 
 
 class Capture:
@@ -65,6 +78,8 @@ class Capture:
         self._file: BinaryIO | None = None
         self._early = bytearray()
         self._cleaner = Cleaner()
+        # Twice: escape sequences between the letters of a key hide it from the first, and not from a reader.
+        self._raw, self._keys = TokenStream(), StreamRedactor("")
         self._chars = 0
         self._head = ""
         self._tail: deque[str] = deque()
@@ -78,17 +93,17 @@ class Capture:
     def feed(self, data: bytes) -> str:
         """Take the next bytes; the text they gave."""
         with self._lock:
-            self._keep(data)
-            self.bytes += len(data)
-            return self._add(self._cleaner.feed(data))
+            self._take(self._raw.feed_bytes(data))
+            return self._add(self._keys.feed(self._cleaner.feed(data)))
 
     def close(self) -> str:
         """No more will come; the text that was held back."""
         with self._lock:
+            self._take(self._raw.feed_bytes(b"", final=True))
             if self._file is not None:
                 self._file.close()
                 self._file = None
-            return self._add(self._cleaner.feed(b"", final=True))
+            return self._add(self._keys.feed(self._cleaner.feed(b"", final=True), final=True))
 
     def text(self, cap: int) -> str:
         """At most about `cap` characters: everything, or the beginning and the end with a line that says what is
@@ -108,14 +123,18 @@ class Capture:
         line_end = "" if head.endswith("\n") else "\n"
         return _settle(f"{head}{line_end}[... {missing:,} characters left out{where} ...]\n{tail}")
 
+    def _take(self, data: bytes) -> None:
+        self._keep(data)
+        self.bytes += len(data)
+
     def _keep(self, data: bytes) -> None:
         if self.bytes + len(data) <= SPOOL_FROM:
             self._early += data
             return
         try:
             if self._file is None and self.bytes <= SPOOL_FROM:
-                self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._file = self._path.open("wb")
+                private_directory(self._path.parent)
+                self._file = os.fdopen(open_private(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
                 data = bytes(self._early) + data
                 self._early.clear()
             if self._file is not None:

@@ -34,6 +34,7 @@ from laguna_agent.event_lines import (
     started_line,
 )
 from laguna_agent.progress_line import ProgressLine
+from laguna_agent.visible import Revealer
 
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 NOTICE_STYLES = {"info": "dim", "warning": "yellow", "error": "red"}
@@ -48,11 +49,12 @@ class Screen:
         self._titles: dict[str, str] = {}
         self._mid_line = False
         self._progress_line = ProgressLine()
+        self._speech = Revealer()
 
     def say(self, text: str, style: str = "") -> None:
-        """Whole lines, on a line of their own."""
+        """Whole lines, on a line of their own. Nothing in them is markup, a link or an order to the terminal."""
         self._end_line()
-        self._console.print(Text(text, style=style))
+        self._console.print(Text(printable(text), style=style))
 
     def draw(self, event: Event) -> None:
         """Show one event."""
@@ -97,15 +99,20 @@ class Screen:
                 return answer
 
     def _end_line(self) -> None:
+        self._put(self._speech.feed("", final=True), "")
+        self._speech = Revealer()
         if self._mid_line:
             self._console.print()
             self._mid_line = False
 
     def _stream(self, text: str, style: str) -> None:
-        shown = printable(text.replace("\r", ""))
-        self._console.print(Text(shown, style=style), end="")
-        if shown:
-            self._mid_line = not shown.endswith("\n")
+        # What joins an emoji may come in the next piece.
+        self._put(self._speech.feed(text.replace("\r", "")), style)
+
+    def _put(self, text: str, style: str) -> None:
+        if text:
+            self._console.print(Text(text.replace("\f", ""), style=style), end="")
+            self._mid_line = not text.endswith("\n")
 
     def _draw_end(self, event: ToolCallUpdate) -> None:
         title = self._titles.pop(event.id, event.id)

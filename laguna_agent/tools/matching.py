@@ -1,7 +1,8 @@
 """Where in a text a piece lies that a model wants replaced.
 
-Exactly, else at the one place that differs in nothing but whitespace, indentation or look-alike characters; else
-nowhere, and the error shows what comes closest. Knows strings; it must not know files, tools or languages.
+Exactly, else where it is as the model saw it (hidden characters are shown as `\\u{200B}`), else at the one place that
+differs in nothing but whitespace, indentation or look-alike characters; else nowhere, and the error shows what comes
+closest. Knows strings; it must not know files, tools or languages.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from laguna_agent.code.indentation import fit
 from laguna_agent.errors import ToolError
 from laguna_agent.tools.similarity import closest_region
 from laguna_agent.tools.text import Span
+from laguna_agent.visible import Shown
 
 _PLACES_SHOWN = 10
 
@@ -59,6 +61,8 @@ def locate(text: str, old: str, new: str, *, replace_all: bool = False) -> Match
             f"`old` is there {len(places)} times, at {_lines_of(text, places)}. "
             "Give more lines around it, or set replace_all."
         )
+    if "\\u{" in old and (shown := Shown(text)).text != text:
+        return _as_shown(text, shown, old, new, replace_all)
     found = _near_match(text, old, new)
     if found is not None:
         return found
@@ -72,6 +76,20 @@ def locate(text: str, old: str, new: str, *, replace_all: bool = False) -> Match
         if match is not None:
             return Match(match.spans, _joined("the line numbers in `old` were ignored", match.note))
     raise ToolError(_not_found(text, old, new))
+
+
+def _as_shown(text: str, shown: Shown, old: str, new: str, replace_all: bool) -> Match:
+    """The match in the text as the model saw it, and back: hidden characters that `new` took from there stay."""
+    match = locate(shown.text, old, new, replace_all=replace_all)
+    spans: list[Span] = []
+    for span in match.spans:
+        raw = shown.raw_span(span.start, span.end)
+        if raw is None:
+            raise ToolError("`old` begins or ends within a \\u{...} that stands for one character; give all of it.")
+        spans.append(Span(*raw, shown.turned_back(span.new, span.start, span.end)))
+    if all(text[span.start : span.end] == span.new for span in spans):
+        raise ToolError("`old` and `new` are the same; nothing would change.")
+    return Match(spans, _joined("each \\u{...} was read as the character it stands for", match.note))
 
 
 def _occurrences(text: str, old: str) -> Iterator[int]:
