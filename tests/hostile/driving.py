@@ -220,7 +220,8 @@ def _conclude_last(drive: Drive) -> None:
     if drive._at and not drive.outcome.seen[drive._steps[drive._at - 1][0].id].results:
         case = drive._steps[drive._at - 1][0]
         drive.judge(case, drive.outcome.seen[case.id])
-        drive.outcome.seen[case.id].effects.append("the program ended in the middle of it")
+        if (drive.outcome.exit_code or 0) < 0:
+            drive.outcome.seen[case.id].effects.append("the program was killed in the middle of it")
 
 
 def late_effects(house: House, outcome: Outcome, start: dict[str, str], server: ModelServer) -> list[str]:
