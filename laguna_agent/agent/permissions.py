@@ -37,7 +37,7 @@ from laguna_agent.agent.rules import Judgement, Rules
 from laguna_agent.code.looking import only_looks
 from laguna_agent.code.shell_command import Parsed, Part, parts
 from laguna_agent.config import Approve, RuleVerdict, Settings
-from laguna_agent.sandbox.confinement import BOUNDARIES, Boundary, Kind
+from laguna_agent.sandbox.confinement import Boundary, Kind
 from laguna_agent.sandbox.policy import protects
 from laguna_agent.tools.base import Need
 from laguna_agent.tools.workspace import Workspace
@@ -205,13 +205,11 @@ class Permissions:
         return found
 
 
-def permissions_for(settings: Settings, workspace: Workspace) -> Permissions:
-    """Those of a session; raises ConfigError for a rule that cannot be used."""
+def permissions_for(settings: Settings, workspace: Workspace, boundary: Boundary) -> Permissions:
+    """Those of a session whose commands `boundary` confines; raises ConfigError for a rule that cannot be used."""
     roots = (workspace.root, *workspace.roots)
     rules = Rules(settings.rules, roots)
-    return Permissions(
-        settings.approve, rules, BOUNDARIES[workspace.sandbox], settings.network, settings.sandbox == "none", roots
-    )
+    return Permissions(settings.approve, rules, boundary, settings.network, settings.sandbox == "none", roots)
 
 
 def is_command(need: Need) -> bool:

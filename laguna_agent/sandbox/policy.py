@@ -75,7 +75,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def root_of(self, path: Path) -> Path | None:
         """The root that a real path lies in; None outside."""
-        return next((root for root in self.workspace if path.is_relative_to(root)), None)
+        parts = path.parts
+        return next((root for root in self.workspace if parts[: len(root.parts)] == root.parts), None)
 
     def is_hidden(self, path: Path) -> bool:
         """Whether a real path lies in what nobody sees. The nearest says: keys below a home directory that is itself
@@ -106,7 +107,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 def _depth(path: Path, above: Iterable[Path]) -> int:
     """The number of parts of the nearest of `above` that `path` lies in; 0 where there is none."""
-    return max((len(each.parts) for each in above if path.is_relative_to(each)), default=0)
+    # By parts: `is_relative_to` costs ten times as much, and every path that a tool is given comes here.
+    parts = path.parts
+    return max((len(wanted) for each in above if parts[: len(wanted := each.parts)] == wanted), default=0)
 
 
 def protects(parts: tuple[str, ...]) -> bool:

@@ -200,5 +200,52 @@ def test_a_file_that_becomes_a_link_again_and_again_lets_nothing_out(way: beneat
     assert refused
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="swaps with renameat2")
+def test_a_file_that_becomes_a_fifo_again_and_again_is_read_whole_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("harmless")
+    os.mkfifo(tmp_path / "fifo")
+    files = Files(policy_for(tmp_path))
+    outcomes = {"read": 0, "refused": 0}
+    with _swapping(lambda: _exchange(tmp_path / "file", tmp_path / "fifo")):
+        for _ in range(3_000):
+            try:
+                assert files.read(tmp_path / "file", 100) == b"harmless"
+                outcomes["read"] += 1
+            except ToolError:
+                outcomes["refused"] += 1
+    assert all(outcomes.values()), outcomes
+
+
+def test_what_is_no_file_is_not_even_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    opened = threading.Event()
+
+    def write() -> None:
+        # Waits until somebody opens the other end.
+        os.close(os.open(tmp_path / "fifo", os.O_WRONLY))
+        opened.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    for _ in range(20):
+        with pytest.raises(ToolError, match="not a regular file"):
+            Files(policy_for(tmp_path)).read(tmp_path / "fifo", 100)
+        assert not opened.wait(0.01)
+    os.close(os.open(tmp_path / "fifo", os.O_RDONLY))
+    thread.join(10)
+    assert opened.is_set()
+
+
+def test_a_link_at_the_end_is_neither_looked_through_nor_replaced(way: beneath.Opener, tree: Path) -> None:
+    files = Files(policy_for(tree))
+    (tree / "link").symlink_to(tree.parent / "outside" / "new")
+    for name in ("link", "loop", "up", "a/out"):
+        for attempt in (files.entry, files.stat, files.prepare, lambda path: files.write(path, b"x")):
+            with pytest.raises(ToolError, match="symbolic links"):
+                attempt(tree / name)
+        assert (tree / name).is_symlink()
+    assert os.listdir(tree.parent / "outside") == ["a"]
+
+
 def _everything(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
