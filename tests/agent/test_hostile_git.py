@@ -331,6 +331,11 @@ def test_git_is_found_outside_the_workspace(tmp_path: Path, program: Path, monke
     places = [".", "", "bin", str(where / "bin"), str(tmp_path / "link"), str(tmp_path / "out")]
     monkeypatch.setenv("PATH", os.pathsep.join([*places, str(Path(str(real)).parent)]))
     assert find_program("git", (where,)) == real
+    # Nor a relative one that happens to lead somewhere else.
+    (tmp_path / "beside").mkdir()
+    shutil.copy(program, tmp_path / "beside" / "git")
+    monkeypatch.chdir(tmp_path / "beside")
+    assert find_program("git", (where,)) == real
     assert find_program("there-is-no-such-program", (where,)) is None
 
 
