@@ -387,6 +387,18 @@ def test_files_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert snapshot.changed() == ["new"]
 
 
+def test_nested_repositories_are_no_part_of_it(tmp_path: Path) -> None:
+    """As an entry of the index one would make git look into it."""
+    where = tmp_path / "workspace"
+    where.mkdir()
+    nested = repository(where / "nested")
+    snapshot = Snapshot(where, tmp_path / "start.git")
+    git(nested, "commit", "-q", "-a", "-m", "second")
+    repository(where / "other")
+    assert snapshot.changed() == []
+    assert run_git(["ls-files"], cwd=where, git_directory=tmp_path / "start.git") == b""
+
+
 def test_what_git_says_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="git write-tree failed"):
         run_git(["write-tree"], cwd=tmp_path, git_directory=tmp_path / "none")
