@@ -42,9 +42,9 @@ def ours(edit_format: str) -> Arm:
     """laguna-agent from this checkout, with one edit format."""
 
     def command(job: Job) -> list[str]:
-        argv = [sys.executable, "-m", "laguna_agent", "run", job.prompt, "--base-url", job.base_url]
+        argv = [sys.executable, "-m", "laguna_agent", "run", "--base-url", job.base_url]
         argv += ["--model", job.model, "--edit-format", edit_format, "--check", job.check]
-        return [*argv, "--approve", "edits", "--output", "json"]
+        return [*argv, "--approve", "edits", "--output", "json", "--", job.prompt]
 
     return Arm(f"ours-{edit_format}", command)
 

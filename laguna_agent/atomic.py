@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 OWNER_ONLY = 0o600
-_UNLESS_TOLD = 0o666
+UNLESS_TOLD = 0o666
 
 
 def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
@@ -26,26 +26,34 @@ def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with suppress(FileNotFoundError):
         mode = mode if mode is not None else target.stat().st_mode & 0o7777
-    with replacing(target, _UNLESS_TOLD if mode is None else mode) as file:
+    with replacing(target, UNLESS_TOLD if mode is None else mode) as file:
         if mode is not None:
             os.fchmod(file.fileno(), mode)
         file.write(data)
 
 
 @contextmanager
-def replacing(target: Path, mode: int = _UNLESS_TOLD) -> Iterator[BinaryIO]:
+def replacing(target: Path, mode: int = UNLESS_TOLD, *, directory: int | None = None) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `target`, durably, when the block ends; an error leaves what was there.
 
-    It is made with `mode` less the umask, in the directory of `target`, which must exist. Raises OSError.
+    It is made with `mode` less the umask, in the directory of `target`, which must exist. With `directory`, the
+    descriptor of one, `target` is a name in it, and nothing happens anywhere else. Raises OSError.
     """
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    temporary = target.with_name(f".{_beginning(target.name)}.{secrets.token_hex(6)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(temporary, flags, mode, dir_fd=directory)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(handle)
-        temporary.replace(target)
+        os.replace(temporary, target, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
         raise
+
+
+def _beginning(name: str) -> str:
+    # A name may have 255 bytes, and what comes before and after it here takes some.
+    return os.fsencode(name)[:200].decode("utf-8", "ignore")

@@ -1,7 +1,8 @@
 """One typed configuration, layered: defaults < user TOML < project TOML (harmless keys only) < environment < flags.
 
 Knows where settings come from and what each may be; must not know what they are used for. A project file arrives with
-a cloned repository, so it may tune the model but never choose the server, the approval mode or where a key is sent.
+a cloned repository: it is not even parsed before a person has trusted this text of it (`trust`), and may then tune the
+model, but never choose the server, the approval mode or where a key is sent.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import msgspec
 
 from laguna_agent.directories import config_directory
 from laguna_agent.errors import ConfigError
+from laguna_agent.held_keys import held, know_password
+from laguna_agent.trust import CONFIG, Ground, look
 
 Approve = Literal["plan", "ask", "edits", "all"]
 MODES: tuple[Approve, ...] = get_args(Approve)
@@ -25,6 +28,7 @@ Reasoning = Literal["off", "low", "medium", "high"]
 Quant = Literal["auto", "bf16", "int8", "int4"]
 Sandbox = Literal["auto", "bubblewrap", "landlock", "seatbelt", "none"]
 KVCache = Literal["f32", "f16", "bf16", "int8", "fp8"]
+RuleVerdict = Literal["allow", "ask", "deny"]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -32,7 +36,6 @@ Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 ENVIRONMENT_PREFIX = "LAGUNA_"
 NOT_SETTINGS = frozenset({"LAGUNA_SERVE_TOKEN"})
 """Variables with the prefix that are secrets: they belong in no file of settings and are never shown with them."""
-PROJECT_FILE = Path(".laguna") / "config.toml"
 PROJECT_KEYS = frozenset(
     {
         "temperature",
@@ -51,6 +54,21 @@ PROJECT_KEYS = frozenset(
 )
 
 
+USER_ONLY = frozenset({"environment", "rules", "writable"})
+"""What the person's own file alone may say: neither a variable, which a wrapper script may carry, nor a project."""
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One `[[rules]]` table: what calls it is about, and what becomes of them. `reason` is shown to the person and the
+    model; `match` and `no_match` are examples, checked before any use. What a rule may say: `agent.rules`."""
+
+    rule: str
+    verdict: RuleVerdict
+    reason: str = ""
+    match: tuple[str, ...] = ()
+    no_match: tuple[str, ...] = ()
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set. Field names are the TOML keys, `LAGUNA_` + upper case the environment names."""
 
@@ -65,6 +83,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What confines commands: the best that proves itself here, one of them by name, or nothing."""
     network: bool = False
     """Whether commands in the sandbox reach the network without asking."""
+    rules: tuple[Rule, ...] = ()
+    """What is allowed, asked about or denied whatever the mode; the strictest rule wins."""
+    writable: tuple[str, ...] = ()
+    """Directories beyond the workspace that commands in the sandbox may write."""
+    environment: tuple[str, ...] = ()
+    """Variables that commands get beyond the usual ones: names, and globs for those that look like no secret."""
     edit_format: EditFormat = "auto"
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
     top_p: Probability | None = None
@@ -99,12 +123,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 KEYS = tuple(field.name for field in msgspec.structs.fields(Settings))
 
 
-def load(cwd: Path, flags: Mapping[str, object]) -> Settings:
-    """The settings in force for `cwd`; a flag of None counts as not given. Raises ConfigError."""
-    return load_with_sources(cwd, flags)[0]
+def load(cwd: Path, flags: Mapping[str, object], ground: Ground | None = None) -> Settings:
+    """The settings in force for `cwd`; a flag of None counts as not given. `ground` is what was seen of the workspace,
+    where somebody has looked already. Raises ConfigError."""
+    return load_with_sources(cwd, flags, ground)[0]
 
 
-def load_with_sources(cwd: Path, flags: Mapping[str, object]) -> tuple[Settings, dict[str, str]]:
+def load_with_sources(
+    cwd: Path, flags: Mapping[str, object], ground: Ground | None = None
+) -> tuple[Settings, dict[str, str]]:
     """The settings, and for each key its source: "default", "user PATH", "project PATH", "env NAME" or "flag"."""
     types = get_type_hints(Settings, include_extras=True)
     values: dict[str, Any] = {}
@@ -113,16 +140,20 @@ def load_with_sources(cwd: Path, flags: Mapping[str, object]) -> tuple[Settings,
     def take(key: str, value: object, source: str, named: str, *, lenient: bool = False) -> None:
         try:
             values[key] = _convert(value, types[key], lenient=lenient)
-        except ValueError:
-            raise ConfigError(f"{named} = {value!r} is not valid; expected {_in_words(types[key])}") from None
+        except ValueError as error:
+            words = _in_words(types[key])
+            if get_origin(types[key]) is tuple:
+                raise ConfigError(f"{named} is not valid: {error}; expected {words}") from None
+            raise ConfigError(f"{named} = {value!r} is not valid; expected {words}") from None
         sources[key] = source
 
     user = user_file()
-    for key, value in _read_toml(user).items():
+    for key, value in _toml(_read(user), user).items():
         _refuse_unknown(key, str(user))
         take(key, value, f"user {user}", f"{user}: {key}")
-    project = project_file(cwd)
-    for key, value in (_read_toml(project) if project else {}).items():
+    ground = ground or look(cwd)
+    project, text = project_file(ground), ground.text(CONFIG)
+    for key, value in (_toml(text, project) if project and text else {}).items():
         _refuse_unknown(key, str(project))
         _refuse_in_project(key, str(project))
         take(key, value, f"project {project}", f"{project}: {key}")
@@ -130,11 +161,15 @@ def load_with_sources(cwd: Path, flags: Mapping[str, object]) -> tuple[Settings,
         if name.startswith(ENVIRONMENT_PREFIX) and text and name not in NOT_SETTINGS:
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
             _refuse_unknown(key, "the environment", name)
+            _refuse_in_environment(key, name)
             take(key, text, f"env {name}", name, lenient=True)
     for key, value in flags.items():
         if value is not None:
             _refuse_unknown(key, "the command line")
             take(key, value, "flag", "--" + key.replace("_", "-"), lenient=isinstance(value, str))
+    know_password(str(values.get("base_url") or ""), "the base URL")
+    # No child may inherit it, and every face reads its settings before it starts one.
+    held(str(values.get("api_key_env") or ""))
     return Settings(**values), sources
 
 
@@ -143,24 +178,28 @@ def user_file() -> Path:
     return config_directory() / "config.toml"
 
 
-def project_file(cwd: Path) -> Path | None:
-    """The nearest `.laguna/config.toml` from `cwd` up to the git root; outside a repository only `cwd` is looked at."""
-    directory = cwd.resolve()
-    upwards = [directory, *directory.parents]
-    root = next((i for i, at in enumerate(upwards) if (at / ".git").exists()), 0)
-    return next((at / PROJECT_FILE for at in upwards[: root + 1] if (at / PROJECT_FILE).exists()), None)
+def project_file(ground: Ground) -> Path | None:
+    """The nearest `.laguna/config.toml`, trusted or not, up to the git root; outside a repository only the directory
+    itself is looked at."""
+    found = ground.find(CONFIG)
+    return ground.root / found.name if found else None
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    import tomllib
-
+def _read(path: Path) -> str:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return {}
+        return ""
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
+
+
+def _toml(text: str, path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the configuration {path} is not valid TOML: {error}") from error
 
@@ -177,8 +216,13 @@ def _refuse_unknown(key: str, where: str, shown: str | None = None) -> None:
 def _refuse_in_project(key: str, where: str) -> None:
     if key in PROJECT_KEYS:
         return
-    variable = ENVIRONMENT_PREFIX + key.upper()
-    raise ConfigError(f"{where}: '{key}' is not allowed in a project file; set it in {user_file()} or with {variable}")
+    elsewhere = "" if key in USER_ONLY else f" or with {ENVIRONMENT_PREFIX}{key.upper()}"
+    raise ConfigError(f"{where}: '{key}' is not allowed in a project file; set it in {user_file()}{elsewhere}")
+
+
+def _refuse_in_environment(key: str, variable: str) -> None:
+    if key in USER_ONLY:
+        raise ConfigError(f"{variable}: '{key}' is not read from the environment; set it in {user_file()}")
 
 
 def _convert(value: object, kind: Any, *, lenient: bool) -> Any:
@@ -195,6 +239,10 @@ def _in_words(kind: Any) -> str:
         kind = next(each for each in get_args(kind) if each is not type(None))
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
+    if kind == tuple[Rule, ...]:
+        return "tables [[rules]] with rule and verdict (allow, ask or deny), and if you like reason, match, no_match"
+    if get_origin(kind) is tuple:
+        return "a list of texts"
     if get_origin(kind) is Annotated:
         base, bounds = get_args(kind)
         limits = {"at least": bounds.ge, "above": bounds.gt, "at most": bounds.le}

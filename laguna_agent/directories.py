@@ -1,4 +1,5 @@
-"""Where the program keeps its own files (XDG base directories); nothing of it ever lies in a workspace.
+"""Where the program keeps its own files (XDG base directories); nothing of it ever lies in a workspace. Conversations
+and logs are for their owner alone: 0600 in 0700, whatever the umask, and tightened where an older version was laxer.
 
 config  user configuration      $XDG_CONFIG_HOME/laguna-agent   (~/.config/laguna-agent)
 state   session logs, crash log $XDG_STATE_HOME/laguna-agent    (~/.local/state/laguna-agent)
@@ -10,6 +11,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+
+_OWNERS_FILE = 0o600
+_OWNERS_DIRECTORY = 0o700
 
 
 def _directory(variable: str, fallback: str) -> Path:
@@ -37,3 +41,28 @@ def data_directory() -> Path:
 def cache_directory() -> Path:
     """Spooled command output, server logs, and packed models."""
     return _directory("XDG_CACHE_HOME", ".cache")
+
+
+def private_directory(path: Path) -> None:
+    """Make the directory, with its parents, so that only its owner may enter; one that lets others in is closed to
+    them, as long as it lies in one of ours. Raises OSError."""
+    path.mkdir(parents=True, exist_ok=True, mode=_OWNERS_DIRECTORY)
+    for at in (path, *path.parents):
+        if not any(at.is_relative_to(ours) for ours in (state_directory(), cache_directory())):
+            return
+        mode = at.stat().st_mode
+        if mode & 0o077 and at.stat().st_uid == os.geteuid():
+            at.chmod(mode & 0o7700)
+
+
+def open_private(path: str | Path, flags: int) -> int:
+    """The descriptor of a file that only its owner may read or write; one that others may is closed to them. Raises
+    OSError."""
+    handle = os.open(path, flags | os.O_CLOEXEC, _OWNERS_FILE)
+    try:
+        if os.fstat(handle).st_mode & 0o077:
+            os.fchmod(handle, _OWNERS_FILE)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle

@@ -46,6 +46,8 @@ def ended_line(event: ToolCallUpdate, title: str) -> str:
     facts = [] if event.exit_code is None else [f"exit {event.exit_code}"]
     if event.seconds is not None:
         facts.append(f"{event.seconds:.1f} s")
+    if event.sandbox:
+        facts.append(f"sandbox: {event.sandbox}")
     failed = event.status == "failed"
     line = f"{'failed' if failed else 'done'}: {one_line(title)}"
     line += f" ({', '.join(facts)})" if facts else ""
@@ -108,10 +110,17 @@ def question_lines(request: PermissionRequested) -> list[str]:
         lines += [printable(f"  {name}: {json.dumps(value)}") for name, value in request.input.items()]
     for diff in request.diffs or _proposed(request):
         lines.extend(diff_lines(diff))
+    if len(request.parts) > 1:
+        lines += ["  it runs:", *(f"  - {on_one_line(part)}" for part in request.parts)]
+    lines += [f"  ! {on_one_line(fact)}" for fact in request.unusual]
     for option in request.options:
-        grant = printable(option.grant).replace("\n", " \u21b5 ")
-        lines.append(f"  [{ANSWER_KEYS[option.kind]}] {grant}")
+        lines.append(f"  [{ANSWER_KEYS[option.kind]}] {on_one_line(option.grant)}")
     return lines
+
+
+def on_one_line(text: str) -> str:
+    """`text` printable and whole, its line ends shown."""
+    return printable(text).replace("\n", " \u21b5 ")
 
 
 def _proposed(request: PermissionRequested) -> tuple[FileDiff, ...]:

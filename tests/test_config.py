@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laguna_agent import config, directories
-from laguna_agent.config import KEYS, PROJECT_KEYS, Settings, load, load_with_sources
+from laguna_agent.config import KEYS, PROJECT_KEYS, USER_ONLY, Rule, Settings, load, load_with_sources
 from laguna_agent.errors import ConfigError
+from laguna_agent.trust import look, trust
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     home = tmp_path / "home"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    # Outside tmp_path, which is the workspace here: what a workspace holds can trust nothing.
+    state = tmp_path.with_name(f"{tmp_path.name}-state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
     return home
 
 
@@ -33,10 +37,16 @@ def write_user(home: Path, text: str) -> Path:
 
 
 def write_project(root: Path, text: str) -> Path:
+    """A project's settings that the person has trusted."""
     path = root / ".laguna" / "config.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+    trust(look(root))
     return path
+
+
+def project_file(cwd: Path) -> Path | None:
+    return config.project_file(look(cwd))
 
 
 def test_defaults_alone(tmp_path: Path) -> None:
@@ -135,8 +145,62 @@ def test_project_file_may_not_set_what_could_harm(tmp_path: Path, key: str) -> N
         load(tmp_path, {})
     message = str(caught.value)
     assert f"'{key}' is not allowed in a project file" in message
-    assert f"LAGUNA_{key.upper()}" in message
+    assert (f"LAGUNA_{key.upper()}" in message) == (key not in USER_ONLY)
     assert str(config.user_file()) in message
+
+
+@pytest.mark.parametrize("key", sorted(USER_ONLY))
+def test_no_variable_sets_what_the_persons_own_file_alone_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv(f"LAGUNA_{key.upper()}", "[]")
+    with pytest.raises(ConfigError, match=f"'{key}' is not read from the environment; set it in .*config.toml"):
+        load(tmp_path, {})
+
+
+def test_rules_and_writable_directories(tmp_path: Path, home: Path) -> None:
+    user = write_user(
+        home,
+        """
+        writable = ["~/.cache/pip"]
+        [[rules]]
+        rule = "shell(git push *)"
+        verdict = "deny"
+        match = ["git push"]
+        """,
+    )
+    settings, sources = load_with_sources(tmp_path, {})
+    assert settings.rules == (Rule("shell(git push *)", "deny", match=("git push",)),)
+    assert settings.writable == ("~/.cache/pip",)
+    assert sources["rules"] == sources["writable"] == f"user {user}"
+    assert msgspec.convert(msgspec.to_builtins(settings), Settings) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rules = 1", ["rules", "expected tables [[rules]]"]),
+        ("writable = 'x'", ["writable", "a list of texts"]),
+        ("[[rules]]\nrule = 'shell(x)'\nverdict = 'never'", ["rules", "'never'", "$[0].verdict", "allow, ask or deny"]),
+        ("[[rules]]\nverdict = 'deny'", ["rules", "`rule`"]),
+        ("[[rules]]\nrule = 'shell(x)'\nverdict = 'deny'\nmatches = ['x']", ["rules", "`matches`"]),
+    ],
+)
+def test_errors_in_rules_say_where(tmp_path: Path, home: Path, text: str, words: list[str]) -> None:
+    write_user(home, text)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, {})
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize("text", ["seed = 2", "seed =", "base_url = 'http://evil.invalid'", "no_such_key = 1"])
+def test_project_file_that_nobody_trusted_is_not_even_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".laguna").mkdir()
+    (tmp_path / ".laguna" / "config.toml").write_text(text)
+    assert load(tmp_path, {}) == Settings()
+    # Another text than the one that was trusted is one that nobody trusted.
+    write_project(tmp_path, "seed = 1").write_text(text)
+    assert load(tmp_path, {}) == Settings()
 
 
 def test_project_file_is_searched_up_to_the_git_root_and_no_further(tmp_path: Path) -> None:
@@ -144,12 +208,12 @@ def test_project_file_is_searched_up_to_the_git_root_and_no_further(tmp_path: Pa
     root = tmp_path / "repo"
     deep = root / "a" / "b"
     deep.mkdir(parents=True)
-    assert config.project_file(deep) is None
+    assert project_file(deep) is None
     (root / ".git").mkdir()
-    assert config.project_file(deep) is None
+    assert project_file(deep) is None
     inner = write_project(root, "seed = 2")
-    assert config.project_file(deep) == inner
-    assert config.project_file(tmp_path) == outer
+    assert project_file(deep) == inner
+    assert project_file(tmp_path) == outer
     assert load(deep, {}).seed == 2
 
 

@@ -6,8 +6,8 @@ it offers that. Everything else stays with the disk: what exists and of which ki
 encodings, binary and very long files, what lies outside, and whatever the client refuses. The person's unsaved text is
 never overwritten by what a command did on disk, nor the other way round.
 
-Foreground commands run in the client's terminals only while nothing confines commands: what a sandbox launches must
-never leave it. Background jobs always run here.
+Foreground commands run in the client's terminals only where nothing confines them: what a sandbox launches must never
+leave it. Background jobs always run here.
 
 Knows buffers and bytes; it must not know tools, nor how a terminal is spoken to.
 """
@@ -25,16 +25,16 @@ from laguna_agent.acp import schema
 from laguna_agent.acp.peer import METHOD_NOT_FOUND, Peer, RpcError
 from laguna_agent.acp.terminal import Terminals
 from laguna_agent.errors import ToolError
-from laguna_agent.sandbox.launcher import CommandResult
+from laguna_agent.sandbox.launcher import CommandResult, Granted
+from laguna_agent.tools.files import Entry
 from laguna_agent.tools.footprint import Change
 from laguna_agent.tools.text import TextFile, decode
-from laguna_agent.tools.workspace import Entry, Job, Listener, LocalWorkspace, Place, Workspace
+from laguna_agent.tools.workspace import Job, Listener, LocalWorkspace, Place, Workspace
 
 BUFFER_CAP = 4 * 1024 * 1024
 """Bytes of the longest file that goes over the wire."""
 PATIENCE = 10.0
 """Seconds that a client may take for a file; then it is not asked again in this session."""
-UNCONFINED = "none"
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class EditorWorkspace:
     """See the module. A `Workspace`."""
 
     def __init__(self, local: LocalWorkspace, buffers: Buffers, terminals: Terminals) -> None:
-        self.root, self.roots, self.sandbox = local.root, local.roots, local.sandbox
+        self.root, self.roots, self.sandbox, self.files = local.root, local.roots, local.sandbox, local.files
         self._local = local
         self._buffers = buffers
         self._terminals = terminals
@@ -117,6 +117,9 @@ class EditorWorkspace:
             self._bare.add(path)
         if same(text, file.text):
             return disk
+        if self.resolve(str(path)).path != path:
+            # The editor opens files by name: it may have followed a link that has come between.
+            raise ToolError(f"{path} became a link while it was read; read it again.")
         data = encoded(text, file)
         if len(data) > limit:
             raise ToolError(f"{path} has {len(data):,} bytes, more than the {limit:,} that can be read at once.")
@@ -134,21 +137,27 @@ class EditorWorkspace:
             await self._local.write_bytes(path, data)
 
     async def run(
-        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        emit: Listener | None = None,
+        on_terminal: Listener | None = None,
+        kind: Granted = "workspace",
     ) -> CommandResult:
-        if self._terminals.offered and self._local.sandbox == UNCONFINED:
+        if self._terminals.offered and (self._local.sandbox == "none" or kind == "unconfined"):
             capture = self._local.capture()
             result = await self._terminals.run(command, self.root, capture, timeout=timeout, on_terminal=on_terminal)
             if result is not None:
                 return result
-        return await self._local.run(command, timeout=timeout, emit=emit)
+        return await self._local.run(command, timeout=timeout, emit=emit, kind=kind)
 
     async def follow(self, changes: Sequence[Change]) -> Sequence[str]:
         """Bring the buffers of files that the model has seen up to date; those with unsaved text are left alone."""
         return [line for change in changes if (line := await self._follow(change))]
 
-    async def start(self, command: str) -> Job:
-        return await self._local.start(command)
+    async def start(self, command: str, kind: Granted = "workspace") -> Job:
+        return await self._local.start(command, kind)
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -162,8 +171,8 @@ class EditorWorkspace:
         return await self._local.list(path)
 
     def _text(self, path: Path, data: bytes) -> TextFile | None:
-        """The file where it may go over the wire: UTF-8 text of the workspace."""
-        if len(data) > BUFFER_CAP or self.resolve(str(path)).scope != "workspace":
+        """The file where it may go over the wire: UTF-8 text of the workspace that nobody denies reading."""
+        if len(data) > BUFFER_CAP or self.resolve(str(path)).scope != "workspace" or self.files.policy.is_denied(path):
             return None
         file = decode(data)
         return file if file is not None and file.encoding == "utf-8" else None

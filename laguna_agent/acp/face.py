@@ -149,7 +149,7 @@ class Face:
             session = await Session.start(Path(params.cwd), settings, approver=deny_all, roots=roots)
         except UsageError as error:
             raise RpcError(INVALID_PARAMS, str(error)) from error
-        conversation = self._open(session, params.mcp_servers, call)
+        conversation = await self._open(session, params.mcp_servers, call)
         return schema.NewSessionResponse(
             session_id=session.id, modes=conversation.modes(), config_options=conversation.options()
         )
@@ -201,7 +201,7 @@ class Face:
             session = await Session.resume(id, settings, approver=deny_all, roots=roots, cwd=Path(params.cwd))
         except UsageError as error:
             raise RpcError(RESOURCE_NOT_FOUND, str(error)) from error
-        return self._open(session, params.mcp_servers, call)
+        return await self._open(session, params.mcp_servers, call)
 
     def _settings(self, cwd: str) -> Settings:
         from laguna_agent.config import load
@@ -214,20 +214,19 @@ class Face:
         self._authentication.require(settings)
         return settings
 
-    def _open(self, session: Session, servers: list[schema.McpServer] | None, call: Call) -> Conversation:
+    async def _open(self, session: Session, servers: list[schema.McpServer] | None, call: Call) -> Conversation:
         from laguna_agent.acp.conversation import Conversation
         from laguna_agent.acp.editor import through_editor
         from laguna_agent.acp.updates import Renderer
 
         conversation = Conversation(session, Renderer(session.cwd, self._client), self.peer)
-        session.approver = conversation.approve
+        session.approver, session.trusting = conversation.approve, True
         session.workspace = through_editor(session.workspace, self.peer, session.id, self._client)
         self._conversations[session.id] = conversation
         call.after_response(conversation.introduce)
-        if servers:
-            from laguna_agent.acp.servers import connect
+        from laguna_agent.acp.servers import connect
 
-            connect(conversation, servers, self._client, self._background)
+        await connect(conversation, servers or (), self._client, self._background)
         call.after_response(lambda: self._look_ahead(conversation))
         return conversation
 

@@ -14,30 +14,27 @@ import msgspec
 
 from laguna_agent.acp import schema
 from laguna_agent.acp.decoding import decode
+from laguna_agent.agent.serving import start_servers
 from laguna_agent.errors import LagunaError
 from laguna_agent.mcp.description import McpServer
 from laguna_agent.mcp.elicitation import Elicitation, ElicitationAnswer
-from laguna_agent.mcp.servers import McpServers
 from laguna_agent.visible import visible
 
 if TYPE_CHECKING:
     from laguna_agent.acp.conversation import Conversation
 
 
-def connect(
+async def connect(
     conversation: Conversation,
     servers: Iterable[schema.McpServer],
     client: schema.ClientCapabilities,
     group: anyio.abc.TaskGroup,
 ) -> None:
     """Start the servers of a session in tasks of `group`; what comes of them is seen by its next prompt."""
-    session = conversation.session
-    session.servers = McpServers(servers_of(servers))
-    roots = (session.workspace.root, *session.workspace.roots)
     offered = client.elicitation
     can_ask = offered is not None and (offered.form is not None or offered.url is not None)
     person = EditorsPerson(conversation, offered) if offered is not None and can_ask else None
-    session.servers.start(group, session.cwd, roots, person)
+    await start_servers(conversation.session, group, servers_of(servers), person)
 
 
 def servers_of(servers: Iterable[schema.McpServer]) -> list[McpServer]:

@@ -18,6 +18,7 @@ from laguna_agent.acp import schema
 from laguna_agent.acp.prompts import given_blocks
 from laguna_agent.acp.prose import Prose, unfetched
 from laguna_agent.agent import events
+from laguna_agent.event_lines import on_one_line, printable
 from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, ToolKind
 from laguna_agent.visible import Revealer, visible, visible_each
 
@@ -125,10 +126,15 @@ class Renderer:
         content = self._diffs(asked.diffs)
         command = asked.input.get("command")
         if not content and asked.kind == "execute" and isinstance(command, str):
-            content = [text_content(fenced(command))]
+            content = [text_content(fenced(printable(command)))]
         elif asked.kind == "other" and asked.input:
             # A tool of a server, whose title cannot say what it is called with.
             content = [text_content(fenced(msgspec.json.format(msgspec.json.encode(asked.input)).decode()))]
+        facts = [f"- {on_one_line(fact)}" for fact in asked.unusual]
+        if len(asked.parts) > 1:
+            content.append(text_content("It runs:\n" + fenced("\n".join(map(on_one_line, asked.parts)))))
+        if facts:
+            content.append(text_content("\n".join(facts)))
         return schema.RequestPermissionRequest(
             session_id=session_id,
             tool_call=schema.ToolCallUpdate(
@@ -218,7 +224,7 @@ class Renderer:
             content = [text_content(fenced(call.tail))]
         else:
             content = []
-        facts = {"exitCode": event.exit_code, "seconds": event.seconds}
+        facts = {"exitCode": event.exit_code, "seconds": event.seconds, "sandbox": event.sandbox or None}
         known = {name: fact for name, fact in facts.items() if fact is not None}
         yield schema.SessionUpdateToolCallUpdate(
             tool_call_id=event.id,

@@ -30,9 +30,10 @@ from laguna_agent.agent.store import (
     session_directory,
     sessions_directory,
 )
-from laguna_agent.atomic import replace_file
+from laguna_agent.atomic import OWNER_ONLY, replace_file
 from laguna_agent.errors import UsageError
 from laguna_agent.messages import ContentBlock, TextBlock
+from laguna_agent.redaction import without_keys
 
 TITLE_FILE = "title"
 TITLE_CAP = 80
@@ -78,9 +79,9 @@ def given_title(session_id: str) -> str | None:
 def set_title(session_id: str, title: str) -> str:
     """Give a session a title, which is returned as it was stored: on one line, not too long. Raises UsageError."""
     path = find_session(session_id)
-    stored = " ".join(title.split())[:TITLE_CAP]
+    stored = without_keys(" ".join(title.split()))[:TITLE_CAP]
     try:
-        replace_file(path.with_name(TITLE_FILE), stored.encode())
+        replace_file(path.with_name(TITLE_FILE), stored.encode(), mode=OWNER_ONLY)
     except OSError as error:
         raise UsageError(f"cannot store the title of session {session_id}: {error.strerror}") from error
     return stored

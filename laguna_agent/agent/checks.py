@@ -36,9 +36,9 @@ class Check:
         checked = await turn.tape.take(Checked, produce)
         self.runs.append(checked.run)
         verdict = "passes" if checked.run.exit_code == 0 else f"fails (exit {checked.run.exit_code})"
-        await turn.emit(Notice("info", f"check {when}: {self.command} {verdict}"))
+        await turn.emit(Notice("info", f"check {when}: {checked.run.command} {verdict}"))
         return checked.run
 
     def failed(self, run: CheckRun) -> CheckFailed:
         """The error for a turn that ends with the check failing."""
-        return CheckFailed(f"the check still fails (exit {run.exit_code}): {self.command}")
+        return CheckFailed(f"the check still fails (exit {run.exit_code}): {run.command}")

@@ -31,8 +31,10 @@ from laguna_agent.agent.store import Said
 from laguna_agent.agent.strategies import GAPS, MOST, Strategy, hidden, plan
 from laguna_agent.backend.assemble import Reply
 from laguna_agent.backend.base import Sampling
+from laguna_agent.errors import ToolError
 from laguna_agent.messages import ContentBlock, Message, TextBlock, ToolCall, ToolSpec, text_message
 from laguna_agent.tools.base import ToolResult
+from laguna_agent.tools.leave import inside
 from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.workspace import Workspace
 
@@ -161,12 +163,16 @@ class CodeDialect:
         """The files that were shown first, with what is in them now."""
         files = []
         for file in self._originals:
-            path = self._workspace.resolve(file.path).path
-            if await self._workspace.entry(path) is None:
-                # Deleted meanwhile; the next tries do without it, but restoring brings it back.
+            try:
+                place = inside(file.path, self._workspace)
+                there = await self._workspace.entry(place.path) is not None
+            except ToolError:
+                there = False
+            if not there:
+                # Deleted meanwhile, or a link out; the next tries do without it, but restoring brings it back.
                 files.append(msgspec.structs.replace(file, text=""))
                 continue
-            data = await self._workspace.read_bytes(path, 1 << 20)
+            data = await self._workspace.read_bytes(place.path, 1 << 20)
             files.append(msgspec.structs.replace(file, text=data.decode("utf-8", "replace")))
         return files
 

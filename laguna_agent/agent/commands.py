@@ -30,6 +30,7 @@ COMMANDS = (
     Command("usage", "Say how many tokens this session has used, and what they cost"),
     Command("rewind", "Take back your last prompt and all that followed; files stay as they are", "how many prompts"),
     Command("fork", "Copy this conversation into a new session; both work on the same files"),
+    Command("trust", "Show what this workspace brings and whether it is trusted; trust what was shown", "yes"),
     Command("init", "Write AGENTS.md, the project's instructions for coding agents", "what to pay attention to"),
 )
 

@@ -156,6 +156,7 @@ def ended_update(ran: ToolRan) -> events.ToolCallUpdate:
         locations=result.locations,
         exit_code=result.exit_code,
         seconds=ran.seconds,
+        sandbox=result.sandbox,
     )
 
 

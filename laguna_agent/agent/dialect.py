@@ -91,14 +91,22 @@ class ToolDialect:
     corrections = 4
 
     def __init__(
-        self, tools: tuple[ToolSpec, ...], system: str, workspace: Workspace, prompt: int, *, planning: bool = False
+        self,
+        tools: tuple[ToolSpec, ...],
+        system: str,
+        workspace: Workspace,
+        prompt: int,
+        instructions: str = "",
+        *,
+        planning: bool = False,
     ) -> None:
-        """`prompt` is the prompt's number in the session; call ids must be unique there. `planning`: nothing may be
-        changed."""
+        """`prompt` is the prompt's number in the session; call ids must be unique there. `instructions` are the
+        project's own, trusted. `planning`: nothing may be changed."""
         self.tools = tools
         self._system = system
         self._workspace = workspace
         self._prefix = f"{TEXT_CALL}{prompt}_"
+        self._instructions = instructions
         self._planning = planning
         self._recovered = 0
 
@@ -113,7 +121,7 @@ class ToolDialect:
 
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
         # State goes to the end of the newest message: the prefix before it stays the same from turn to turn.
-        notes = [await environment(self._workspace)]
+        notes = [await environment(self._workspace, self._instructions)]
         if self._planning:
             notes.append(PLANNING)
         if check is not None:

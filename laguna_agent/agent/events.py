@@ -27,11 +27,12 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
 
 
 class TurnStarted(Event, frozen=True, tag="turn_started"):
-    """A prompt was taken; `turn` counts prompts of the session from 1."""
+    """A prompt was taken; `turn` counts prompts of the session from 1, `sandbox` is what confines commands."""
 
     turn: int
     session_id: str
     model: str
+    sandbox: str = "none"
 
 
 class UserMessage(Event, frozen=True, tag="user_message"):
@@ -69,8 +70,9 @@ class ToolCallUpdate(Event, frozen=True, tag="tool_call_update"):
     """Progress or end of a call.
 
     `output` is a live fragment of a running command; `content` the whole result, present with completed or failed.
-    `seconds` is how long the tool ran. `terminal` is the id of a terminal that the face itself provides, as long as it
-    lives: such an update is live only, so no one can name a terminal that is gone.
+    `seconds` is how long the tool ran, `sandbox` what confined the command that it ran. `terminal` is the id of a
+    terminal that the face itself provides, as long as it lives: such an update is live only, so no one can name a
+    terminal that is gone.
     """
 
     id: str
@@ -82,6 +84,7 @@ class ToolCallUpdate(Event, frozen=True, tag="tool_call_update"):
     exit_code: int | None = None
     seconds: float | None = None
     terminal: str = ""
+    sandbox: str = ""
 
     @property
     def live_only(self) -> bool:
@@ -97,7 +100,11 @@ class PermissionOption(msgspec.Struct, frozen=True):
 
 
 class PermissionRequested(Event, frozen=True, tag="permission_requested"):
-    """The call waits for an answer of the person."""
+    """The call waits for an answer of the person.
+
+    `parts` are what a command really runs, one by one; `unusual` says in words what is not certain about it, and what
+    of it leaves the sandbox or the workspace.
+    """
 
     call_id: str
     title: str
@@ -106,6 +113,8 @@ class PermissionRequested(Event, frozen=True, tag="permission_requested"):
     options: tuple[PermissionOption, ...]
     diffs: tuple[FileDiff, ...] = ()
     locations: tuple[Location, ...] = ()
+    parts: tuple[str, ...] = ()
+    unusual: tuple[str, ...] = ()
 
 
 class PermissionResolved(Event, frozen=True, tag="permission_resolved"):

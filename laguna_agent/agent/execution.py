@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 import anyio
-from msgspec.structs import replace
+import msgspec
 
 from laguna_agent.agent.conversation import ended_update
 from laguna_agent.agent.events import (
@@ -24,17 +24,22 @@ from laguna_agent.agent.events import (
     ToolCallStarted,
     ToolCallUpdate,
 )
-from laguna_agent.agent.permissions import PLAN_MODE, Approver, Permissions, options
+from laguna_agent.agent.permissions import PLAN_MODE, Approver, Decision, Permissions, options
 from laguna_agent.agent.repetition import RepetitionGuard
 from laguna_agent.agent.shown import shown_result
 from laguna_agent.agent.store import Asked, Permitted, ToolRan
 from laguna_agent.agent.tape import Tape
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, ToolCall
+from laguna_agent.redaction import MARK, TokenStream, shows_mark
 from laguna_agent.tools.base import Need, Previewing, Tool, ToolContext, ToolResult, text_result
 from laguna_agent.tools.registry import Registry
 from laguna_agent.visible import Revealer
 
+REDACTED_EDIT = (
+    f"The text has {MARK} ...\u27e7 in it, which stands for a secret that was not shown and would take its place. "
+    "Edit the other lines only."
+)
 LIVE_CAP = 128 * 1024
 """Characters of one call's live output that go out and into the log; the result shows the beginning and the end."""
 
@@ -73,7 +78,7 @@ class Execution:
         if refusal is not None:
             return await self._finish(call, ToolRan(call, text_result(refusal, is_error=True)), note=True)
         await self.emit(ToolCallUpdate(call.id, "in_progress"))
-        ran = await self.tape.take(ToolRan, lambda: self._run(call, tool, args))
+        ran = await self.tape.take(ToolRan, lambda: self._run(call, tool, args, need))
         self.unanswered[call.id] = ran.result
         if self.tape.recorded:
             for piece in ran.output:
@@ -83,21 +88,28 @@ class Execution:
         return await self._finish(call, ran)
 
     async def _refused(self, call: ToolCall, tool: Tool, args: Any, need: Need | None) -> str | None:
-        recorded = self.tape.peek()
-        # On the machine of a replay the same path may lead elsewhere; the log knows whether leave was asked for.
-        allowed = isinstance(recorded, ToolRan) or self.permissions.allows(need)
-        if need is None or (allowed and not isinstance(recorded, Asked | Permitted)):
+        decision = self._decision(need)
+        self.tools.kind = decision.kind or "workspace"
+        if need is None or decision.verdict == "allow":
             return None
-        forbidden = self.permissions.forbids(need)
-        if isinstance(recorded, Permitted) or (forbidden and not self.tape.recorded):
-            return await self._forbidden(call, tool.title(args), forbidden or "")
+        if decision.verdict == "deny":
+            return await self._forbidden(call, tool.title(args), decision.reason)
 
         async def ask() -> Asked:
-            return Asked(call.id, need, await self._preview(tool, args))
+            facts = decision.facts
+            return Asked(call.id, need, await self._preview(tool, args, need), facts.parts, facts.unusual)
 
         asked = await self.tape.take(Asked, ask)
         request = PermissionRequested(
-            call.id, tool.title(args), tool.kind, call.arguments, options(asked.need), asked.diffs, tool.locations(args)
+            call.id,
+            tool.title(args),
+            tool.kind,
+            call.arguments,
+            options(asked.need, asked.parts),
+            asked.diffs,
+            tool.locations(args),
+            asked.parts,
+            asked.unusual,
         )
         await self.emit(request)
 
@@ -117,6 +129,17 @@ class Execution:
             self.permissions.refuse(asked.need)
         return f"Denied: {answer.reason or 'the person refused this call'}. Do not repeat it."
 
+    def _decision(self, need: Need | None) -> Decision:
+        """Replayed, what the log holds: on that machine the same path may lead elsewhere, behind another sandbox."""
+        match self.tape.peek() if self.tape.recorded else None:
+            case ToolRan():
+                return Decision("allow")
+            case Asked():
+                return Decision("ask")
+            case Permitted():
+                return Decision("deny")
+        return self.permissions.decide(need)
+
     async def _forbidden(self, call: ToolCall, title: str, reason: str) -> str:
         """The refusal that nobody is asked about. Plan mode does not block the turn by it: that is what was wanted."""
 
@@ -129,23 +152,27 @@ class Execution:
         self.blocked = self.blocked or answer.reason != PLAN_MODE
         return f"Denied: {answer.reason}."
 
-    async def _preview(self, tool: Tool, args: Any) -> tuple[FileDiff, ...]:
+    async def _preview(self, tool: Tool, args: Any, need: Need) -> tuple[FileDiff, ...]:
         if not isinstance(tool, Previewing):
             return ()
+        # Nobody has given leave yet: a file that is hidden is not shown even to ask for it.
+        self.tools.leave = msgspec.structs.replace(need, hidden=False)
         try:
             return await tool.preview(args, self.tools)
         except ToolError:
             # The call would fail, which the model hears when it runs; there is nothing to show of it.
             return ()
 
-    async def _run(self, call: ToolCall, tool: Tool, args: Any) -> ToolRan:
+    async def _run(self, call: ToolCall, tool: Tool, args: Any, need: Need | None) -> ToolRan:
         output: list[str] = []
         started = monotonic()
         room, live = LIVE_CAP, Revealer(live=True)
 
+        tokens = TokenStream()
+
         async def emit(piece: str, *, final: bool = False) -> None:
             nonlocal room
-            piece = live.feed(piece, final=final) if room > 0 else ""
+            piece = live.feed(tokens.feed(piece, final=final), final=final) if room > 0 else ""
             if not piece:
                 return
             if len(piece) >= room:
@@ -158,7 +185,10 @@ class Execution:
             await self.emit(ToolCallUpdate(call.id, "in_progress", terminal=id))
 
         self.tools.emit, self.tools.show_terminal, self.tools.call_id = emit, show_terminal, call.id
+        self.tools.leave = need
         try:
+            if tool.kind == "edit" and shows_mark(call.arguments):
+                raise ToolError(REDACTED_EDIT)
             result = await tool.run(args, self.tools)
             await emit("", final=True)
         except ToolError as problem:
@@ -172,7 +202,7 @@ class Execution:
 
     async def _finish(self, call: ToolCall, ran: ToolRan, *, note: bool = False) -> ToolResult:
         if note:
-            ran = replace(ran, result=shown_result(ran.result))
+            ran = msgspec.structs.replace(ran, result=shown_result(ran.result))
             self.tape.note(ran)
         result = self.unanswered[call.id] = ran.result
         await self.emit(ended_update(ran))

@@ -15,6 +15,7 @@ import anyio.to_thread
 import msgspec
 
 from laguna_agent.errors import ToolError
+from laguna_agent.tools.leave import inside
 from laguna_agent.tools.workspace import Workspace
 
 MAX_FILES = 2_000
@@ -177,7 +178,7 @@ def _normal(parts: Sequence[str]) -> list[str]:
 
 async def _read(workspace: Workspace, path: str) -> str:
     try:
-        return (await workspace.read_bytes(workspace.root / path, MAX_BYTES)).decode("utf-8")
+        return (await workspace.read_bytes(inside(path, workspace).path, MAX_BYTES)).decode("utf-8")
     except (ToolError, UnicodeDecodeError):
         # What cannot be read as text cannot be shown either.
         return ""

@@ -6,6 +6,7 @@ or makes passes through the tape, so that a replay does the same and touches not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,11 @@ from laguna_agent.agent import context, events
 from laguna_agent.agent.archive import fork_session
 from laguna_agent.agent.commands import argument_of
 from laguna_agent.agent.store import Forked, Remarked
+from laguna_agent.errors import Denied, UsageError
 from laguna_agent.messages import ContentBlock
+from laguna_agent.trust import CONFIG, SERVERS
+from laguna_agent.trust_lines import HOW, listed, shown
+from laguna_agent.visible import visible_line
 
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
@@ -33,6 +38,8 @@ async def obey(name: str, content: tuple[ContentBlock, ...], session: Session, e
             await _rewind(argument_of(content), session, emit)
         case "fork":
             await _fork(session, emit)
+        case "trust":
+            await _trust(argument_of(content), session, emit)
         case _:
             await _remark(usage_line(session), session, emit)
 
@@ -75,6 +82,38 @@ async def _fork(session: Session, emit: Emit) -> None:
     words = f"Session {forked.id} is a copy of this conversation. Files were not copied: both work on the same ones."
     await _remark(words, session, emit)
     await emit(events.Forked(forked.id))
+
+
+async def _trust(argument: str, session: Session, emit: Emit) -> None:
+    async def produce() -> Remarked:
+        return Remarked(await anyio.to_thread.run_sync(_trusted, argument, session))
+
+    await emit(events.TextDelta((await session.tape.take(Remarked, produce)).text))
+
+
+def _trusted(argument: str, session: Session) -> str:
+    """Show what the workspace brings, or trust what the person has been shown; what to tell them. Raises Denied where
+    no person is there: the prompt of a run may be a stranger's words."""
+    if argument.lower() not in {"", "yes"}:
+        return f"/trust shows what there is, /trust yes trusts what was shown; {argument!r} it does not know"
+    wanted = argument.lower() == "yes"
+    if wanted and not session.trusting:
+        raise Denied(f"nothing was trusted: nobody is here to look; do it with {HOW}, or run with --trust")
+    try:
+        ground, accepted = session.trust.accept() if wanted else (session.trust.show(), False)
+    except UsageError as error:
+        return f"Nothing was trusted: {error}"
+    if not ground.asking:
+        return "Nothing in this workspace asks for trust."
+    names = listed([visible_line(each.name) for each in ground.waiting])
+    if accepted:
+        late = any(each.kind in {CONFIG, SERVERS} for each in ground.waiting)
+        then = " Settings and MCP servers are used from the next session on." if late else ""
+        return f"Trusted, until it changes: {names}.{then}" if names else "There is nothing left to trust."
+    text = "\n".join(line for each in ground.asking for line in shown(each))
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    ask = f"\nTo trust exactly this, type /trust yes ({names})." if names else ""
+    return f"{fence}\n{text}\n{fence}{ask}"
 
 
 def usage_line(session: Session) -> str:

@@ -1,4 +1,4 @@
-"""What a run of a session begins with: its `Opened` record, for a new session or for a recorded one.
+"""What a run of a session begins with: its `Opened` record, for a new session or for a recorded one, and its walls.
 
 Knows the log and the settings; opens neither log nor backend.
 """
@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 
 from laguna_agent import __version__
-from laguna_agent.agent.store import Opened, iterate_log, new_session_id, now
+from laguna_agent.agent.rules import denied_globs
+from laguna_agent.agent.store import Opened, iterate_log, new_session_id, now, session_directory
 from laguna_agent.config import Settings
-from laguna_agent.errors import UsageError
+from laguna_agent.errors import SandboxError, UsageError
+from laguna_agent.sandbox.walls import Walls, put_up
 
 
 def new_session(
@@ -63,3 +65,32 @@ def recorded_session(
         output_schema=output_schema,
         roots=first.roots if roots is None else roots,
     )
+
+
+def walls_for(opened: Opened, settings: Settings) -> Walls:
+    """What confines the commands of a session. Blocking. Raises SandboxError where that is not to be had."""
+    root, roots = Path(opened.cwd), tuple(map(Path, opened.roots))
+    return put_up(
+        settings.sandbox,
+        root,
+        roots,
+        spool=output_directory(opened.id),
+        writable=map(Path, settings.writable),
+        passed=settings.environment,
+        denied=denied_globs(settings.rules),
+    )
+
+
+def require_walls(walls: Walls, settings: Settings) -> None:
+    """Refuse to run a model's commands where nothing confines them and nobody is there to ask, but by the person's
+    explicit word. Raises SandboxError."""
+    if walls.tier == "none" and settings.sandbox != "none" and settings.approve in ("edits", "all"):
+        raise SandboxError(
+            f"--approve {settings.approve} runs commands that nobody sees, and no sandbox works here ({walls.why}); "
+            "install bubblewrap, or give --sandbox=none to run them with your own rights"
+        )
+
+
+def output_directory(session_id: str) -> Path:
+    """Where the whole output of a session's commands is kept."""
+    return session_directory(session_id) / "output"

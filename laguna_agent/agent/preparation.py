@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
+
 from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
 from laguna_agent.agent.dialect import Dialect, ToolDialect
 from laguna_agent.agent.events import CheckRun, Event, Notice, TurnStarted
 from laguna_agent.agent.execution import Execution
+from laguna_agent.agent.opening import output_directory
 from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
+from laguna_agent.agent.redacted_stream import stream_without_keys
 from laguna_agent.agent.remembering import recall
 from laguna_agent.agent.shown import shown_message
-from laguna_agent.agent.store import Described, Offered, Said, session_directory
-from laguna_agent.agent.tape import RecordedTape, encodable
+from laguna_agent.agent.store import Described, Distrusted, Offered, Said
+from laguna_agent.agent.tape import RecordedTape, encodable, redacted
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Delta, ModelInfo, Request, Sampling
 from laguna_agent.config import Settings
@@ -28,6 +32,8 @@ from laguna_agent.mcp.tool import ServerTool, not_connected
 from laguna_agent.messages import ContentBlock, text_message
 from laguna_agent.tools.base import ToolContext
 from laguna_agent.tools.registry import Registry
+from laguna_agent.trust import INSTRUCTIONS
+from laguna_agent.trust_lines import notices
 
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
@@ -39,12 +45,13 @@ async def prepare(
     session: Session, content: tuple[ContentBlock, ...], emit: Callable[[Event], Awaitable[None]]
 ) -> Turn:
     """Build the turn for a prompt and put the prompt into the history."""
-    await emit(TurnStarted(session.prompt_number, session.id, session.model))
+    await emit(TurnStarted(session.prompt_number, session.id, session.model, session.workspace.sandbox))
+    instructions = await _trusted_instructions(session, emit)
     described = await session.tape.take(Described, lambda: _describe(session))
     settings, info = session.settings, _with_overrides(described.info, session.settings)
     profile = choose_profile(described.model, settings)
     registry = await _with_servers(session, profile, info.context_length, emit)
-    dialect = _dialect(session, profile, registry)
+    dialect = _dialect(session, profile, registry, instructions)
     execution = Execution(
         registry,
         _lent(session),
@@ -84,6 +91,24 @@ async def prepare(
     return turn
 
 
+async def _trusted_instructions(session: Session, emit: Callable[[Event], Awaitable[None]]) -> str:
+    """The project's own instructions, where a person has trusted them; replayed, what a message told of them is on the
+    tape. Emits what the workspace brings and is not used."""
+    text, told = "", []
+    if not session.tape.recorded:
+        ground = await anyio.to_thread.run_sync(session.trust.look)
+        text = ground.text(INSTRUCTIONS) or ""
+        told = notices(session.trust.news(ground), here=session.trusting)
+
+    async def produce() -> Distrusted:
+        return Distrusted(tuple(told))
+
+    if told or isinstance(session.tape.peek(), Distrusted):
+        for notice in (await session.tape.take(Distrusted, produce)).notices:
+            await emit(Notice("warning", notice))
+    return text
+
+
 async def _with_servers(
     session: Session, profile: Profile, window: int | None, emit: Callable[[Event], Awaitable[None]]
 ) -> Registry:
@@ -117,7 +142,8 @@ async def _choose(turn: Turn, content: tuple[ContentBlock, ...], before: CheckRu
     else:
         question = await turn.dialect.question(content, before) if turn.info.supports_schema else None
     if question is not None:
-        question = question if turn.tape.recorded else shown_message(encodable(question))
+        if not turn.tape.recorded:
+            question = shown_message(redacted(encodable(question), tokens=True))
         paths = list(question.shown)
         reply = await turn.choose(question, schema(paths))
         turn.dialect.chosen(read_choice(reply.message.text, paths))
@@ -129,7 +155,7 @@ def _lent(session: Session) -> ToolContext:
         session.ledger,
         footprint=session.footprint,
         shell_timeout=session.settings.shell_timeout,
-        spool=session_directory(session.id) / "output",
+        spool=output_directory(session.id),
     )
 
 
@@ -161,13 +187,14 @@ def _with_overrides(info: ModelInfo, settings: Settings) -> ModelInfo:
     return msgspec.structs.replace(info, context_length=settings.context_length)
 
 
-def _dialect(session: Session, profile: Profile, registry: Registry) -> Dialect:
+def _dialect(session: Session, profile: Profile, registry: Registry, instructions: str) -> Dialect:
     if profile.edit_format == "replace":
         return ToolDialect(
             registry.specs(),
             system_text("system"),
             session.workspace,
             session.prompt_number,
+            instructions,
             planning=session.permissions.approve == "plan",
         )
     from laguna_agent.agent.code_dialect import CodeDialect
@@ -191,4 +218,4 @@ def _stream(session: Session) -> Callable[[Request, str], AsyncIterator[Delta]]:
     tape = session.tape
     if isinstance(tape, RecordedTape):
         return lambda _, digest: tape.stream(digest)
-    return lambda request, _: session.live_backend().stream(request)
+    return lambda request, _: stream_without_keys(session.live_backend().stream(request))

@@ -10,11 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from laguna_agent.errors import ToolError
 from laguna_agent.tools.workspace import Workspace
+from laguna_agent.trust import INSTRUCTIONS
 from laguna_agent.visible import visible_line
 
-INSTRUCTIONS = ("AGENTS.md",)
 INSTRUCTIONS_CAP = 8_000
 """Characters of project instructions that are passed on."""
 
@@ -25,22 +24,16 @@ def system_text(name: Literal["system", "system_code"]) -> str:
     return (Path(__file__).parent / f"{name}.md").read_text(encoding="utf-8").strip()
 
 
-async def environment(workspace: Workspace) -> str:
-    """Where the model works: the directory, what lies in it, and the project's own instructions."""
+async def environment(workspace: Workspace, instructions: str = "") -> str:
+    """Where the model works: the directory, what lies in it, and the project's own instructions, which the caller has
+    found to be trusted: whoever wrote a repository does not speak for the person."""
     entries = await workspace.list(workspace.root)
     names = [entry.name + ("/" if entry.kind == "directory" else "") for entry in entries if entry.name != ".git"]
     listing = " ".join(map(visible_line, names[:40])) + (f" … ({len(names)} in all)" if len(names) > 40 else "")
     text = f"Working directory: {workspace.root}\nIt holds: {listing or '(nothing)'}"
     if workspace.roots:
         text += "\nThese directories belong to the task too (absolute paths): " + ", ".join(map(str, workspace.roots))
-    for name in INSTRUCTIONS:
-        if name not in names:
-            continue
-        try:
-            body = (await workspace.read_bytes(workspace.root / name, 1 << 20)).decode("utf-8", "replace").strip()
-        except ToolError as problem:
-            text += f"\n{name} could not be read: {problem}"
-            continue
+    if body := instructions.strip():
         cut = " …(cut)" if len(body) > INSTRUCTIONS_CAP else ""
-        text += f"\n\nThe project's instructions ({name}):\n{body[:INSTRUCTIONS_CAP]}{cut}"
+        text += f"\n\nThe project's instructions ({INSTRUCTIONS}):\n{body[:INSTRUCTIONS_CAP]}{cut}"
     return text

@@ -18,6 +18,7 @@ import msgspec
 
 from laguna_agent import __version__
 from laguna_agent.agent.conversation import rebuild
+from laguna_agent.agent.ending import record_of
 from laguna_agent.agent.events import Event, TurnEnded
 from laguna_agent.agent.outcome import INTERRUPTED, RunRecord, Verdict, record_without_turn
 from laguna_agent.agent.permissions import deny_all
@@ -164,7 +165,7 @@ class _Replayed(Session):
             self.problem = Diverged(verdict.message)
         elif self.problem is None and verdict.error != RecordedEnd.__name__ and not isinstance(left, Ended | None):
             self.problem = Diverged(f"the replay ends here, but the log goes on with {type(left).__name__}")
-        computed = await self._result(verdict, turn, seconds)
+        computed = await record_of(self, verdict, turn, seconds)
         if ended is None or self.problem is not None:
             return computed
         if verdict.error != RecordedEnd.__name__ and ended.result.outcome not in STOPPED_BY_SIGNAL:

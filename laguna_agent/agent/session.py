@@ -27,13 +27,15 @@ from laguna_agent.agent.checks import Check
 from laguna_agent.agent.commands import command_in, expanded, is_for_the_model, text_of
 from laguna_agent.agent.conversation import Past, conversation_events, orphan_results, rebuild
 from laguna_agent.agent.delivery import Delivery
+from laguna_agent.agent.ending import ended_event, record_of
 from laguna_agent.agent.loop import run_turn
 from laguna_agent.agent.obeying import obey
-from laguna_agent.agent.opening import new_session, recorded_session
+from laguna_agent.agent.opening import new_session, output_directory, recorded_session, walls_for
 from laguna_agent.agent.outcome import RunRecord, Verdict
-from laguna_agent.agent.permissions import Approver, Permissions
+from laguna_agent.agent.permissions import Approver, permissions_for
 from laguna_agent.agent.preparation import prepare
 from laguna_agent.agent.remembering import remember
+from laguna_agent.agent.rules import Rules
 from laguna_agent.agent.store import (
     AnyRecord,
     Configured,
@@ -47,17 +49,20 @@ from laguna_agent.agent.store import (
     iterate_log,
     session_directory,
 )
-from laguna_agent.agent.tape import LiveTape, Tape, encodable
+from laguna_agent.agent.tape import LiveTape, Tape, encodable, redacted
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Backend
 from laguna_agent.config import Settings
+from laguna_agent.credentials import know_stored_keys
 from laguna_agent.errors import LagunaError, UsageError
 from laguna_agent.mcp.servers import McpServers
 from laguna_agent.messages import ContentBlock, TextBlock
+from laguna_agent.sandbox.walls import Walls
 from laguna_agent.tools.footprint import Footprint
 from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.registry import Registry, default_registry
 from laguna_agent.tools.workspace import LocalWorkspace, Workspace
+from laguna_agent.trust import Trust
 
 Cause = Literal["interrupted", "terminated"]
 # Settings that say which server is asked for which model.
@@ -67,7 +72,9 @@ WHERE = ("model", "base_url", "api_key_env")
 class Session:
     """See the module. Build one with `start` or `resume`; close it with `aclose`."""
 
-    def __init__(self, opened: Opened, settings: Settings, approver: Approver, tape: Tape) -> None:
+    def __init__(
+        self, opened: Opened, settings: Settings, approver: Approver, tape: Tape, walls: Walls | None = None
+    ) -> None:
         self.id = opened.id
         self.cwd = Path(opened.cwd)
         self.model = opened.model
@@ -75,14 +82,22 @@ class Session:
         self.approver = approver
         self.tape = tape
         self.budget = Budget.of(settings)
-        self.permissions = Permissions(settings.approve)
         self.continue_from(Past())
         self.footprint = Footprint()
         self.registry: Registry = default_registry()
         self.servers: McpServers | None = None
+        self.trust = Trust(self.cwd)
+        self.trusting = False
+        """Whether prompts come from a person who may trust something with /trust; set by the face."""
         self.workspace: Workspace = LocalWorkspace(
-            self.cwd, spool=session_directory(self.id) / "output", roots=tuple(map(Path, opened.roots))
+            self.cwd,
+            spool=output_directory(self.id),
+            roots=tuple(map(Path, opened.roots)),
+            walls=walls,
+            sandbox=opened.sandbox,
         )
+        self.walls = walls
+        self.permissions = permissions_for(settings, self.workspace, walls.boundary if walls else "none")
         self.check = Check(opened.check) if opened.check else None
         self.output_schema = opened.output_schema
         self.backend: Backend | None = None
@@ -148,9 +163,17 @@ class Session:
 
     @classmethod
     async def _open(cls, opened: Opened, settings: Settings, approver: Approver, snapshot: bool) -> Session:
-        journal = Journal(session_directory(opened.id) / "log.jsonl")
-        journal.append(opened)
-        session = cls(opened, settings, approver, LiveTape(journal))
+        Rules(settings.rules)  # raises for one that cannot be used, while there is nothing to close
+        await anyio.to_thread.run_sync(know_stored_keys)
+        walls = await anyio.to_thread.run_sync(walls_for, opened, settings)
+        try:
+            journal = Journal(session_directory(opened.id) / "log.jsonl")
+            opened = msgspec.structs.replace(opened, sandbox=walls.tier)
+            journal.append(opened)
+        except UsageError:
+            walls.take_down()
+            raise
+        session = cls(opened, settings, approver, LiveTape(journal), walls)
         session._journal = journal
         if snapshot:
             session.snapshot = await anyio.to_thread.run_sync(
@@ -217,7 +240,7 @@ class Session:
         only through `contextlib.aclosing`; `cancel` is the polite way.
         """
         blocks = (TextBlock(content),) if isinstance(content, str) else content
-        prompted = encodable(Prompted(blocks, given))
+        prompted = redacted(encodable(Prompted(blocks, given)))
         # From here on, not from the task's first step, a cancel is for this prompt.
         self._busy, self._cause = True, None
         self._delivery = Delivery()
@@ -302,54 +325,15 @@ class Session:
 
     async def _end(self, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
         """The run's record, in the log too."""
-        record = await self._result(verdict, turn, seconds)
+        record = await record_of(self, verdict, turn, seconds)
         try:
             self.tape.note(Ended(record, verdict.error, self._delivery.emitted))
         except UsageError as error:
             record = msgspec.structs.replace(record, message=f"{record.message} ({error})".strip())
         return record
 
-    async def _result(self, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
-        changed = dict(turn.execution.changed) if turn else {}
-        message = verdict.message
-        if self.snapshot is not None:
-            try:
-                changed |= dict.fromkeys(await anyio.to_thread.run_sync(self.snapshot.changed))
-            except UsageError as error:
-                message = f"{message} (the changes could not be listed: {error})".strip()
-        spent = self.budget.usage
-        return RunRecord(
-            verdict.outcome,
-            verdict.stop_reason,
-            verdict.exit_code,
-            message,
-            outcome.last_answer(self.history),
-            self.budget.turns,
-            spent.input_tokens,
-            spent.output_tokens,
-            spent.cached_tokens,
-            spent.reasoning_tokens,
-            spent.cost,
-            seconds,
-            tuple(changed),
-            tuple(self.check.runs) if self.check else (),
-            tuple(turn.execution.denied) if turn else (),
-            self.workspace.sandbox,
-            self.id,
-            self.model,
-        )
-
     def _turn_ended(self, record: RunRecord, error: str) -> events.TurnEnded:
-        return events.TurnEnded(
-            record.stop_reason,
-            record.outcome,
-            record.exit_code,
-            record.message,
-            record.turns,
-            record.files_changed,
-            record.checks,
-            error,
-        )
+        return ended_event(record, error)
 
     def _crashed(self, bug: Exception) -> Verdict:
         bug.add_note(f"in session {self.id}")
@@ -385,5 +369,7 @@ class Session:
             for owned in (self.workspace, self.servers, self.backend):
                 if owned is not None:
                     await owned.aclose()
+            if self.walls is not None:
+                await anyio.to_thread.run_sync(self.walls.take_down)
         if self._journal is not None:
             self._journal.close()

@@ -4,7 +4,7 @@ A record is a whole line or it is nothing: after `kill -9` the torn tail is igno
 append. The log holds every input that the core cannot compute again (what the model sent, what tools gave, what the
 person allowed, what checks printed), which is why a session can be resumed exactly and a run replayed offline.
 
-Layout: `<state>/sessions/<id>/log.jsonl`; beside it `output/` keeps whole command outputs.
+Layout: `<state>/sessions/<id>/log.jsonl`; beside it `output/` keeps whole command outputs. Only their owner reads them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ import msgspec
 from laguna_agent.agent.events import CheckRun
 from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.backend.base import Delta, ModelInfo
-from laguna_agent.directories import state_directory
+from laguna_agent.directories import open_private, private_directory, state_directory
 from laguna_agent.errors import UsageError
 from laguna_agent.mcp.tool import ServedTool
 from laguna_agent.messages import ContentBlock, FileDiff, Message, ToolCall
+from laguna_agent.redaction import bytes_without_keys
+from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.tools.base import Need, ToolResult
 
 LOG_VERSION = 1
@@ -37,7 +39,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record"
 
 class Opened(Record, frozen=True, tag="opened"):
     """The session's first record, or a later run of it: who, where, with what. `created` is ISO 8601, UTC; `roots` are
-    further directories of the workspace. `copy_of` is the session that this one began as a copy of."""
+    further directories of the workspace. `copy_of` is the session that this one began as a copy of. `sandbox` confined
+    its commands: what runs unasked follows from it."""
 
     id: str
     cwd: str
@@ -50,6 +53,7 @@ class Opened(Record, frozen=True, tag="opened"):
     version: int = LOG_VERSION
     roots: tuple[str, ...] = ()
     copy_of: str = ""
+    sandbox: Tier = "none"
 
 
 class Configured(Record, frozen=True, tag="configured"):
@@ -74,6 +78,13 @@ class Described(Record, frozen=True, tag="described"):
     model: str
     provider: str
     info: ModelInfo
+
+
+class Distrusted(Record, frozen=True, tag="distrusted"):
+    """What of the workspace this prompt goes without, for nobody has trusted it, as the person is told. Only where
+    there is something to tell."""
+
+    notices: tuple[str, ...]
 
 
 class Offered(Record, frozen=True, tag="offered"):
@@ -117,11 +128,14 @@ class Shortened(Record, frozen=True, tag="shortened"):
 
 
 class Asked(Record, frozen=True, tag="asked"):
-    """What a person is asked to allow, and the change that it would make: neither can be told again from paths."""
+    """What a person is asked to allow, the change that it would make, and what the question says of a command: none of
+    it can be told again from paths, or behind another sandbox."""
 
     call_id: str
     need: Need
     diffs: tuple[FileDiff, ...] = ()
+    parts: tuple[str, ...] = ()
+    unusual: tuple[str, ...] = ()
 
 
 class Permitted(Record, frozen=True, tag="permitted"):
@@ -183,6 +197,7 @@ AnyRecord = (
     Opened
     | Configured
     | Prompted
+    | Distrusted
     | Described
     | Offered
     | Said
@@ -231,8 +246,8 @@ class Journal:
         it cannot be written."""
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            private_directory(path.parent)
+            self._fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         except OSError as error:
             raise UsageError(f"cannot write the session log {path}: {error.strerror}") from error
         try:
@@ -250,7 +265,8 @@ class Journal:
 
     def append(self, record: AnyRecord, *, durable: bool = True) -> None:
         """Write one record durably, or leave that to a later `sync`; a failed write leaves no partial line behind."""
-        line = _encode(record) + b"\n"
+        # The last wall: whatever came here by a way that nobody thought of holds no key either.
+        line = bytes_without_keys(_encode(record)) + b"\n"
         start = os.fstat(self._fd).st_size
         try:
             view = memoryview(line)

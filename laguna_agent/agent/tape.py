@@ -12,9 +12,10 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from laguna_agent.agent.store import AnyRecord, Ended, Journal, Replied
+from laguna_agent.agent.store import AnyRecord, Ended, Journal, Replied, ToolRan
 from laguna_agent.backend.base import Delta, Request
 from laguna_agent.errors import LagunaError
+from laguna_agent.redaction import redact, shows_secret
 
 R = TypeVar("R", bound=AnyRecord)
 
@@ -60,8 +61,8 @@ class LiveTape:
         self._journal = journal
 
     async def take(self, kind: type[R], produce: Callable[[], Awaitable[R]]) -> R:
-        """Produce the record, log it, give it as it was logged."""
-        record = encodable(await produce())
+        """Produce the record, log it, give it as it was logged: without the keys and tokens that it came with."""
+        record = redacted(encodable(await produce()), tokens=True)
         self._journal.append(record)
         return record
 
@@ -130,6 +131,15 @@ def encodable(record: R) -> R:
     except UnicodeEncodeError:
         return msgspec.convert(_spellable(msgspec.to_builtins(record)), type(record))
     return record
+
+
+def redacted(record: R, *, tokens: bool = False) -> R:
+    """The record with a mark in the place of every known key, and (`tokens`) of every token that shows its format. What
+    the model called for stays as the model wrote it."""
+    if not shows_secret(msgspec.json.encode(record), tokens=tokens):
+        return record
+    clean = msgspec.convert(redact(msgspec.to_builtins(record), tokens=tokens), type(record))
+    return msgspec.structs.replace(clean, call=record.call) if isinstance(record, ToolRan) else clean
 
 
 def _spellable(value: Any) -> Any:

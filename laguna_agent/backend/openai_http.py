@@ -18,13 +18,15 @@ from urllib.parse import urlsplit
 import anyio
 
 from laguna_agent import __version__
-from laguna_agent.backend.base import Delta, ModelInfo, Request, RetryDelta, Usage, UsageDelta
+from laguna_agent.backend.address import is_loopback
+from laguna_agent.backend.base import Delta, ModelInfo, NoticeDelta, Request, RetryDelta, Usage, UsageDelta
 from laguna_agent.backend.faults import Origin, Unreachable, error_object, http_error, network_error
 from laguna_agent.backend.http_library import import_httpx
 from laguna_agent.backend.probe import ServerKind, list_models, probe_model
 from laguna_agent.backend.proxy import proxy_for
 from laguna_agent.backend.retry import Retries, RetryPolicy
 from laguna_agent.backend.sse import LINE_LIMIT, SSEParser
+from laguna_agent.backend.timer import Timer
 from laguna_agent.backend.wire import ChunkDecoder, Dialect, encode_request, parse_json
 from laguna_agent.config import Settings
 from laguna_agent.errors import AuthenticationFailed, ProviderError, ProviderUnavailable, UsageError
@@ -34,54 +36,9 @@ if TYPE_CHECKING:
 
 ERROR_BODY_LIMIT = 64 * 1024
 PROBE_TIMEOUT = 5.0
-AFTER_FINISH = 5.0
-"""Seconds that usage and [DONE] may take once the server has said why it ended."""
 
 _DEFAULT_DIALECT = Dialect()
 _DEFAULT_SETTINGS = Settings()
-
-
-class Timer:
-    """How long the next bytes may take.
-
-    Silence may last `stall` seconds. Bytes that bring nothing (keep-alive comments, empty chunks) prolong that, but
-    not beyond `patience` seconds since the last thing that did. Before the first byte `first` applies, for a server on
-    this machine may need minutes to read a long prompt; one that says so in comments gets no less.
-    """
-
-    def __init__(self, stall: float, first: float) -> None:
-        self._stall = stall
-        self._patience = max(first, stall * 10 / 3)
-        self._first: float | None = first
-        self._grace = 0.0
-        self._bytes_at = self._event_at = monotonic()
-
-    def took_bytes(self) -> None:
-        self._bytes_at = monotonic()
-        self._first = None
-
-    def took_event(self) -> None:
-        self._patience = self._stall * 10 / 3
-        self._event_at = monotonic()
-
-    def ended(self) -> None:
-        """Only the rest of the stream is still wanted."""
-        self._grace = self._grace or monotonic() + AFTER_FINISH
-
-    def pause(self, seconds: float) -> None:
-        """The reader of the stream took its time; that is no fault of the server's."""
-        self._bytes_at += seconds
-        self._event_at = min(self._event_at + seconds, monotonic())
-
-    def left(self) -> float:
-        if self._first is not None:
-            until = self._bytes_at + self._first
-        else:
-            until = min(self._bytes_at + self._stall, self._event_at + self._patience)
-        return max(0.0, min(until, self._grace or until) - monotonic())
-
-    def silence(self) -> float:
-        return monotonic() - self._event_at
 
 
 class OpenAIBackend:
@@ -107,7 +64,9 @@ class OpenAIBackend:
         self.target = base_url.rstrip("/")
         parts = urlsplit(self.target)
         self._origin = Origin(name, parts.netloc.rpartition("@")[2], key=api_key, key_env=key_env)
-        self._local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+        self._local = is_loopback(parts.hostname or "")
+        self._bare = bool(api_key) and parts.scheme == "http" and not self._local
+        """Whether the key is going to be read by everybody on the way, and nobody was told yet."""
         self._proxy = None if self._local else proxy_for(self.target)
         self._dialect = dialect
         self._kind = kind
@@ -148,6 +107,9 @@ class OpenAIBackend:
         origin = Origin(self.name, self._origin.host, request.model, self._origin.key, self._origin.key_env)
         retries = Retries(self._policy)
         self._open()  # the import is none of the server's silence
+        if self._bare:
+            self._bare = False
+            yield NoticeDelta(f"the key is sent to {self._origin.host} unencrypted; use https:// where the server can")
         while True:
             timer, begun = Timer(self._stall, self._stall * 10 if self._local else self._stall), False
             try:

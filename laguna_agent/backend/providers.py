@@ -7,17 +7,17 @@ history spelled. Facts about a protocol belong into `wire`, facts about an error
 from __future__ import annotations
 
 import os
-import re
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
+from laguna_agent.backend.address import normal_url, origin, spelled
 from laguna_agent.backend.base import Backend
 from laguna_agent.backend.probe import ServerKind
 from laguna_agent.backend.wire import Dialect
 from laguna_agent.config import Settings
 from laguna_agent.credentials import Key, find_key, key_in_environment, stored_key
-from laguna_agent.errors import AuthenticationFailed, UsageError
+from laguna_agent.errors import AuthenticationFailed, ConfigError, UsageError
 
 NOTHING_CONFIGURED = """\
 No model is configured. To run one on this machine: laguna-agent models pull qwen2.5-coder-1.5b
@@ -219,15 +219,26 @@ async def _at_url(settings: Settings, base_url: str) -> tuple[Backend, str]:
 
 
 def _key_at(url: str, settings: Settings) -> tuple[Provider, KeyState]:
-    """Who is at a base URL, and the key for it: a key goes only to the host it is meant for, which is a provider's own,
-    or wherever api_key_env was set beside the URL."""
-    host = urlsplit(url).hostname
-    own = next((row for row in PROVIDERS.values() if row.needs_key and urlsplit(row.base_url).hostname == host), None)
-    provider = own or Provider(host or url, url, "", "", "unknown")
+    """Who is at a base URL, and the key for it: a key goes only to the server it is meant for, which is a provider's
+    own, or wherever api_key_env was set beside the URL. Raises ConfigError where that names another server's key."""
+    own = next((row for row in PROVIDERS.values() if row.needs_key and origin(row.base_url) == origin(url)), None)
+    provider = own or Provider(urlsplit(url).hostname or url, url, "", "", "unknown")
     if settings.api_key_env:
+        _refuse_key_of_another(settings.api_key_env, url)
         key = key_in_environment(settings.api_key_env)
         return provider, KeyState(provider.name, True, settings.api_key_env, key)
     return provider, _key_of(own) if own else KeyState(provider.name)
+
+
+def _refuse_key_of_another(variable: str, url: str) -> None:
+    row = next((row for row in PROVIDERS.values() if row.key_env == variable), None)
+    if row is None or origin(url) in {origin(row.base_url), origin(provider_url(row))}:
+        return
+    raise ConfigError(
+        f"{variable} is the key for {row.name} at {spelled(provider_url(row))} and is not sent to {spelled(url)}; put "
+        f"that server's key into a variable of its own and name it in api_key_env, or set {row.base_env} if {row.name} "
+        "is there"
+    )
 
 
 def _key_of(provider: Provider) -> KeyState:
@@ -251,25 +262,3 @@ def _backend(provider: Provider, url: str, state: KeyState, settings: Settings) 
     return OpenAIBackend(
         provider.name, url, key, settings, key_env=source, dialect=provider.dialect, kind=provider.kind
     )
-
-
-def normal_url(written: str, source: str) -> str:
-    """A base URL from what people write: host:port, a URL without a path (then /v1), or one that was copied with
-    /chat/completions at its end. Raises UsageError for anything that is no HTTP address."""
-    text = written.strip()
-    if "://" not in text:
-        text = f"http://{text}"
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        raise UsageError(f"{source} {written!r} is no address: {error}") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", text):
-        raise UsageError(f"{source} {written!r} is no HTTP address; write http://HOST:PORT/v1")
-    netloc = parts.netloc
-    if parts.hostname == "0.0.0.0":  # what OLLAMA_HOST says to listen everywhere is no address to call
-        netloc = f"127.0.0.1:{port}" if port else "127.0.0.1"
-    if source == "OLLAMA_HOST" and port is None and parts.scheme == "http":
-        netloc += ":11434"
-    path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
-    return urlunsplit((parts.scheme, netloc, path or "/v1", "", ""))

@@ -32,6 +32,9 @@ def _version() -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    from laguna_agent.held_keys import take_secrets
+
+    take_secrets()
     if arguments == ["acp"]:
         from laguna_agent.acp import serve
 
@@ -56,10 +59,11 @@ def _explain(error: Exception) -> int:
     else:
         line, code = describe_crash(error), EXIT_INTERNAL
     if sys.stderr is not None:
+        from laguna_agent.redaction import without_keys
         from laguna_agent.visible import visible
 
         # Names of files, and what a server or a model said, may be in it.
-        sys.stderr.write(f"laguna-agent: {visible(line)}\n")
+        sys.stderr.write(f"laguna-agent: {visible(without_keys(line))}\n")
     return code
 
 

@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 from laguna_agent import __version__
-from laguna_agent.cli import bench, chat, config, doctor, login, models, run, serve, sessions, setup
+from laguna_agent.cli import bench, chat, config, doctor, login, models, run, serve, sessions, setup, trust
 from laguna_agent.cli.grammar import PromptCommand
 from laguna_agent.errors import UsageError
 
@@ -60,6 +60,7 @@ app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
 app.command()(serve.serve)
 app.add_typer(bench.app, name="bench")
+app.command()(trust.trust)
 app.command()(doctor.doctor)
 
 
@@ -103,6 +104,8 @@ def write_result(arguments: list[str], outcome: str, exit_code: int, message: st
 def _output_mode(arguments: list[str]) -> str | None:
     """The output mode of a line that is not parsed, where a script is going to read the result."""
     for at, argument in enumerate(arguments):
+        if argument == "--":
+            break
         name, _, value = argument.partition("=")
         if name == "--output":
             mode = value or "".join(arguments[at + 1 : at + 2])

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from laguna_agent.cli.options import Approve, BaseUrl, ContinueLatest, Cwd, EditFormat, Model, Quant, Resume
+from laguna_agent.cli.options import (
+    Approve,
+    BaseUrl,
+    ContinueLatest,
+    Cwd,
+    EditFormat,
+    Model,
+    Network,
+    Quant,
+    Resume,
+    Sandbox,
+    driving_flags,
+)
 
 
 def chat(
@@ -15,6 +27,8 @@ def chat(
     approve: Approve = None,
     edit_format: EditFormat = None,
     quant: Quant = None,
+    sandbox: Sandbox = None,
+    network: Network = False,
     cwd: Cwd = None,
     continue_latest: ContinueLatest = False,
     resume: Resume = None,
@@ -22,7 +36,7 @@ def chat(
     """Talk with the agent on the terminal (the default)."""
     from laguna_agent.terminal.chat import chat as converse
 
-    flags = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format, "quant": quant}
+    flags = driving_flags(model, base_url, approve, edit_format, quant, sandbox, network)
     return converse(cwd=cwd, flags=flags, resume=resume, continue_latest=continue_latest)
 
 
@@ -38,6 +52,8 @@ def acp(
     approve: Approve = None,
     edit_format: EditFormat = None,
     quant: Quant = None,
+    sandbox: Sandbox = None,
+    network: Network = False,
     unstable: Unstable = False,
 ) -> int:
     """Serve an editor: the Agent Client Protocol on stdin and stdout. `acp setup EDITOR` tells an editor of it."""
@@ -45,5 +61,5 @@ def acp(
         return 0
     from laguna_agent.acp import serve
 
-    flags = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format, "quant": quant}
+    flags = driving_flags(model, base_url, approve, edit_format, quant, sandbox, network)
     return serve(flags, unstable=unstable)

@@ -16,12 +16,20 @@ def show_settings(cwd: Cwd = None, as_json: Json = False) -> int:
     """Print every setting, its value, and where it comes from."""
     import msgspec
 
+    from laguna_agent.agent.rules import Rules
     from laguna_agent.config import load_with_sources
     from laguna_agent.session_choice import working_directory
+    from laguna_agent.trust import look
+    from laguna_agent.trust_lines import why_inert
 
-    settings, sources = load_with_sources(working_directory(cwd), {})
+    directory = working_directory(cwd)
+    ground = look(directory)
+    settings, sources = load_with_sources(directory, {}, ground)
+    Rules(settings.rules, [directory])
     values = msgspec.to_builtins(settings)
     values["key"], sources["key"] = _key(settings)
+    for each in ground.inert:
+        values[each.name], sources[each.name] = "not used", why_inert(each)
     if as_json:
         show_json({key: {"value": values[key], "source": source} for key, source in sources.items()})
     else:
@@ -45,11 +53,12 @@ def _key(settings: Settings) -> tuple[str | None, str]:
 
 def show_paths(cwd: Cwd = None, as_json: Json = False) -> int:
     """Print where the configuration files are."""
-    from laguna_agent.config import PROJECT_FILE, project_file, user_file
+    from laguna_agent.config import project_file, user_file
     from laguna_agent.session_choice import working_directory
+    from laguna_agent.trust import CONFIG, look
 
     directory = working_directory(cwd)
-    files = {"user": user_file(), "project": project_file(directory) or directory / PROJECT_FILE}
+    files = {"user": user_file(), "project": project_file(look(directory)) or directory / CONFIG}
     if as_json:
         show_json({name: {"path": str(file), "exists": file.exists()} for name, file in files.items()})
         return 0
@@ -59,6 +68,10 @@ def show_paths(cwd: Cwd = None, as_json: Json = False) -> int:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_text, value)) or "-"
+    if isinstance(value, dict):
+        return f"{value['verdict']} {value['rule']}"
     return "-" if value is None else str(value)
 
 

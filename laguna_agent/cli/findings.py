@@ -18,9 +18,12 @@ from typing import Literal
 import anyio
 import msgspec
 
+from laguna_agent.agent.rules import Rules
 from laguna_agent.config import Settings, load, user_file
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import LagunaError
+from laguna_agent.trust import Ground, look
+from laguna_agent.trust_lines import notices
 
 SERVER_PATIENCE = 15.0
 NAMED_MODELS = 5
@@ -38,8 +41,11 @@ class Finding(msgspec.Struct, frozen=True):
 def examine(cwd: Path, flags: dict[str, object]) -> list[Finding]:
     """All findings for a turn in `cwd`."""
     findings = [_python(), *_git(), _ripgrep(), _grammars(), _state_directory()]
+    ground = look(cwd)
+    findings.append(_trust(ground))
     try:
-        settings = load(cwd, flags)
+        settings = load(cwd, flags, ground)
+        Rules(settings.rules, [cwd])
     except LagunaError as error:
         findings.append(Finding("config", "fail", str(error), "laguna-agent config path"))
         return findings
@@ -49,7 +55,7 @@ def examine(cwd: Path, flags: dict[str, object]) -> list[Finding]:
     findings.append(_stored_models())
     findings.extend(_kernels())
     findings.extend(anyio.run(_server, settings))
-    findings.append(_sandbox())
+    findings.append(_sandbox(settings))
     return findings
 
 
@@ -58,7 +64,9 @@ def _python() -> Finding:
 
 
 def _git() -> Iterator[Finding]:
-    git = shutil.which("git")
+    from laguna_agent.agent.own_git import find_program
+
+    git = find_program("git", (Path.cwd(),))
     if git is None:
         yield Finding("git", "warn", "not found: no --patch-out, no repository facts", "install git")
         return
@@ -104,6 +112,14 @@ def _state_directory() -> Finding:
     except OSError as error:
         return Finding("state", "fail", f"{state} cannot be written: {error.strerror}", "set XDG_STATE_HOME")
     return Finding("state", "ok", str(state))
+
+
+def _trust(ground: Ground) -> Finding:
+    said = notices(ground.inert)
+    if said:
+        return Finding("trust", "warn", "; ".join(said), "laguna-agent trust" if ground.waiting else "")
+    used = [f"{each.name} (trusted)" for each in ground.asking]
+    return Finding("trust", "ok", ", ".join(used) or f"nothing in {ground.root} asks for it")
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
@@ -158,14 +174,22 @@ def _kernels() -> Iterator[Finding]:
     yield Finding("kernels", "ok" if fast else "warn", says, "" if fast else "install a C compiler (gcc or clang)")
 
 
-def _sandbox() -> Finding:
-    from laguna_agent.sandbox.launcher import TIER
+def _sandbox(settings: Settings) -> Finding:
+    """What confines commands, as its probe found it."""
+    from laguna_agent.sandbox.plans import INSTALL
+    from laguna_agent.sandbox.tiers import prove
 
-    if TIER != "none":
-        return Finding("sandbox", "ok", TIER)
-    return Finding(
-        "sandbox", "warn", "none: an approved command can do whatever you can", "keep --approve ask or edits"
-    )
+    try:
+        proof = prove(settings.sandbox)
+    except LagunaError as error:
+        return Finding("sandbox", "fail", str(error), "laguna-agent doctor --sandbox")
+    if proof.boundary == "full":
+        return Finding("sandbox", "ok", proof.summary)
+    if proof.boundary == "partial":
+        lacks = ", ".join(words for words, held, _ in proof.claims if not held)
+        return Finding("sandbox", "warn", f"{proof.summary}, partial: it does not hold: {lacks}", INSTALL)
+    why = "; ".join(proof.reasons) or "as configured"
+    return Finding("sandbox", "warn", f"none: a command can do whatever you can ({why})", INSTALL)
 
 
 async def _server(settings: Settings) -> list[Finding]:

@@ -34,9 +34,35 @@ Quant = Annotated[
     str | None,
     typer.Option(metavar="BITS", help="how a local/ model is packed: auto | bf16 | int8 | int4"),
 ]
+Sandbox = Annotated[
+    str | None,
+    typer.Option(metavar="TIER", help="what confines commands: auto | bubblewrap | landlock | seatbelt | none"),
+]
+Network = Annotated[bool, typer.Option("--network", "--net", help="commands in the sandbox reach the network unasked")]
 Cwd = Annotated[Path | None, path_option("--cwd", "-C", metavar="DIR", help="the directory to work in")]
 ContinueLatest = Annotated[bool, typer.Option("--continue", help="go on with the newest session of this directory")]
 Resume = Annotated[
     str | None, typer.Option(metavar="ID", help="go on with this session (the beginning of its id will do)")
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def driving_flags(
+    model: str | None,
+    base_url: str | None,
+    approve: str | None,
+    edit_format: str | None,
+    quant: str | None,
+    sandbox: str | None,
+    network: bool,
+) -> dict[str, object]:
+    """The settings that every face takes from its command line, by their key; None for what was not given."""
+    return {
+        "model": model,
+        "base_url": base_url,
+        "approve": approve,
+        "edit_format": edit_format,
+        "quant": quant,
+        "sandbox": sandbox,
+        "network": network or None,
+    }

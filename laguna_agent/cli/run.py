@@ -14,12 +14,16 @@ from laguna_agent.cli.options import (
     Cwd,
     EditFormat,
     Model,
+    Network,
     Quant,
     Resume,
+    Sandbox,
+    driving_flags,
     path_option,
 )
 
 EPILOG = (
+    "A prompt that comes from elsewhere belongs behind `--`, where nothing is an option: laguna-agent run -- PROMPT. "
     "Exit codes: 0 completed, 1 internal error, 2 usage or configuration, 3 model server, 4 the model could not "
     "finish, 5 a budget was spent, 6 stopped as a loop, 7 denied, 8 --check failed, 130 interrupted, 143 terminated."
 )
@@ -48,6 +52,9 @@ Trajectory = Annotated[Path | None, path_option(help="write the run as ATIF 1.8 
 Rewind = Annotated[str | None, typer.Option(metavar="N", help="take back the session's last N prompts first")]
 Fork = Annotated[bool, typer.Option("--fork", help="go on in a copy of the session, and leave the session as it is")]
 Replay = Annotated[str | None, typer.Option(metavar="ID|FILE", help="run a recorded session again, offline")]
+Trusted = Annotated[
+    bool, typer.Option("--trust", help="trust what the workspace brings, as it is now and for this run alone")
+]
 Temperature = Annotated[str | None, typer.Option(metavar="T", help="sampling temperature")]
 Seed = Annotated[str | None, typer.Option(metavar="N", help="sampling seed, where the server takes one")]
 
@@ -59,6 +66,7 @@ def run(
     base_url: BaseUrl = None,
     approve: Approve = None,
     cwd: Cwd = None,
+    trust: Trusted = False,
     check: CheckCommand = None,
     max_turns: MaxTurns = None,
     max_tokens: MaxTokens = None,
@@ -75,13 +83,15 @@ def run(
     replay: Replay = None,
     edit_format: EditFormat = None,
     quant: Quant = None,
+    sandbox: Sandbox = None,
+    network: Network = False,
     temperature: Temperature = None,
     seed: Seed = None,
 ) -> int:
     """Do one task without a person: a prompt in, a result out."""
     from laguna_agent import headless
 
-    driving = {"model": model, "base_url": base_url, "approve": approve, "edit_format": edit_format, "quant": quant}
+    driving = driving_flags(model, base_url, approve, edit_format, quant, sandbox, network)
     sampling = {"temperature": temperature, "seed": seed}
     budget = {"max_turns": max_turns, "max_tokens": max_tokens, "max_cost": max_cost, "max_time": max_time}
     return headless.run(
@@ -99,6 +109,7 @@ def run(
             fork=fork,
             replay=replay,
             cwd=cwd,
+            trust=trust,
             flags={**driving, **sampling, **budget},
         )
     )

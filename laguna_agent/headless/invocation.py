@@ -32,6 +32,7 @@ class Invocation:
     fork: bool = False
     replay: str | None = None
     cwd: Path | None = None
+    trust: bool = False
     flags: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -74,6 +75,7 @@ def refuse_beside_replay(invocation: Invocation) -> None:
         "--continue": invocation.continue_latest or None,
         "--rewind": invocation.rewind,
         "--fork": invocation.fork or None,
+        "--trust": invocation.trust or None,
     }
     for name, value in options.items():
         if value is not None:

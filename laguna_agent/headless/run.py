@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from laguna_agent.agent.events import StopReason
@@ -28,6 +29,7 @@ from laguna_agent.headless.output import LAST_WORDS_PATIENCE, Output, Unreadable
 from laguna_agent.headless.prompt import read_prompt
 from laguna_agent.headless.stopping import Stop, Stopped
 from laguna_agent.session_choice import choose_session
+from laguna_agent.trust import Trust, look
 
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
@@ -81,6 +83,7 @@ class Job:
     schema: dict[str, Any] | None
     resumed: str | None
     rewind: int
+    trust: Trust
 
 
 def _prepare(invocation: Invocation, stop: Stop) -> Job | None:
@@ -94,11 +97,15 @@ def _prepare(invocation: Invocation, stop: Stop) -> Job | None:
     resumed, cwd = choose_session(
         resume=invocation.resume, continue_latest=invocation.continue_latest, cwd=invocation.cwd
     )
-    settings = load(cwd, invocation.flags)
+    ground = look(cwd)
+    if invocation.trust:
+        ground = ground.granted()
+    settings = load(cwd, invocation.flags, ground)
     schema = read_schema(invocation.output_schema) if invocation.output_schema else None
     with stop.waiting():
         prompt = read_prompt(invocation)
-    return Job(invocation, cwd, settings, prompt, schema, resumed, rewind)
+    trust = Trust(cwd, ground if invocation.trust else None)
+    return Job(invocation, cwd, settings, prompt, schema, resumed, rewind, trust)
 
 
 async def _replay(recording: str, output: Output, stop: Stop) -> RunRecord:
@@ -118,7 +125,7 @@ async def _supervise(invocation: Invocation, job: Job | None, output: Output, st
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stop.watch)
         try:
-            result = await _converse(job, invocation, output, stop)
+            result = await _converse(job, invocation, output, stop, tasks)
         except Exception as error:  # noqa: BLE001 - carried out of the task group, which would wrap it
             result = error
         tasks.cancel_scope.cancel()
@@ -129,20 +136,26 @@ async def _supervise(invocation: Invocation, job: Job | None, output: Output, st
     return result
 
 
-async def _converse(job: Job | None, invocation: Invocation, output: Output, stop: Stop) -> RunRecord | None:
+async def _converse(
+    job: Job | None, invocation: Invocation, output: Output, stop: Stop, tasks: TaskGroup
+) -> RunRecord | None:
     with anyio.CancelScope() as stop.before_session:
         stop.apply()
         if job is None:
             return await _replay(str(invocation.replay), output, stop)
         stop.session = await _open(job)
+        stop.session.trust = job.trust
     if job is None or stop.session is None:
         return None
-    return await _follow(stop.session, job, output, stop)
+    return await _follow(stop.session, job, output, stop, tasks)
 
 
-async def _follow(session: Session, job: Job, output: Output, stop: Stop) -> RunRecord:
+async def _follow(session: Session, job: Job, output: Output, stop: Stop, tasks: TaskGroup) -> RunRecord:
+    from laguna_agent.agent.serving import start_servers
+
     unwritten: Unreadable | None = None
     try:
+        await start_servers(session, tasks)
         async with aclosing(session.prompt(job.prompt)) as events:
             async for event in events:
                 # A signal between the session's start and its first step finds no step to cancel.
@@ -176,23 +189,28 @@ def _with_artifacts(session: Session, invocation: Invocation) -> RunRecord:
 
 async def _open(job: Job) -> Session:
     from laguna_agent.agent.archive import fork_session
+    from laguna_agent.agent.opening import require_walls
+    from laguna_agent.agent.permissions import deny_all
     from laguna_agent.agent.session import Session
 
     approver, check, snapshot = choose_approver(), job.invocation.check, job.invocation.patch_out is not None
     if job.resumed is None:
-        return await Session.start(
+        session = await Session.start(
             job.cwd, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
         )
-    recorded = await anyio.to_thread.run_sync(fork_session, job.resumed) if job.invocation.fork else job.resumed
-    session = await Session.resume(
-        recorded, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
-    )
-    if job.rewind:
-        try:
+    else:
+        recorded = await anyio.to_thread.run_sync(fork_session, job.resumed) if job.invocation.fork else job.resumed
+        session = await Session.resume(
+            recorded, job.settings, approver=approver, check=check, output_schema=job.schema, snapshot=snapshot
+        )
+    try:
+        if approver is deny_all and session.walls is not None:
+            require_walls(session.walls, job.settings)
+        if job.rewind:
             session.rewind(job.rewind)
-        except UsageError:
-            await session.aclose()
-            raise
+    except UsageError:
+        await session.aclose()
+        raise
     return session
 
 

@@ -23,6 +23,7 @@ from laguna_agent import __version__
 from laguna_agent.errors import ToolError
 from laguna_agent.mcp.description import McpServer
 from laguna_agent.mcp.elicitation import Elicitation, Person
+from laguna_agent.sandbox.walls import Walls
 
 if TYPE_CHECKING:
     from mcp.client.client import Client
@@ -70,7 +71,9 @@ class Connection:
     """See the module. `run` is one life; a server that ended can be given another. `state` is "failed" before it was
     ever ready, "ended" after."""
 
-    def __init__(self, server: McpServer, cwd: Path, roots: Sequence[Path], person: Person | None) -> None:
+    def __init__(
+        self, server: McpServer, cwd: Path, roots: Sequence[Path], person: Person | None, walls: Walls | None = None
+    ) -> None:
         self.server = server
         self.state: State = "starting"
         self.problem = ""
@@ -81,6 +84,7 @@ class Connection:
         self.gone = anyio.Event()
         self.call_timeout = CALL_TIMEOUT
         self._cwd = cwd
+        self._walls = walls
         self._roots = roots
         self._person = person
         self._visits: set[str] = set()
@@ -171,7 +175,7 @@ class Connection:
                 await self._visited(message.params.elicitation_id)
 
         return Client(
-            reach(self.server, self._cwd, evidence),
+            reach(self.server, self._cwd, evidence, self._walls),
             mode=mode,
             cache=None,
             client_info=mcp_types.Implementation(name="laguna-agent", title="Laguna Agent", version=__version__),

@@ -20,12 +20,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 
 from laguna_agent.mcp.description import McpServer
+from laguna_agent.mcp.pipes import ReadingEnd, WritingEnd
 from laguna_agent.sandbox import processes
+from laguna_agent.sandbox.confinement import Child, Confinement
 from laguna_agent.sandbox.environment import command_environment
+from laguna_agent.sandbox.unconfined import Unconfined
+from laguna_agent.sandbox.walls import Walls
 
 TAIL = 400
 """Bytes of stderr that are kept; more belongs into the server's own log."""
@@ -56,49 +59,65 @@ class Tail:
 class ServerProcess:
     """The processes of one server; make one with `start` and leave it with `end`."""
 
-    def __init__(self, process: anyio.abc.Process, mark: str) -> None:
+    def __init__(self, process: Child, mark: str, ends: tuple[WritingEnd, ReadingEnd, ReadingEnd]) -> None:
         self.said = Tail()
         self._process = process
         self._mark = mark
+        self._stdin, self._stdout, self._stderr = ends
 
     @classmethod
-    async def start(cls, server: McpServer, cwd: Path) -> ServerProcess:
-        """Run the server's command in `cwd`. Raises OSError or ValueError where it cannot be started."""
+    async def start(cls, server: McpServer, cwd: Path, walls: Walls | None = None) -> ServerProcess:
+        """Run the server's command in `cwd`, behind `walls` where there are any. Raises OSError or ValueError where it
+        cannot be started, SandboxError where the walls do not stand."""
+        return await anyio.to_thread.run_sync(cls._start, server, cwd, walls)
+
+    @classmethod
+    def _start(cls, server: McpServer, cwd: Path, walls: Walls | None) -> ServerProcess:
         mark = secrets.token_hex(8)
-        environment = command_environment(os.environ) | server.env | {processes.MARK: mark}
-        process = await anyio.open_process(
-            [server.command, *server.args], cwd=cwd, env=environment, start_new_session=True
-        )
+        allowed = walls.environment if walls else command_environment(os.environ)
+        environment = allowed | server.env | {processes.MARK: mark}
+        confinement: Confinement = walls.confinement if walls else Unconfined()
+        stdin, send = os.pipe()
+        receive, stdout = os.pipe()
+        listen, stderr = os.pipe()
+        try:
+            process = confinement.start(
+                [server.command, *server.args],
+                cwd=cwd,
+                environment=environment,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+            )
+        except BaseException:
+            for each in (send, receive, listen):
+                os.close(each)
+            raise
+        finally:
+            for each in (stdin, stdout, stderr):
+                os.close(each)
         _alive[process.pid] = mark
-        return cls(process, mark)
+        return cls(process, mark, (WritingEnd(send), ReadingEnd(receive), ReadingEnd(listen)))
 
     @property
     def exit_code(self) -> int | None:
         """None while it runs; negative for a signal."""
-        return self._process.returncode
+        return self._process.poll()
 
     async def exited(self) -> None:
-        """Wait for its end; not `wait`, which waits for its pipes too, and those a grandchild may hold."""
-        try:
-            watch = os.pidfd_open(self._process.pid)
-        except (AttributeError, OSError):
-            # No such thing on this system, or it has been reaped.
-            while self.exit_code is None:  # noqa: ASYNC110 - nothing tells of it here
-                await anyio.sleep(POLL)
-            return
-        try:
+        """Wait for its end; its pipes may stay open, for a grandchild may hold them."""
+        watch = self._process.watch
+        if watch is not None:
             await anyio.wait_readable(watch)
-        finally:
-            anyio.notify_closing(watch)
-            os.close(watch)
+        while self.exit_code is None:  # noqa: ASYNC110 - nothing tells of it here
+            await anyio.sleep(POLL)
 
     async def lines(self) -> AsyncIterator[bytes]:
         """The lines of its stdout, to the end; raises ValueError for one without end."""
-        assert self._process.stdout is not None
         buffer = bytearray()
         with contextlib.suppress(anyio.EndOfStream, *_BROKEN):
             while True:
-                data = await self._process.stdout.receive()
+                data = await self._stdout.receive()
                 start = len(buffer)
                 buffer += data
                 if b"\n" in data:
@@ -111,26 +130,22 @@ class ServerProcess:
 
     async def send(self, line: bytes) -> bool:
         """Write a line to its stdin; False where nobody reads it any more."""
-        assert self._process.stdin is not None
         try:
-            await self._process.stdin.send(line)
+            await self._stdin.send(line)
         except _BROKEN:
             return False
         return True
 
     async def listen(self) -> None:
         """Read its stderr to the end: a full pipe would stop it."""
-        assert self._process.stderr is not None
         with contextlib.suppress(anyio.EndOfStream, *_BROKEN):
             while True:
-                self.said.feed(await self._process.stderr.receive())
+                self.said.feed(await self._stderr.receive())
 
     async def end(self) -> None:
         """End it and everything it started; whatever happens to the caller, that is done before this returns."""
         with anyio.CancelScope(shield=True):
-            with contextlib.suppress(*_BROKEN):
-                assert self._process.stdin is not None
-                await self._process.stdin.aclose()
+            self._stdin.close()
             await self._gone(EOF_GRACE, leader_only=True)
             for number, patience in ((signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, GIVE_UP)):
                 remaining = await anyio.to_thread.run_sync(_members, self._process.pid, self._mark)
@@ -139,9 +154,10 @@ class ServerProcess:
                 processes.send(remaining, number)
                 await self._gone(patience)
             _alive.pop(self._process.pid, None)
-            # A process that survives even KILL may hold the pipes: they are closed, not waited for.
-            with anyio.move_on_after(GIVE_UP):
-                await self._process.aclose()
+            self._stdout.close()
+            self._stderr.close()
+            if self.exit_code is not None:
+                self._process.close()
 
     async def _gone(self, patience: float, *, leader_only: bool = False) -> None:
         """Wait until it is gone, with everything that it started or without."""

@@ -6,22 +6,27 @@ costs a notice; one that ended after it was ready is started again once, at the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import msgspec
 
-from laguna_agent.errors import ToolError
+from laguna_agent.errors import ToolError, UsageError
 from laguna_agent.mcp.answers import tool_result
 from laguna_agent.mcp.connection import Connection, ToolInfo
 from laguna_agent.mcp.description import McpServer
 from laguna_agent.mcp.elicitation import Person
 from laguna_agent.mcp.naming import Names
+from laguna_agent.mcp.project import tool_listing
 from laguna_agent.mcp.tool import Args, ServedTool
+from laguna_agent.sandbox.walls import Walls
 from laguna_agent.tools.base import ToolContext, ToolResult
+from laguna_agent.trust import LARGEST
+from laguna_agent.trust_lines import HOW
 from laguna_agent.visible import visible
 
 PATIENCE = 15.0
@@ -29,28 +34,48 @@ PATIENCE = 15.0
 MAX_TOOLS = 120
 """Tools of servers in one session; model servers refuse requests with more than 128."""
 NO_LIMIT = 1 << 60
+AcceptTools = Callable[[str, str], bool]
+"""Whether the tools of the server of that name may be what they are: `Trust.accept_tools`."""
 
 
 class McpServers:
     """See the module. `start` them, ask for the `offer` before each turn, `aclose` them with the session."""
 
-    def __init__(self, servers: Sequence[McpServer], *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        servers: Sequence[McpServer],
+        *,
+        patience: float = PATIENCE,
+        accepts: AcceptTools | None = None,
+        notices: Sequence[str] = (),
+    ) -> None:
+        """`accepts` decides on the tools of a project's servers: without it they offer none. `notices` are told with
+        the first offer."""
         self.servers = tuple(servers)
         self.patience = patience
         self._connections: list[Connection] = []
         self._group: anyio.abc.TaskGroup | None = None
         self._names = Names()
         self._routes: dict[str, tuple[Connection, str]] = {}
-        self._notices: list[str] = []
+        self._notices = list(notices)
+        self._accepts = accepts
+        self._held: dict[Connection, str] = {}
         self._waited: set[Connection] = set()
         self._left_out = 0
 
-    def start(self, group: anyio.abc.TaskGroup, cwd: Path, roots: Sequence[Path], person: Person | None) -> None:
-        """Start all servers in tasks of `group`, in the folder `cwd`. They may ask for `roots`; `person` is
-        asked what they ask, where the face can."""
+    def start(
+        self,
+        group: anyio.abc.TaskGroup,
+        cwd: Path,
+        roots: Sequence[Path],
+        person: Person | None,
+        walls: Walls | None = None,
+    ) -> None:
+        """Start all servers in tasks of `group`, in the folder `cwd`, the confined ones behind `walls`. They may ask
+        for `roots`; `person` is asked what they ask, where the face can."""
         self._group = group
         for server in self.servers:
-            connection = Connection(server, cwd, roots, person)
+            connection = Connection(server, cwd, roots, person, walls)
             self._connections.append(connection)
             group.start_soon(connection.run, name=f"mcp server {server.name}")
 
@@ -75,6 +100,8 @@ class McpServers:
                     group.start_soon(ready, connection)
         for connection in self._connections:
             self._tell(connection, ended.get(connection))
+            if connection.server.project and connection.state == "ready":
+                await self._hold(connection)
         tools = self._named(room)
         notices, self._notices = tuple(self._notices), []
         return tools, notices
@@ -113,13 +140,31 @@ class McpServers:
             verb = "started" if connection.server.transport == "stdio" else "connected to"
             self._notices.append(f"{server} was {verb} again: {ended}")
 
+    async def _hold(self, connection: Connection) -> None:
+        """Hold back the tools of a project's server that are not those which a person trusted."""
+        listing, before = tool_listing(connection.tools), self._held.pop(connection, None)
+        if len(listing) > LARGEST:
+            why = f"the list of its tools is longer than {LARGEST // 1024} KiB"
+        elif self._accepts is None:
+            why = "nobody has trusted them"
+        else:
+            try:
+                if await anyio.to_thread.run_sync(self._accepts, connection.server.name, listing):
+                    return
+                why = f"they are not what it offered when it was trusted; see what has changed with {HOW}"
+            except UsageError as error:
+                why = str(error)
+        self._held[connection] = listing
+        if listing != before:
+            self._notices.append(f"the tools of MCP server {connection.server.name} are not used: {why}")
+
     def _named(self, room: int) -> tuple[ServedTool, ...]:
         self._routes.clear()
         offered: list[ServedTool] = []
         listed = [
             (place, connection, tool)
             for place, connection in enumerate(self._connections)
-            if connection.state == "ready"
+            if connection.state == "ready" and connection not in self._held
             for tool in connection.tools
         ]
         left_out = 0

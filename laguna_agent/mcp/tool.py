@@ -47,7 +47,7 @@ class ServerTool:
         return self._shown
 
     def needs(self, args: Args, workspace: Workspace) -> Need | None:
-        return Need("execute", self._shown)
+        return Need("execute", self._shown, tool=self.name)
 
     def locations(self, args: Args) -> tuple[Location, ...]:
         return ()

@@ -24,6 +24,7 @@ from mcp.shared.message import SessionMessage
 
 from laguna_agent.mcp.description import McpServer
 from laguna_agent.mcp.process import ServerProcess, Tail
+from laguna_agent.sandbox.walls import Walls
 
 HTTP_TIMEOUT = 30.0
 HTTP_SILENCE = 600.0
@@ -102,10 +103,13 @@ class WatchedStream:
 
 
 @asynccontextmanager
-async def reach(server: McpServer, cwd: Path, evidence: Evidence) -> AsyncGenerator[Streams]:
-    """The server's streams; raises ValueError for a transport that does not exist, and what the transport meets."""
+async def reach(
+    server: McpServer, cwd: Path, evidence: Evidence, walls: Walls | None = None
+) -> AsyncGenerator[Streams]:
+    """The server's streams; raises ValueError for a transport that does not exist, and what the transport meets. A
+    confined server runs behind `walls`, and not at all without."""
     if server.transport == "stdio":
-        async with _process(server, cwd, evidence) as (incoming, outgoing):
+        async with _process(server, cwd, evidence, walls) as (incoming, outgoing):
             yield WatchedStream(incoming, evidence), outgoing
     elif server.transport == "http":
         client = _http_client(dict(server.headers), evidence=evidence)
@@ -157,10 +161,14 @@ def _http_client(headers: dict[str, str] | None, *, evidence: Evidence) -> httpx
 
 
 @asynccontextmanager
-async def _process(server: McpServer, cwd: Path, evidence: Evidence) -> AsyncGenerator[tuple[Any, Any]]:
+async def _process(
+    server: McpServer, cwd: Path, evidence: Evidence, walls: Walls | None
+) -> AsyncGenerator[tuple[Any, Any]]:
     if not server.command:
         raise ValueError("it has no command")
-    process = await ServerProcess.start(server, cwd)
+    if server.confined and walls is None:
+        raise ValueError("it must run in the sandbox, and this session has none")
+    process = await ServerProcess.start(server, cwd, walls if server.confined else None)
     evidence.said = process.said
     arrived, incoming = anyio.create_memory_object_stream[Item](0)
     outgoing, leaving = anyio.create_memory_object_stream[SessionMessage](BUFFER)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 Tier = Literal["bubblewrap", "landlock", "seatbelt", "none"]
+Boundary = Literal["full", "partial", "none"]
+"""How much a tier is worth: a partial one leaves protected files inside the workspace to be looked after."""
 Kind = Literal["workspace", "reading", "network"]
 """What a command is granted: writing the workspace; looking only (nothing but the private /tmp is writable); writing
 the workspace and the network. None of them grants what lies outside; `unconfined` commands never come here."""

@@ -1,7 +1,7 @@
 """The one way in which a command that the model chose becomes processes, and in which they all end.
 
-Knows shells, process groups, output and time; it must not know tools, permissions or the model. Nothing confines a
-command yet, and `TIER` says so.
+Knows shells, process groups, output and time; it must not know tools, permissions or the model, nor how a
+`Confinement` puts up its walls. Where one cannot, the command does not run.
 
 A command runs in a session of its own with stdin closed and a filtered environment. One thread per running command
 copies its output, so the output flows whatever the event loop does, and a pipe that a grandchild keeps open blocks
@@ -20,25 +20,27 @@ import secrets
 import selectors
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from laguna_agent.errors import ToolError
 from laguna_agent.sandbox import processes
+from laguna_agent.sandbox.confinement import Child, Confinement, Kind
 from laguna_agent.sandbox.environment import command_environment
 from laguna_agent.sandbox.output import Capture
+from laguna_agent.sandbox.unconfined import Unconfined
+from laguna_agent.sandbox.walls import Walls
+from laguna_agent.sandbox.watch import Watch
 
-TIER = "none"
-"""What confines a command; "none" until there is a kernel sandbox."""
 GRACE = 2.0
 """Seconds between TERM and KILL."""
 MAX_JOBS = 32
@@ -71,14 +73,28 @@ class CommandResult(msgspec.Struct, frozen=True):
     seconds: float
     timed_out: bool = False
     strays: int = 0
+    sandbox: str = "none"
+    """The tier that confined it, and the kind where that is not the usual one: `bubblewrap, network`."""
+    restored: tuple[str, ...] = ()
+    """Protected files that it changed and that were put back, one line each."""
+
+
+Granted = Literal[Kind, "unconfined"]
+"""What a command may reach: see `Kind`; "unconfined" is whatever the person may, by their own word."""
 
 
 class RunningCommand:
     """A command and the thread that serves it."""
 
-    def __init__(self, id: str, command: str, cwd: Path, spool: Path) -> None:
+    def __init__(
+        self, id: str, command: str, cwd: Path, spool: Path, walls: Walls | None, kind: Kind = "workspace"
+    ) -> None:
         self.id = id
         self.command = command
+        tier = walls.tier if walls else "none"
+        self.sandbox = tier if kind == "workspace" or tier == "none" else f"{tier}, {kind}"
+        self._watch: Watch | None = walls.watch if walls else None
+        self._restored: tuple[str, ...] = ()
         self._capture = Capture(spool)
         self._live = ""
         self._lock = threading.Lock()
@@ -94,10 +110,14 @@ class RunningCommand:
         for each in (self._output, self._news, self._tell):
             os.set_blocking(each, False)
         try:
-            self._process = _spawn(command, cwd, writer, self._mark)
+            if self._watch is not None:
+                self._watch.begin(id)
+            self._process: Child = _start(command, cwd, writer, self._mark, walls, kind)
         except BaseException:
             for each in (self._output, self._news, self._tell, self._stop, self._order):
                 os.close(each)
+            if self._watch is not None:
+                self._watch.end(id)
             raise
         finally:
             os.close(writer)
@@ -149,7 +169,9 @@ class RunningCommand:
 
     def _result(self, *, timed_out: bool) -> CommandResult:
         seconds = (self._ended or time.monotonic()) - self._started
-        return CommandResult(self._capture, self._exit_code, seconds, timed_out, self._strays)
+        return CommandResult(
+            self._capture, self._exit_code, seconds, timed_out, self._strays, self.sandbox, self._restored
+        )
 
     async def _wait_for_news(self) -> bool:
         """Wait until there is live output; False when the command has ended."""
@@ -176,12 +198,12 @@ class RunningCommand:
 
     def _serve(self) -> None:
         try:
-            with selectors.DefaultSelector() as selector, _exit_watch(self._process.pid) as watch:
+            with selectors.DefaultSelector() as selector:
                 selector.register(self._output, selectors.EVENT_READ)
                 selector.register(self._stop, selectors.EVENT_READ)
-                if watch is not None:
-                    selector.register(watch, selectors.EVENT_READ)
-                self._copy_to_the_end(selector, watch)
+                if self._process.watch is not None:
+                    selector.register(self._process.watch, selectors.EVENT_READ)
+                self._copy_to_the_end(selector, self._process.watch)
             with selectors.DefaultSelector() as selector:
                 selector.register(self._output, selectors.EVENT_READ)
                 self._sweep(selector)
@@ -247,37 +269,51 @@ class RunningCommand:
         code = self._process.poll()
         # Still alive after KILL: the kernel does not let it go.
         code = -signal.SIGKILL if code is None else code
+        if self._watch is not None:
+            self._restored = self._watch.end(self.id)
         self._ended = time.monotonic()
         self._exit_code = code if code >= 0 else 128 - code
         self.order_end()
+        self._process.close()
         for each in (self._output, self._stop, self._tell):
             os.close(each)
 
 
 class Launcher:
-    """Starts commands and knows those in the background. `spool` is the directory for long output."""
+    """Starts commands and knows those in the background. `spool` is the directory for long output; without `walls`
+    nothing confines a command."""
 
-    def __init__(self, spool: Path | None) -> None:
+    def __init__(self, spool: Path | None, walls: Walls | None = None) -> None:
+        self.walls = walls
         self.spool = spool if spool is None else Path(os.path.realpath(spool))
         self.jobs: dict[str, RunningCommand] = {}
         self._temporary = spool is None
         self._count = 0
 
     async def run(
-        self, command: str, cwd: Path, *, timeout: float, emit: Callable[[str], Awaitable[None]] | None
+        self,
+        command: str,
+        cwd: Path,
+        *,
+        timeout: float,
+        emit: Callable[[str], Awaitable[None]] | None,
+        kind: Granted = "workspace",
     ) -> CommandResult:
-        """Run to the end. ToolError when it cannot be started at all."""
-        return await self._begin("command", command, cwd).follow(timeout, emit)
+        """Run to the end. ToolError when it cannot be started at all, SandboxError when the walls do not stand."""
+        # The first of a kind puts up its walls, which takes a moment.
+        running = await anyio.to_thread.run_sync(self._begin, "command", command, cwd, kind)
+        return await running.follow(timeout, emit)
 
-    def start(self, command: str, cwd: Path) -> RunningCommand:
-        """Start in the background. ToolError when it cannot be started, or too many are running."""
+    def start(self, command: str, cwd: Path, kind: Granted = "workspace") -> RunningCommand:
+        """Start in the background; blocking. ToolError when it cannot be started, or too many are running,
+        SandboxError when the walls do not stand."""
         ended = [job for job in self.jobs.values() if job.result.exit_code is not None]
         if len(self.jobs) - len(ended) >= MAX_JOBS:
             raise ToolError(f"{MAX_JOBS} background jobs are running; kill one first.")
         for job in ended[:-MAX_JOBS]:
             del self.jobs[job.id]
             job.forget()
-        job = self._begin("job", command, cwd)
+        job = self._begin("job", command, cwd, kind)
         self.jobs[job.id] = job
         return job
 
@@ -302,10 +338,12 @@ class Launcher:
         id = f"{kind}-{self._count}"
         return id, self.spool / f"{id}.log"
 
-    def _begin(self, kind: str, command: str, cwd: Path) -> RunningCommand:
-        id, spool = self.place(kind)
+    def _begin(self, role: str, command: str, cwd: Path, granted: Granted) -> RunningCommand:
+        id, spool = self.place(role)
+        kind: Kind = "workspace" if granted == "unconfined" else granted
+        walls = None if granted == "unconfined" else self.walls
         try:
-            running = RunningCommand(id, command, cwd, spool)
+            running = RunningCommand(id, command, cwd, spool, walls, kind)
         except (OSError, ValueError) as error:
             raise ToolError(f"The command could not be started: {error}.") from error
         _alive.add(running)
@@ -330,28 +368,17 @@ def shell() -> str:
     return shutil.which("bash") or "/bin/sh"
 
 
-def _spawn(command: str, cwd: Path, output: int, mark: str) -> subprocess.Popen[bytes]:
-    environment = command_environment(os.environ) | {processes.MARK: mark, "PWD": str(cwd)}
-    return subprocess.Popen(
-        [shell(), "-c", command],
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,
-    )
-
-
-@contextlib.contextmanager
-def _exit_watch(pid: int) -> Iterator[int | None]:
-    """A descriptor that becomes readable when the process ends, where the system has such a thing."""
-    try:
-        watch = os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        yield None
-        return
-    try:
-        yield watch
-    finally:
-        os.close(watch)
+def _start(command: str, cwd: Path, output: int, mark: str, walls: Walls | None, kind: Kind) -> Child:
+    allowed = walls.environment if walls else command_environment(os.environ)
+    environment = allowed | {processes.MARK: mark, "PWD": str(cwd)}
+    confinement: Confinement = walls.confinement if walls else Unconfined()
+    with Path(os.devnull).open("rb") as nothing:
+        return confinement.start(
+            [shell(), "-c", command],
+            cwd=cwd,
+            environment=environment,
+            stdin=nothing.fileno(),
+            stdout=output,
+            stderr=output,
+            kind=kind,
+        )

@@ -1,4 +1,4 @@
-"""What a command wrote: whole on disk, its beginning and end in memory, cleaned for a reader.
+"""What a command wrote: whole on disk, its beginning and end in memory, cleaned for a reader, without known keys.
 
 Knows bytes and text; it must not know processes. Memory stays flat however much is written.
 """
@@ -6,11 +6,15 @@ Knows bytes and text; it must not know processes. Memory stays flat however much
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import threading
 from collections import deque
 from pathlib import Path
 from typing import BinaryIO
+
+from laguna_agent.directories import open_private, private_directory
+from laguna_agent.redaction import StreamRedactor, TokenStream
 
 SPOOL_CAP = 64 * 1024 * 1024
 """Bytes of one command's output that are kept on disk; what comes after is counted and dropped."""
@@ -74,6 +78,8 @@ class Capture:
         self._file: BinaryIO | None = None
         self._early = bytearray()
         self._cleaner = Cleaner()
+        # Twice: escape sequences between the letters of a key hide it from the first, and not from a reader.
+        self._raw, self._keys = TokenStream(), StreamRedactor("")
         self._chars = 0
         self._head = ""
         self._tail: deque[str] = deque()
@@ -87,17 +93,17 @@ class Capture:
     def feed(self, data: bytes) -> str:
         """Take the next bytes; the text they gave."""
         with self._lock:
-            self._keep(data)
-            self.bytes += len(data)
-            return self._add(self._cleaner.feed(data))
+            self._take(self._raw.feed_bytes(data))
+            return self._add(self._keys.feed(self._cleaner.feed(data)))
 
     def close(self) -> str:
         """No more will come; the text that was held back."""
         with self._lock:
+            self._take(self._raw.feed_bytes(b"", final=True))
             if self._file is not None:
                 self._file.close()
                 self._file = None
-            return self._add(self._cleaner.feed(b"", final=True))
+            return self._add(self._keys.feed(self._cleaner.feed(b"", final=True), final=True))
 
     def text(self, cap: int) -> str:
         """At most about `cap` characters: everything, or the beginning and the end with a line that says what is
@@ -117,14 +123,18 @@ class Capture:
         line_end = "" if head.endswith("\n") else "\n"
         return _settle(f"{head}{line_end}[... {missing:,} characters left out{where} ...]\n{tail}")
 
+    def _take(self, data: bytes) -> None:
+        self._keep(data)
+        self.bytes += len(data)
+
     def _keep(self, data: bytes) -> None:
         if self.bytes + len(data) <= SPOOL_FROM:
             self._early += data
             return
         try:
             if self._file is None and self.bytes <= SPOOL_FROM:
-                self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._file = self._path.open("wb")
+                private_directory(self._path.parent)
+                self._file = os.fdopen(open_private(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
                 data = bytes(self._early) + data
                 self._early.clear()
             if self._file is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
-import os
 import secrets
 import signal
 import socket
@@ -30,6 +29,8 @@ from laguna_agent.config import Settings, load
 from laguna_agent.directories import state_directory
 from laguna_agent.early_signals import STOPPING
 from laguna_agent.errors import UsageError
+from laguna_agent.held_keys import held
+from laguna_agent.redaction import know
 from laguna_agent.serve import DEFAULT_HOST
 from laguna_agent.serve.application import Served, application
 from laguna_agent.serve.delivery import Desk
@@ -125,7 +126,8 @@ class Stopping:
 def serve_until_stopped(flags: Mapping[str, object], *, host: str, port: int, token: str | None) -> int:
     """See `laguna_agent.serve.serve`."""
     settings = load(Path.cwd(), flags)
-    given = token or os.environ.get(TOKEN_VARIABLE) or None
+    given = token or held(TOKEN_VARIABLE) or None
+    know(given or "", TOKEN_VARIABLE)
     address = read_address(host, port)
     check_token(given, address)
     with listening(address) as (sock, bound):

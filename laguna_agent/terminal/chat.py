@@ -6,6 +6,7 @@ that background commands keep running while the person types. Events cross over 
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.abc import TaskGroup, TaskStatus
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from msgspec.structs import replace
 
@@ -21,11 +23,13 @@ from laguna_agent.agent.commands import COMMANDS, command_in
 from laguna_agent.agent.events import Event, Forked, PermissionRequested, Rewound
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.config import MODES, Settings, load
-from laguna_agent.directories import state_directory
+from laguna_agent.directories import open_private, private_directory, state_directory
 from laguna_agent.errors import UsageError
 from laguna_agent.messages import TextBlock
+from laguna_agent.redaction import without_keys
 from laguna_agent.session_choice import choose_session
 from laguna_agent.terminal.screen import Screen
+from laguna_agent.trust_lines import notices
 
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
@@ -84,14 +88,20 @@ class Conversation:
         self._inbox: queue.SimpleQueue[Event | Question | None] = queue.SimpleQueue()
         self._screen = Screen()
         self._draft = self._copy = ""
+        _, (self._tasks, self._over) = portal.start_task(self._lend_tasks)
         self._session: Session = portal.call(self._open, cwd, settings, resumed)
 
     def converse(self) -> None:
         """Take prompts until the person leaves."""
         with LineHistory():
             self._screen.say(f"{self._session.model or 'no model'} in {self._session.cwd}; /help for help")
+            if self._session.walls is not None:
+                self._screen.say(f"sandbox: {self._session.walls.summary}", "dim")
             for event in self._session.replay_events():
                 self._screen.draw(event)
+            trust = self._session.trust
+            for notice in notices(trust.news(trust.look()), here=True):
+                self._screen.say(notice, "yellow")
             while (line := self._read()) is not None:
                 if line.startswith("/") and command_in((TextBlock(line),)) is None:
                     if self._command(line) == "quit":
@@ -103,6 +113,7 @@ class Conversation:
         """End the session; a turn that still runs is cancelled."""
         self._portal.call(self._session.cancel, "terminated")
         self._portal.call(self._session.aclose)
+        self._portal.call(self._over.set)
 
     def _read(self) -> str | None:
         """A prompt, "" after Ctrl-C, None after Ctrl-D. What was taken back last stands there to be changed."""
@@ -171,11 +182,24 @@ class Conversation:
         return await question.answer()
 
     async def _open(self, cwd: Path, settings: Settings, resumed: str | None) -> Session:
+        from laguna_agent.agent.serving import start_servers
         from laguna_agent.agent.session import Session
 
         if resumed is None:
-            return await Session.start(cwd, settings, approver=self._approve)
-        return await Session.resume(resumed, settings, approver=self._approve)
+            session = await Session.start(cwd, settings, approver=self._approve)
+        else:
+            session = await Session.resume(resumed, settings, approver=self._approve)
+        session.trusting = True
+        await start_servers(session, self._tasks)
+        return session
+
+    async def _lend_tasks(self, *, task_status: TaskStatus[tuple[TaskGroup, anyio.Event]]) -> None:
+        """A task group for what lives as long as the chat."""
+        over = anyio.Event()
+        async with anyio.create_task_group() as group:
+            task_status.started((group, over))
+            await over.wait()
+            group.cancel_scope.cancel()
 
     def _command(self, line: str) -> str:
         """Obey a slash command; returns its name."""
@@ -229,6 +253,9 @@ class LineHistory:
         import readline
 
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for at in range(readline.get_current_history_length()):
+                readline.replace_history_item(at, without_keys(readline.get_history_item(at + 1)))
+            private_directory(self._path.parent)
+            os.close(open_private(self._path, os.O_WRONLY | os.O_CREAT))
             readline.write_history_file(self._path)
             self._path.chmod(0o600)

@@ -23,6 +23,7 @@ from laguna_agent.tools.footprint import Footprint
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from laguna_agent.sandbox.launcher import Granted
     from laguna_agent.tools.ledger import FileLedger
     from laguna_agent.tools.workspace import Workspace
 
@@ -34,7 +35,8 @@ class Need(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a call needs leave for: `subject` is the path or the command; `outside` says it leaves the workspace.
 
     `protected` is a write to what other programs obey (see `sandbox.policy`), `hidden` a look at what nobody sees.
-    `grant` is what a command wants of the sandbox: the network, or to run without it.
+    `grant` is what a command wants of the sandbox: the network, or to run without it. `tool` is the tool of an MCP
+    server that is called; then `subject` is how people read it, and no command.
     """
 
     access: Access
@@ -43,11 +45,12 @@ class Need(msgspec.Struct, frozen=True, omit_defaults=True):
     protected: bool = False
     hidden: bool = False
     grant: Grant | None = None
+    tool: str = ""
 
 
 class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a call gave. `content` goes to the model; the rest is evidence for the person and the log. `hidden` says
-    what invisible characters were made visible in it."""
+    what invisible characters were made visible in it, `sandbox` what confined the command of a call that ran one."""
 
     content: tuple[ContentBlock, ...] = ()
     is_error: bool = False
@@ -56,6 +59,7 @@ class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
     exit_code: int | None = None
     plan: tuple[PlanEntry, ...] | None = None
     hidden: str = ""
+    sandbox: str = ""
 
     @property
     def text(self) -> str:
@@ -79,7 +83,8 @@ class ToolContext:
     `ledger` knows the content of each file as the model last saw it; `emit` takes live output, and
     `show_terminal` the id of a terminal where the face itself shows it; `footprint` finds what commands change on disk;
     `shell_timeout` is in seconds; `output_cap` is how many characters of a command's output reach the model. `spool` is
-    where the whole of a long output is kept; `call_id` is the call's own.
+    where the whole of a long output is kept; `call_id` is the call's own, `leave` what it was given leave for, and
+    `kind` what its command may reach.
     """
 
     workspace: Workspace
@@ -92,6 +97,8 @@ class ToolContext:
     read_cap: int = 60_000
     spool: Path | None = None
     call_id: str = ""
+    leave: Need | None = None
+    kind: Granted = "workspace"
 
 
 class Tool(Protocol):

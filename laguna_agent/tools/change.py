@@ -15,6 +15,7 @@ import msgspec
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, Location
 from laguna_agent.tools.base import ToolContext, ToolResult, text_result
+from laguna_agent.tools.leave import reach
 from laguna_agent.tools.text import TextFile, decode, media_type
 from laguna_agent.tools.workspace import Place, Workspace
 
@@ -55,9 +56,10 @@ class Proposal(msgspec.Struct, frozen=True):
         return FileDiff(self.place.shown, None if self.before is None else self.before.file.text, self.text)
 
 
-async def open_text(workspace: Workspace, path: str) -> OpenFile:
-    """The text file at `path`. ToolError when there is none, or it is no text."""
-    place = workspace.resolve(path)
+async def open_text(path: str, context: ToolContext) -> OpenFile:
+    """The text file at `path`, to be changed. ToolError when there is none, or it is no text."""
+    workspace = context.workspace
+    place = reach("write", path, context)
     entry = await workspace.entry(place.path)
     if entry is None:
         raise ToolError(f"There is no file {place.shown}.{await nearby(place, workspace)}")

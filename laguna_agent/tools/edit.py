@@ -11,6 +11,7 @@ from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, Location, ToolKind
 from laguna_agent.tools.base import Need, ToolContext, ToolResult
 from laguna_agent.tools.change import OpenFile, Proposal, make, open_text
+from laguna_agent.tools.leave import path_need
 from laguna_agent.tools.matching import locate
 from laguna_agent.tools.text import decode
 from laguna_agent.tools.workspace import Workspace
@@ -36,18 +37,17 @@ class Edit:
         return f"Edit {args.path}"
 
     def needs(self, args: EditArguments, workspace: Workspace) -> Need | None:
-        place = workspace.resolve(args.path)
-        return Need("write", place.shown, place.outside)
+        return path_need("write", args.path, workspace)
 
     def locations(self, args: EditArguments) -> tuple[Location, ...]:
         return (Location(args.path),)
 
     async def preview(self, args: EditArguments, context: ToolContext) -> tuple[FileDiff, ...]:
         """What `run` would change, without changing it; raises what `run` would raise."""
-        return (_propose(args, await open_text(context.workspace, args.path)).diff,)
+        return (_propose(args, await open_text(args.path, context)).diff,)
 
     async def run(self, args: EditArguments, context: ToolContext) -> ToolResult:
-        opened = await open_text(context.workspace, args.path)
+        opened = await open_text(args.path, context)
         # Before anything is looked for: a piece that is not there may have changed since.
         context.ledger.check(opened.place.path, opened.place.shown, opened.data)
         # The search for the closest region takes a while in a long file; the event loop must not wait for it.

@@ -23,6 +23,7 @@ from laguna_agent.errors import ToolError
 from laguna_agent.tools.ripgrep import ripgrep
 
 if TYPE_CHECKING:
+    from laguna_agent.tools.files import Files
     from laguna_agent.tools.ledger import FileLedger
     from laguna_agent.tools.workspace import Workspace
 
@@ -71,13 +72,13 @@ class Footprint:
 
     async def before(self, workspace: Workspace, ledger: FileLedger) -> Look:
         """How things are now."""
-        known = await anyio.to_thread.run_sync(_contents, ledger.latest(KNOWN_CAP))
+        known = await anyio.to_thread.run_sync(_contents, ledger.latest(KNOWN_CAP), workspace.files)
         return Look(await self._tree(workspace), known)
 
     async def changes(self, workspace: Workspace, look: Look) -> list[Change]:
         """What is not as it was, at most `CHANGES_CAP` files, by path."""
         stamps = None if look.stamps is None else await self._tree(workspace)
-        return await anyio.to_thread.run_sync(_compare, look, stamps)
+        return await anyio.to_thread.run_sync(_compare, look, stamps, workspace.files)
 
     async def _tree(self, workspace: Workspace) -> dict[str, Stamp] | None:
         if self._too_large:
@@ -97,10 +98,11 @@ async def _paths(workspace: Workspace) -> list[str] | None:
     paths: list[str] = []
     for root in (workspace.root, *workspace.roots):
         try:
-            listing = await ripgrep("--files", *(f"--glob=!{name}" for name in CACHES), cwd=root)
+            globs = (f"--glob=!{name}" for name in CACHES)
+            listing = await ripgrep("--files", *globs, files=workspace.files, path=root)
         except (ToolError, OSError):
             return None
-        paths += [f"{root}/{line}" for line in listing.lines]
+        paths += [f"{root}/{name}" for name in listing.files]
         if listing.error or listing.cut or len(paths) > FILES_CAP:
             return None
     return paths
@@ -125,7 +127,7 @@ def _stamp(path: str) -> Stamp | None:
     return (found.st_mtime_ns, found.st_size, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
-def _contents(paths: Iterable[Path]) -> dict[str, tuple[Stamp, bytes]]:
+def _contents(paths: Iterable[Path], files: Files) -> dict[str, tuple[Stamp, bytes]]:
     known: dict[str, tuple[Stamp, bytes]] = {}
     room = KNOWN_BYTES * 16
     for path in paths:
@@ -133,16 +135,17 @@ def _contents(paths: Iterable[Path]) -> dict[str, tuple[Stamp, bytes]]:
         if stamp is None or stamp[1] > min(KNOWN_BYTES, room):
             continue
         try:
-            data = path.read_bytes()
-        except OSError:
+            data = files.read(path, KNOWN_BYTES)
+        except ToolError:
             continue
         known[str(path)] = (stamp, data)
         room -= len(data)
     return known
 
 
-def _compare(look: Look, now: dict[str, Stamp] | None) -> list[Change]:
-    changes = [change for path, (stamp, data) in look.known.items() if (change := _known_change(path, stamp, data))]
+def _compare(look: Look, now: dict[str, Stamp] | None, files: Files) -> list[Change]:
+    known = (_known_change(path, stamp, data, files) for path, (stamp, data) in look.known.items())
+    changes = [change for change in known if change is not None]
     if now is not None and look.stamps is not None:
         then = look.stamps
         others = [path for path, stamp in now.items() if then.get(path) != stamp]
@@ -152,7 +155,7 @@ def _compare(look: Look, now: dict[str, Stamp] | None) -> list[Change]:
     return sorted(changes[:CHANGES_CAP], key=lambda change: change.path)
 
 
-def _known_change(path: str, stamp: Stamp, before: bytes) -> Change | None:
+def _known_change(path: str, stamp: Stamp, before: bytes, files: Files) -> Change | None:
     now = _stamp(path)
     if now == stamp:
         return None
@@ -161,7 +164,8 @@ def _known_change(path: str, stamp: Stamp, before: bytes) -> Change | None:
     if now[1] > KNOWN_BYTES:
         return Change(Path(path))
     try:
-        after = Path(path).read_bytes()
-    except OSError:
+        # A link may be on the way by now, and what it leads to is nobody's to see.
+        after = files.read(Path(path), KNOWN_BYTES)
+    except ToolError:
         return Change(Path(path))
     return None if after == before else Change(Path(path), known=True, before=before, after=after)

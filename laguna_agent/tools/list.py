@@ -10,6 +10,7 @@ import msgspec
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import Location, ToolKind
 from laguna_agent.tools.base import Need, ToolContext, ToolResult, text_result
+from laguna_agent.tools.leave import path_need, reach
 from laguna_agent.tools.ripgrep import TIME_CAP, ripgrep
 from laguna_agent.tools.workspace import Workspace
 
@@ -35,24 +36,26 @@ class List:
         return f"List {args.glob + ' in ' if args.glob else ''}{args.path}"
 
     def needs(self, args: ListArguments, workspace: Workspace) -> Need | None:
-        place = workspace.resolve(args.path)
-        return Need("read", place.shown, place.outside)
+        return path_need("read", args.path, workspace)
 
     def locations(self, args: ListArguments) -> tuple[Location, ...]:
         return ()
 
     async def run(self, args: ListArguments, context: ToolContext) -> ToolResult:
-        place = context.workspace.resolve(args.path)
+        place = reach("read", args.path, context, content=False)
         entry = await context.workspace.entry(place.path)
         if entry is None or entry.kind != "directory":
             raise ToolError(f"There is no directory {place.shown}.")
         options = [f"--glob={args.glob.removeprefix('./')}"] if args.glob else []
-        found = await ripgrep("--files", "--sort=path", *options, "./", cwd=place.path)
+        files_of = context.workspace.files
+        found = await ripgrep("--files", "--sort=path", *options, files=files_of, path=place.path)
         if found.error:
             raise ToolError(f"The listing failed: {found.error.splitlines()[-1]}")
-        if found.cut and not found.lines:
+        if found.cut and not found.files:
             raise ToolError(f"The listing took more than {TIME_CAP:g} s; choose a smaller directory.")
-        files = [line.removeprefix("./") for line in found.lines]
+        files, policy = found.files, files_of.policy
+        if not place.hidden and policy.hides_below(place.path):
+            files = [name for name in files if not policy.is_hidden(place.path / name)]
         if not files:
             return text_result(await _nothing(place.shown, args.glob, len(await context.workspace.list(place.path))))
         lines = files[:LINES_CAP] if args.glob else overview(files, LINES_CAP)

@@ -11,6 +11,7 @@ from laguna_agent.errors import ToolError
 from laguna_agent.messages import ImageBlock, Location, TextBlock, ToolKind
 from laguna_agent.tools.base import Need, ToolContext, ToolResult, text_result
 from laguna_agent.tools.change import nearby
+from laguna_agent.tools.leave import path_need, reach
 from laguna_agent.tools.text import decode, media_type
 from laguna_agent.tools.workspace import Place, Workspace
 from laguna_agent.visible import visible_line
@@ -46,14 +47,13 @@ class Read:
         return f"Read {args.path}:{max(1, args.offset)}-{last}"
 
     def needs(self, args: ReadArguments, workspace: Workspace) -> Need | None:
-        place = workspace.resolve(args.path)
-        return Need("read", place.shown, place.outside)
+        return path_need("read", args.path, workspace)
 
     def locations(self, args: ReadArguments) -> tuple[Location, ...]:
         return (Location(args.path, max(1, args.offset)),)
 
     async def run(self, args: ReadArguments, context: ToolContext) -> ToolResult:
-        place = context.workspace.resolve(args.path)
+        place = reach("read", args.path, context)
         entry = await context.workspace.entry(place.path)
         if entry is None:
             raise ToolError(f"There is no file {place.shown}.{await nearby(place, context.workspace)}")

@@ -13,6 +13,7 @@ from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, Location, ToolKind
 from laguna_agent.tools.base import Need, ToolContext, ToolResult
 from laguna_agent.tools.change import OpenFile, Proposal, make, open_text, refuse_elision
+from laguna_agent.tools.leave import path_need
 from laguna_agent.tools.text import Span, decode
 from laguna_agent.tools.workspace import Workspace
 from laguna_agent.visible import turned_back
@@ -36,18 +37,17 @@ class RewriteSymbol:
         return f"Rewrite in {args.path}"
 
     def needs(self, args: RewriteArguments, workspace: Workspace) -> Need | None:
-        place = workspace.resolve(args.path)
-        return Need("write", place.shown, place.outside)
+        return path_need("write", args.path, workspace)
 
     def locations(self, args: RewriteArguments) -> tuple[Location, ...]:
         return (Location(args.path),)
 
     async def preview(self, args: RewriteArguments, context: ToolContext) -> tuple[FileDiff, ...]:
         """What `run` would change, without changing it; raises what `run` would raise."""
-        return (_propose(args, await open_text(context.workspace, args.path)).diff,)
+        return (_propose(args, await open_text(args.path, context)).diff,)
 
     async def run(self, args: RewriteArguments, context: ToolContext) -> ToolResult:
-        opened = await open_text(context.workspace, args.path)
+        opened = await open_text(args.path, context)
         # Before anything is looked for: what is not there may have been there when the model looked.
         context.ledger.check(opened.place.path, opened.place.shown, opened.data)
         return await make(_propose(args, opened), context)

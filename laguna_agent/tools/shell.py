@@ -13,7 +13,7 @@ import msgspec
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, Location, ToolKind
 from laguna_agent.sandbox.launcher import CommandResult
-from laguna_agent.tools.base import Need, ToolContext, ToolResult, text_result
+from laguna_agent.tools.base import Grant, Need, ToolContext, ToolResult, text_result
 from laguna_agent.tools.footprint import Change
 from laguna_agent.tools.text import decode
 from laguna_agent.tools.workspace import Job, Workspace
@@ -27,13 +27,23 @@ SETTLE = 0.5
 
 
 class ShellArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A `command`, or a background `job` to look at (waiting `timeout` seconds for its end) or to kill."""
+    """A `command`, or a background `job` to look at (waiting `timeout` seconds for its end) or to kill.
+
+    `network` and `unconfined` are what the command wants of the sandbox.
+    """
 
     command: str = ""
     timeout: float | None = None
     background: bool = False
     job: str = ""
     kill: bool = False
+    network: bool = False
+    unconfined: bool = False
+
+    @property
+    def grant(self) -> Grant | None:
+        """What leave is needed for beyond the command itself."""
+        return "unconfined" if self.unconfined else "network" if self.network else None
 
 
 class Shell:
@@ -49,7 +59,7 @@ class Shell:
         return f"{'Kill' if args.kill else 'Output of'} {args.job or 'background job'}"
 
     def needs(self, args: ShellArguments, workspace: Workspace) -> Need | None:
-        return Need("execute", args.command) if args.command else None
+        return Need("execute", args.command, grant=args.grant) if args.command else None
 
     def locations(self, args: ShellArguments) -> tuple[Location, ...]:
         return ()
@@ -60,16 +70,16 @@ class Shell:
         if args.job:
             return await self._job(args, context)
         if args.background:
-            job = await context.workspace.start(args.command)
+            job = await context.workspace.start(args.command, context.kind)
             await job.wait(SETTLE)
-            return text_result(_job_report(job, context.output_cap))
+            return text_result(_job_report(job, context.output_cap), sandbox=job.result.sandbox)
         timeout = min(args.timeout or context.shell_timeout, TIMEOUT_CAP)
         if timeout <= 0:
             raise ToolError("The timeout must be more than 0 seconds.")
         workspace, footprint = context.workspace, context.footprint
         look = await footprint.before(workspace, context.ledger)
         result = await workspace.run(
-            args.command, timeout=timeout, emit=context.emit, on_terminal=context.show_terminal
+            args.command, timeout=timeout, emit=context.emit, on_terminal=context.show_terminal, kind=context.kind
         )
         changes = await footprint.changes(workspace, look)
         notes = await workspace.follow(changes)
@@ -79,6 +89,7 @@ class Shell:
             exit_code=result.exit_code,
             diffs=tuple(_diffs(changes, workspace)),
             locations=tuple(_locations(changes, workspace)),
+            sandbox=result.sandbox,
         )
 
     async def _job(self, args: ShellArguments, context: ToolContext) -> ToolResult:
@@ -90,7 +101,8 @@ class Shell:
             await job.end()
         elif args.timeout:
             await job.wait(min(args.timeout, TIMEOUT_CAP))
-        return text_result(_job_report(job, context.output_cap), exit_code=job.result.exit_code)
+        result = job.result
+        return text_result(_job_report(job, context.output_cap), exit_code=result.exit_code, sandbox=result.sandbox)
 
 
 def _diffs(changes: Sequence[Change], workspace: Workspace) -> Iterator[FileDiff]:
@@ -127,6 +139,7 @@ def _report(result: CommandResult, timeout: float, cap: int) -> str:
         status = f"[exit code {result.exit_code}]"
     if result.strays:
         status += f"\n[{result.strays} process(es) that it left behind were ended; use background=true to keep them]"
+    status = "\n".join([status, *(f"[{line}]" for line in result.restored)])
     return f"{output}\n{status}" if output else f"(no output)\n{status}"
 
 
@@ -134,4 +147,5 @@ def _job_report(job: Job, cap: int) -> str:
     result = job.result
     state = "running" if result.exit_code is None else f"ended, exit code {result.exit_code}"
     output = result.output.text(cap).rstrip("\n")
-    return f"[{job.id}: {state}]" + (f"\n{output}" if output else "")
+    lines = [f"[{job.id}: {state}]", *(f"[{line}]" for line in result.restored), *([output] if output else [])]
+    return "\n".join(lines)

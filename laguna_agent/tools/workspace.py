@@ -7,9 +7,7 @@ do what (a tool states its needs, the session decides). Every method raises Tool
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -17,40 +15,43 @@ from typing import Literal, Protocol
 import anyio.to_thread
 import msgspec
 
-from laguna_agent.atomic import replacing
 from laguna_agent.errors import ToolError
-from laguna_agent.sandbox.launcher import TIER, CommandResult, Launcher
+from laguna_agent.sandbox.confinement import Tier
+from laguna_agent.sandbox.launcher import CommandResult, Granted, Launcher
 from laguna_agent.sandbox.output import Capture
+from laguna_agent.sandbox.policy import policy_for
+from laguna_agent.sandbox.walls import Walls
+from laguna_agent.tools.files import Entry, Files
 from laguna_agent.tools.footprint import Change
 
 Listener = Callable[[str], Awaitable[None]]
-Scope = Literal["workspace", "spool", "outside"]
-EntryKind = Literal["file", "directory", "symlink", "other"]
+Scope = Literal["workspace", "temporary", "spool", "outside"]
+PATH_CAP = 4096
+"""Characters of the longest path; the kernel takes no longer one."""
+_LINKS_CAP = 40
+_SHARED_TEMPORARY = (Path("/tmp"), Path("/var/tmp"))
 
 
 class Place(msgspec.Struct, frozen=True):
     """Where a path leads once every symlink on the way is followed.
 
     `shown` is how people and models name it: relative to the root where it lies inside, else absolute. Scope "spool" is
-    the kept output of commands: outside the root, but the model's own.
+    the kept output of commands: outside the root, but the model's own; so is "temporary", what commands see as /tmp,
+    shown under the name that it has for them. `protected` says that other programs obey what lies there, `hidden` that
+    nobody is to see it; what is hidden is outside wherever it lies. `denied` says that the person denies reading it.
     """
 
     path: Path
     shown: str
     scope: Scope
+    protected: bool = False
+    hidden: bool = False
+    denied: bool = False
 
     @property
     def outside(self) -> bool:
         """Whether reaching it leaves both the workspace and the kept output."""
         return self.scope == "outside"
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One file or directory; `size` is in bytes. Kind "other" is a FIFO, socket or device: never opened."""
-
-    name: str
-    kind: EntryKind
-    size: int = 0
 
 
 class Job(Protocol):
@@ -76,12 +77,13 @@ class Job(Protocol):
 class Workspace(Protocol):
     """A root directory with its files and commands; `sandbox` names what confines the commands ("none").
 
-    `roots` are further directories that belong to it.
+    `roots` are further directories that belong to it. `files` is the disk itself, whatever an editor holds.
     """
 
     root: Path
     roots: tuple[Path, ...]
-    sandbox: str
+    sandbox: Tier
+    files: Files
 
     def resolve(self, path: str) -> Place:
         """Follow `path` (absolute, or relative to the root) to its place; the file need not exist."""
@@ -104,11 +106,18 @@ class Workspace(Protocol):
         ...
 
     async def run(
-        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        emit: Listener | None = None,
+        on_terminal: Listener | None = None,
+        kind: Granted = "workspace",
     ) -> CommandResult:
         """Run a shell command at the root to its end, at most `timeout` seconds. Being cancelled leaves no process.
 
-        `emit` is given live output; where a face shows that itself, `on_terminal` is given the terminal's id instead.
+        `kind` is what it may reach. Raises SandboxError where it cannot be confined as meant. `emit` is given live
+        output; where a face shows that itself, `on_terminal` is given the terminal's id instead.
         """
         ...
 
@@ -116,8 +125,8 @@ class Workspace(Protocol):
         """A command changed these files on disk; lines for the model on those where that needs its attention."""
         ...
 
-    async def start(self, command: str) -> Job:
-        """Start a shell command in the background."""
+    async def start(self, command: str, kind: Granted = "workspace") -> Job:
+        """Start a shell command in the background. Raises SandboxError as `run` does."""
         ...
 
     @property
@@ -134,75 +143,103 @@ class LocalWorkspace:
     """The workspace on this machine's disk.
 
     `spool` is where long command output is kept (a fresh temporary directory, removed by `aclose`, when not given).
+    Commands run behind `walls`, whose policy the files follow too; where none are given, as in a replay, `sandbox` is
+    what they are said to be, and the policy is the one for these roots.
     """
 
-    def __init__(self, root: Path | str, *, spool: Path | None = None, roots: tuple[Path, ...] = ()) -> None:
-        self.root = Path(os.path.realpath(root))
-        self.roots = tuple(Path(os.path.realpath(each)) for each in roots)
-        self.sandbox: str = TIER
-        self._launcher = Launcher(spool)
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        spool: Path | None = None,
+        roots: tuple[Path, ...] = (),
+        walls: Walls | None = None,
+        sandbox: Tier = "none",
+    ) -> None:
+        readable = [] if spool is None else [spool]
+        self.policy = walls.policy if walls else policy_for(Path(root), roots, readable=readable)
+        self.root, self.roots = self.policy.root, self.policy.roots
+        self.files = Files(self.policy)
+        self.sandbox: Tier = walls.tier if walls else sandbox
+        self._launcher = Launcher(spool, walls)
 
     def resolve(self, path: str) -> Place:
-        if "\0" in path:
-            raise ToolError("The path holds a NUL character.")
+        place = self._resolved(path)
+        # By what it is called as well: a link may lead from a name that is denied to one that is not.
+        named = Path(os.path.normpath(self.root / Path(path.strip()).expanduser()))
+        if self.policy.is_denied(place.path) or self.policy.is_denied(named):
+            return msgspec.structs.replace(place, denied=True)
+        return place
+
+    def _resolved(self, path: str) -> Place:
+        _require_a_path(path)
         try:
             wanted = self.root / Path(path.strip() or ".").expanduser()
         except RuntimeError:
             raise ToolError(f"Cannot resolve {path!r}: no such home directory.") from None
-        real = Path(os.path.realpath(wanted))
-        if real.is_relative_to(self.root):
-            return Place(real, real.relative_to(self.root).as_posix(), "workspace")
-        if any(real.is_relative_to(root) for root in self.roots):
-            return Place(real, str(real), "workspace")
+        real = self._outside_name(Path(os.path.realpath(wanted)))
+        private = self.policy.temporary
+        if private is not None and real.is_relative_to(private):
+            seen_at = _SHARED_TEMPORARY[0] if self.sandbox == "bubblewrap" else private
+            return Place(real, str(seen_at / real.relative_to(private)), "temporary")
+        shown = real.relative_to(self.root).as_posix() if real.is_relative_to(self.root) else str(real)
+        if self.policy.is_hidden(real):
+            return Place(real, shown, "outside", self.policy.is_protected(real), hidden=True)
+        if self.policy.root_of(real) is not None:
+            return Place(real, shown, "workspace", self.policy.is_protected(real))
         spooled = self._launcher.spool is not None and real.is_relative_to(self._launcher.spool)
-        return Place(real, str(real), "spool" if spooled else "outside")
+        return Place(real, shown, "spool" if spooled else "outside")
+
+    def _outside_name(self, real: Path) -> Path:
+        """The real path, outside the sandbox, of what a real path names for commands: they have a /tmp of their own."""
+        private, policy = self.policy.temporary, self.policy
+        if private is None or self.sandbox != "bubblewrap":
+            return real
+        same = (private, *policy.workspace, *policy.readable, *policy.writable, *policy.hidden)
+        for _ in range(_LINKS_CAP):
+            shared = next((each for each in _SHARED_TEMPORARY if real.is_relative_to(each)), None)
+            if shared is None or any(real.is_relative_to(each) for each in same):
+                break
+            # A link in there leads to where it leads for commands.
+            real = Path(os.path.realpath(private / real.relative_to(shared)))
+        return real
 
     async def entry(self, path: Path) -> Entry | None:
-        return await anyio.to_thread.run_sync(_entry, path)
+        return await anyio.to_thread.run_sync(self.files.entry, path)
 
     async def list(self, path: Path) -> list[Entry]:
-        def scan() -> list[Entry]:
-            with os.scandir(path) as found:
-                return sorted((_scanned(item) for item in found), key=lambda entry: entry.name)
-
-        try:
-            return await anyio.to_thread.run_sync(scan)
-        except OSError as error:
-            raise _refusal("list", path, error) from error
+        return await anyio.to_thread.run_sync(self.files.list, path)
 
     async def read_bytes(self, path: Path, limit: int) -> bytes:
-        try:
-            return await anyio.to_thread.run_sync(_read, path, limit)
-        except OSError as error:
-            raise _refusal("read", path, error) from error
+        return await anyio.to_thread.run_sync(self.files.read, path, limit)
 
     async def write_bytes(self, path: Path, data: bytes) -> None:
-        try:
-            await anyio.to_thread.run_sync(_write, path, data)
-        except OSError as error:
-            raise _refusal("write", path, error) from error
+        await anyio.to_thread.run_sync(self.files.write, path, data)
 
     async def run(
-        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        emit: Listener | None = None,
+        on_terminal: Listener | None = None,
+        kind: Granted = "workspace",
     ) -> CommandResult:
-        return await self._launcher.run(command, self.root, timeout=timeout, emit=emit)
+        return await self._launcher.run(command, self.root, timeout=timeout, emit=emit, kind=kind)
 
     async def follow(self, changes: Sequence[Change]) -> Sequence[str]:
         return []
 
     async def require_writable(self, path: Path) -> None:
         """Make the parent directories; ToolError where `write_bytes` could not replace what lies at `path`."""
-        try:
-            await anyio.to_thread.run_sync(_prepare, path)
-        except OSError as error:
-            raise _refusal("write", path, error) from error
+        await anyio.to_thread.run_sync(self.files.prepare, path)
 
     def capture(self) -> Capture:
         """Where the output of a command is kept that something else runs; read as that of `run`."""
         return Capture(self._launcher.place("command")[1])
 
-    async def start(self, command: str) -> Job:
-        return self._launcher.start(command, self.root)
+    async def start(self, command: str, kind: Granted = "workspace") -> Job:
+        return await anyio.to_thread.run_sync(self._launcher.start, command, self.root, kind)
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -212,84 +249,12 @@ class LocalWorkspace:
         await self._launcher.aclose()
 
 
-def _refusal(verb: str, path: Path, error: OSError) -> ToolError:
-    return ToolError(f"Cannot {verb} {path}: {error.strerror or error}.")
-
-
-def _entry(path: Path) -> Entry | None:
+def _require_a_path(path: str) -> None:
+    if "\0" in path:
+        raise ToolError("The path holds a NUL character.")
+    if len(path) > PATH_CAP:
+        raise ToolError(f"The path has {len(path):,} characters; at most {PATH_CAP:,} are a path.")
     try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise _refusal("look at", path, error) from error
-    return Entry(path.name, _kind(found.st_mode), found.st_size)
-
-
-def _kind(mode: int) -> EntryKind:
-    if stat.S_ISREG(mode):
-        return "file"
-    return "directory" if stat.S_ISDIR(mode) else "other"
-
-
-def _scanned(item: os.DirEntry[str]) -> Entry:
-    try:
-        found = item.stat(follow_symlinks=False)
-    except OSError:
-        return Entry(item.name, "other")
-    return Entry(item.name, "symlink" if item.is_symlink() else _kind(found.st_mode), found.st_size)
-
-
-def _read(path: Path, limit: int) -> bytes:
-    # O_NONBLOCK: opening a FIFO that nobody writes to would otherwise wait for ever.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise ToolError(f"{path} is not a regular file.")
-        # Files of /proc report size 0, so the length that counts is the one that was read.
-        data = b"" if found.st_size > limit else file.read(limit + 1)
-        if found.st_size > limit or len(data) > limit:
-            size = max(found.st_size, len(data))
-            raise ToolError(f"{path} has {size:,} bytes, more than the {limit:,} that can be read at once.")
-        return data
-
-
-def _prepare(path: Path) -> os.stat_result | None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        old = path.stat()
-    except FileNotFoundError:
-        old = None
-    if old is not None:
-        if not stat.S_ISREG(old.st_mode):
-            raise ToolError(f"{path} is not a regular file.")
-        if not os.access(path, os.W_OK):
-            raise ToolError(f"{path} is read-only.")
-    return old
-
-
-def _outdate_bytecode(handle: int, old: os.stat_result) -> None:
-    """Python takes a cached module for current while the source's size and whole seconds are the same, so a change as
-    long as what it replaces, within the second, would not be seen by the next run of a check."""
-    new = os.fstat(handle)
-    if int(new.st_mtime) <= int(old.st_mtime):
-        os.utime(handle, (new.st_atime, int(old.st_mtime) + 1))
-
-
-def _write(path: Path, data: bytes) -> None:
-    old = _prepare(path)
-    with replacing(path) as file:
-        if old is not None:
-            with contextlib.suppress(PermissionError):
-                os.fchown(file.fileno(), old.st_uid, old.st_gid)
-            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
-        file.write(data)
-        file.flush()
-        if old is not None and path.suffix == ".py":
-            _outdate_bytecode(file.fileno(), old)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        path.encode()
+    except UnicodeEncodeError:
+        raise ToolError("The path holds half of a surrogate pair, which no file name can hold.") from None

@@ -10,6 +10,7 @@ from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, Location, ToolKind
 from laguna_agent.tools.base import Need, ToolContext, ToolResult
 from laguna_agent.tools.change import Proposal, make, open_text, refuse_elision
+from laguna_agent.tools.leave import path_need, reach
 from laguna_agent.tools.workspace import Workspace
 from laguna_agent.visible import turned_back
 
@@ -32,8 +33,7 @@ class Write:
         return f"Write {args.path}"
 
     def needs(self, args: WriteArguments, workspace: Workspace) -> Need | None:
-        place = workspace.resolve(args.path)
-        return Need("write", place.shown, place.outside)
+        return path_need("write", args.path, workspace)
 
     def locations(self, args: WriteArguments) -> tuple[Location, ...]:
         return (Location(args.path),)
@@ -49,7 +49,7 @@ class Write:
 async def _propose(args: WriteArguments, context: ToolContext) -> Proposal:
     if not args.path.strip() or args.path.endswith("/"):
         raise ToolError("`path` must name a file.")
-    place = context.workspace.resolve(args.path)
+    place = reach("write", args.path, context, content=False)
     lines = args.content.count("\n") + (not args.content.endswith("\n") and args.content != "")
     if await context.workspace.entry(place.path) is None:
         summary = f"Created {place.shown}, {lines} lines."
@@ -58,7 +58,7 @@ async def _propose(args: WriteArguments, context: ToolContext) -> Proposal:
         except UnicodeEncodeError:
             raise ToolError("`content` holds half of a surrogate pair, which no file can hold.") from None
         return Proposal(place, None, data, args.content, summary)
-    opened = await open_text(context.workspace, args.path)
+    opened = await open_text(args.path, context)
     if opened.data and not context.ledger.knows(place.path):
         raise ToolError(f"{place.shown} exists and you have not read it; read it first, or use edit.")
     refuse_elision(args.content, opened.file.text)

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.acp.program import Message, Program, allow, is_alive, prompt, wait_for
+from tests.acp.program import Message, Program, allow, prompt, wait_for
 from tests.conftest import StartCli
 from tests.model_server import ModelServer, cut, http, stream, text, tool_call
+from tests.processes import commands_in
 
 Start = Callable[..., Program]
 # How a shell tool proves that it runs, and who it is.
@@ -177,25 +178,27 @@ def test_a_spent_budget_says_so_and_is_no_error(start: Start, model_server: Mode
     assert program.updates()[-1]["sessionUpdate"] == "agent_message_chunk"
 
 
-def run_command(program: Program, model_server: ModelServer, workspace: Path) -> tuple[str, int, int]:
-    """Have the model run a command that does not end; the session, the prompt's id, the command's pid."""
+def run_command(program: Program, model_server: ModelServer, workspace: Path) -> tuple[str, int]:
+    """Have the model run a command that does not end; the session and the prompt's id."""
     model_server.reply(tool_call("shell", {"command": HOLD}))
     session = program.begin(workspace)
     id = program.send("session/prompt", prompt(session, "Run it"))
     program.update(status="in_progress")
-    return session, id, int(wait_for(workspace / "pid"))
+    wait_for(workspace / "pid")
+    assert commands_in(workspace)
+    return session, id
 
 
 def test_cancel_ends_the_command_then_tells_of_it_then_answers(
     program: Program, model_server: ModelServer, workspace: Path
 ) -> None:
-    session, id, pid = run_command(program, model_server, workspace)
+    session, id = run_command(program, model_server, workspace)
     program.notify("session/cancel", {"sessionId": session})
     begun = time.monotonic()
     assert program.answer_to(id)["result"] == {"stopReason": "cancelled"}
     assert time.monotonic() - begun < 5
     assert program.updates()[-1]["status"] == "failed"
-    assert not is_alive(pid)
+    assert not commands_in(workspace)
     model_server.reply(text("Still here."))
     assert program.prompt(session) == {"stopReason": "end_turn"}
     assert program.close() == 0
@@ -234,10 +237,10 @@ def test_cancel_while_the_person_is_asked_withdraws_the_question(
 def test_cancel_request_answers_a_prompt_as_cancelled(
     program: Program, model_server: ModelServer, workspace: Path
 ) -> None:
-    _, id, pid = run_command(program, model_server, workspace)
+    _, id = run_command(program, model_server, workspace)
     program.notify("$/cancel_request", {"requestId": id})
     assert program.answer_to(id)["result"] == {"stopReason": "cancelled"}
-    assert not is_alive(pid)
+    assert not commands_in(workspace)
 
 
 NO_LEAVE: list[Message] = [
@@ -267,7 +270,7 @@ def test_an_answer_that_is_no_leave_denies_that_call_only(
 def test_one_prompt_at_a_time_and_two_sessions_side_by_side(
     program: Program, model_server: ModelServer, workspace: Path
 ) -> None:
-    first, id, _ = run_command(program, model_server, workspace)
+    first, id = run_command(program, model_server, workspace)
     assert program.prompt(first)["code"] == -32600
     assert program.call("session/load", {"sessionId": first, "cwd": str(workspace), "mcpServers": []})["code"] == -32600
     other = str(program.call("session/new", {"cwd": str(workspace), "mcpServers": []})["sessionId"])
@@ -281,12 +284,12 @@ def test_the_editor_leaving_ends_everything_and_the_session_can_be_loaded(
     start: Start, model_server: ModelServer, workspace: Path
 ) -> None:
     program = start()
-    session, id, pid = run_command(program, model_server, workspace)
+    session, id = run_command(program, model_server, workspace)
     begun = time.monotonic()
     assert program.close() == 0
     assert time.monotonic() - begun < 6
     assert {m["id"]: m.get("result") for m in program.seen if "method" not in m}[id] == {"stopReason": "cancelled"}
-    assert not is_alive(pid)
+    assert not commands_in(workspace)
     again = start()
     again.call("initialize", {"protocolVersion": 1})
     assert "modes" in again.call("session/load", {"sessionId": session, "cwd": str(workspace), "mcpServers": []})
@@ -299,10 +302,10 @@ def test_the_editor_leaving_ends_everything_and_the_session_can_be_loaded(
 def test_a_signal_in_the_middle_of_a_command_leaves_no_process(
     program: Program, model_server: ModelServer, workspace: Path, number: signal.Signals, code: int
 ) -> None:
-    _, _, pid = run_command(program, model_server, workspace)
+    run_command(program, model_server, workspace)
     os.kill(program.process.pid, number)
     assert program.end() == code
-    assert not is_alive(pid)
+    assert not commands_in(workspace)
 
 
 def test_nothing_but_protocol_reaches_stdout_and_no_command_reads_stdin(

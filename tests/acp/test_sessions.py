@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.acp.program import Message, Program, allow, is_alive, prompt, wait_for
+from tests.acp.program import Message, Program, allow, prompt, wait_for
 from tests.conftest import StartCli
 from tests.model_server import ModelServer, text, tool_call
+from tests.processes import commands_in
 
 Start = Callable[..., Program]
 
@@ -114,10 +115,10 @@ def test_close_cancels_the_turn_and_leaves_the_session_to_be_loaded(
     model_server.reply(tool_call("shell", {"command": "echo $$ > pid; sleep 300"}))
     session = program.begin(workspace)
     id = program.send("session/prompt", prompt(session, "Run it"))
-    pid = int(wait_for_pid(program, workspace))
+    wait_for_pid(program, workspace)
     closing = program.send("session/close", {"sessionId": session})
     assert program.answer_to(closing)["result"] == {}
-    assert not is_alive(pid)
+    assert not commands_in(workspace)
     answers = {m["id"]: m["result"] for m in program.seen if "result" in m}
     if id not in answers:
         answers[id] = program.answer_to(id)["result"]
@@ -159,6 +160,7 @@ def test_the_session_is_introduced_after_the_answer_and_named_by_its_first_promp
         "usage",
         "rewind",
         "fork",
+        "trust",
         "init",
     }
     program.prompt(session, "Mend the pump")

@@ -20,6 +20,7 @@ from laguna_agent.acp.peer import Peer
 from laguna_agent.acp.streams import FdSink, FdSource
 from laguna_agent.acp.terminal import Terminals
 from laguna_agent.errors import ToolError
+from laguna_agent.sandbox.policy import policy_for
 from laguna_agent.tools.text import decode
 from laguna_agent.tools.workspace import LocalWorkspace
 
@@ -56,10 +57,13 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def silent_editor(root: Path) -> AsyncIterator[tuple[EditorWorkspace, LocalWorkspace, Silence]]:
+async def silent_editor(
+    root: Path, denied: tuple[str, ...] = ()
+) -> AsyncIterator[tuple[EditorWorkspace, LocalWorkspace, Silence]]:
     ours, theirs = socket.socketpair()
     peer = Peer(FdSource(ours.fileno()), FdSink(ours.fileno()), {}, {})
-    local = LocalWorkspace(root, spool=root.parent / "spool")
+    policy = policy_for(root, readable=[root.parent / "spool"], denied=denied)
+    local = LocalWorkspace(root, spool=root.parent / "spool", policy=policy)
     terminals = Terminals(peer, "s", True, PATIENCE)
     async with anyio.create_task_group() as group:
         group.start_soon(peer.run, lambda: None)
@@ -130,6 +134,41 @@ async def test_a_confined_command_never_leaves_the_launcher(workspace: Path) -> 
         result = await editor.run("echo confined", timeout=20)
         assert result.output.text(100) == "confined\n"
         await silence.require_nothing_more()
+
+
+@pytest.mark.anyio
+async def test_the_editor_is_not_asked_for_what_is_denied_or_hidden(workspace: Path) -> None:
+    keys = Path.home() / ".ssh"
+    keys.mkdir()
+    for file in (workspace / ".env", keys / "config"):
+        file.write_text("TOKEN=1\n")
+    async with silent_editor(workspace, denied=(".env",)) as (editor, _, silence):
+        with pytest.raises(ToolError, match="the person's rules deny it"):
+            await editor.read_bytes(workspace / ".env", 100)
+        (workspace / "sub").mkdir()
+        await editor.write_bytes(workspace / "sub" / ".env", b"NEW=1\n")
+        assert (workspace / "sub" / ".env").read_text() == "NEW=1\n"
+        await silence.require_nothing_more()
+    async with silent_editor(Path.home()) as (editor, _, silence):
+        assert await editor.read_bytes(keys / "config", 100) == b"TOKEN=1\n"
+        await silence.require_nothing_more()
+
+
+@pytest.mark.anyio
+async def test_a_file_that_becomes_a_link_while_the_editor_reads_it_is_not_told(workspace: Path) -> None:
+    (workspace / "dir").mkdir()
+    (workspace / "dir" / "a.py").write_text("harmless = 1\n")
+    async with silent_editor(workspace) as (editor, _, silence), anyio.create_task_group() as group:
+
+        @group.start_soon
+        async def _() -> None:
+            asked = await silence.next()
+            (workspace / "dir").rename(workspace / "aside")
+            (workspace / "dir").symlink_to(workspace.parent)
+            silence.answer(asked, {"content": "somebody = 'else'\n"})
+
+        with pytest.raises(ToolError, match="became a link"):
+            await editor.read_bytes(workspace / "dir" / "a.py", 100)
 
 
 pieces = st.lists(st.sampled_from(["a", "b é", "", "\t"]), min_size=1, max_size=5)

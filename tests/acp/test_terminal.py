@@ -17,7 +17,7 @@ from laguna_agent.agent.events import Event, ToolCallUpdate, TurnEnded
 from laguna_agent.agent.permissions import deny_all
 from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import find_session
-from laguna_agent.sandbox.launcher import CommandResult
+from laguna_agent.sandbox.launcher import CommandResult, Granted
 from laguna_agent.tools.workspace import Listener, LocalWorkspace
 from tests.acp.editor_client import TERMINALS, Desk
 from tests.acp.program import Message, Program, is_alive, prompt, wait_for
@@ -31,6 +31,12 @@ HOLD = "echo $$ > pid; echo begun; sleep 300 & wait"
 
 def shell(command: str, **more: object) -> Part:
     return tool_call("shell", {"command": command, **more})
+
+
+@pytest.fixture(autouse=True)
+def without_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The editor's terminals are used only where nothing confines commands."""
+    monkeypatch.setenv("LAGUNA_SANDBOX", "none")
 
 
 def shown(messages: list[Message]) -> list[str]:
@@ -88,7 +94,13 @@ class Watched(LocalWorkspace):
     """Shows a terminal, as an editor's workspace does."""
 
     async def run(
-        self, command: str, *, timeout: float, emit: Listener | None = None, on_terminal: Listener | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        emit: Listener | None = None,
+        on_terminal: Listener | None = None,
+        kind: Granted = "workspace",
     ) -> CommandResult:
         assert on_terminal is not None
         await on_terminal("term-1")
@@ -100,7 +112,7 @@ def test_but_for_the_terminal_a_replay_gives_the_same_bytes(model_server: ModelS
 
     async def live() -> tuple[Path, list[Event]]:
         session = await Session.start(workspace, settings_for(model_server), approver=deny_all)
-        session.workspace = Watched(workspace, spool=workspace.parent / "spool")
+        session.workspace = Watched(workspace, spool=workspace.parent / "spool", sandbox=session.workspace.sandbox)
         try:
             return find_session(session.id), await talk(session, "Go on")
         finally:

@@ -25,6 +25,7 @@ from laguna_agent.agent.context import (
 from laguna_agent.agent.events import Compaction
 from laguna_agent.agent.store import Shortened
 from laguna_agent.messages import ImageBlock, Message, TextBlock, ToolCall, text_message
+from laguna_agent.trust import look, trust
 from tests.agent.driving import converse, posted, require_valid_conversation, text_of
 from tests.model_server import ModelServer, Reply, http, stream, text, tool_call
 from tests.tools.o200k import count
@@ -165,6 +166,7 @@ def test_chinese_is_counted_as_what_it_is(model_server: ModelServer, workspace: 
 
 def test_the_prefix_stays_byte_for_byte(model_server: ModelServer, workspace: Path) -> None:
     (workspace / "AGENTS.md").write_text("Be kind.\n")
+    trust(look(workspace))
     model_server.reply(
         tool_call("write", {"path": "new.txt", "content": "1\n"}),
         [tool_call("list", {"path": "."}), tool_call("shell", {"command": "date +%N"})],

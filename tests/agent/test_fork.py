@@ -8,6 +8,7 @@ from pathlib import Path
 from laguna_agent.agent.archive import fork_session, list_sessions
 from laguna_agent.agent.events import Forked, TextDelta
 from laguna_agent.agent.store import Opened, find_session, read_log
+from laguna_agent.trust import look, trust
 from tests.agent.driving import Conversation, converse, posted, replayed, text_of
 from tests.agent.test_resume import kill_in_mid_call
 from tests.agent.test_rewind import require_prefix, shown
@@ -80,11 +81,13 @@ def test_what_changed_between_two_runs_is_told_at_the_end(
 ) -> None:
     """Other instructions, other files, another mode, another day: what was said before is posted again as it was."""
     (workspace / "AGENTS.md").write_text("Write tests first.\n")
+    trust(look(workspace))
     as_text = '<tool_call>{"name": "list", "arguments": {"path": "."}}</tool_call>'
     answers = [[reasoning("Hm."), text("Look."), tool_call("read", {"path": "AGENTS.md"})], text(as_text), text("1")]
     model_server.reply(*answers, text("2"), *answers, *map(text, "3456"))
     assert run_cli("run", "one", "--approve", "all", env=model_server.env).returncode == 0
     (workspace / "AGENTS.md").write_text("Write no tests.\n")
+    trust(look(workspace))
     (workspace / "new.txt").write_text("x")
     options = ["--continue", "--approve", "plan", "--check", "false"]
     assert run_cli("run", "two", *options, env=model_server.env | {"TZ": "Asia/Tokyo"}).returncode == 8

@@ -21,6 +21,7 @@ from laguna_agent.tools.base import text_result
 from tests.agent.driving import converse, posted, require_valid_conversation, roles, text_of
 from tests.conftest import RunCli, StartCli
 from tests.model_server import ModelServer, text, tool_call
+from tests.processes import commands_in
 
 
 def kill_in_mid_call(start_cli: StartCli, model_server: ModelServer, workspace: Path) -> str:
@@ -38,7 +39,9 @@ def kill_in_mid_call(start_cli: StartCli, model_server: ModelServer, workspace: 
         time.sleep(0.02)
     process.kill()
     process.communicate(timeout=10)
-    os.killpg(int((workspace / "pid").read_text()), signal.SIGKILL)
+    # Without a sandbox nobody ends what it had started.
+    for pid in commands_in(workspace):
+        os.kill(pid, signal.SIGKILL)
     (log,) = Path(os.environ["XDG_STATE_HOME"]).rglob("log.jsonl")
     return log.parent.name
 

@@ -11,10 +11,11 @@ from typing import Any
 import anyio
 import pytest
 
+from laguna_agent.backend.address import normal_url
 from laguna_agent.backend.base import Backend, ModelInfo, Request, Sampling, UsageDelta
 from laguna_agent.backend.openai_http import OpenAIBackend
 from laguna_agent.backend.probe import ServerKind
-from laguna_agent.backend.providers import normal_url, open_backend
+from laguna_agent.backend.providers import open_backend
 from laguna_agent.config import Settings
 from laguna_agent.errors import AuthenticationFailed, ProviderUnavailable, UsageError
 from laguna_agent.messages import Message, TextBlock, text_message

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from laguna_agent.trust import look, trust
 from tests.conftest import RunCli
 
 
@@ -20,6 +21,7 @@ def test_show_says_where_each_value_comes_from(run_cli: RunCli, workspace: Path)
     (workspace / ".laguna").mkdir()
     project = workspace / ".laguna" / "config.toml"
     project.write_text("seed = 7\n")
+    trust(look(workspace))
     shown = json.loads(run_cli("config", "show", "--json", env={"LAGUNA_APPROVE": "edits"}).stdout)
     assert shown["model"] == {"value": "ollama/m", "source": f"user {user_file()}"}
     assert shown["seed"] == {"value": 7, "source": f"project {project}"}
@@ -28,6 +30,15 @@ def test_show_says_where_each_value_comes_from(run_cli: RunCli, workspace: Path)
     text = run_cli("config", "show").stdout
     assert f"user {user_file()}" in text
     assert len(text.splitlines()) == len(shown)
+
+
+def test_show_says_what_is_not_trusted(run_cli: RunCli, workspace: Path) -> None:
+    (workspace / ".laguna").mkdir()
+    (workspace / ".laguna" / "config.toml").write_text("seed =")
+    shown = json.loads(run_cli("config", "show", "--json").stdout)
+    assert shown["seed"] == {"value": None, "source": "default"}
+    assert shown[".laguna/config.toml"]["value"] == "not used"
+    assert "laguna-agent trust" in shown[".laguna/config.toml"]["source"]
 
 
 def test_bare_config_shows(run_cli: RunCli) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from laguna_agent.sandbox.tiers import prove
 from tests.cli.test_front_door import break_module
 from tests.cli.test_run_input import record_of
 from tests.conftest import RunCli
@@ -38,7 +39,7 @@ def test_0_completed(run_cli: RunCli, model_server: ModelServer, workspace: Path
     assert record["files_changed"] == ["a.txt"]
     assert [(check["when"], check["exit_code"]) for check in record["checks"]] == [("before", 1), ("after", 0)]  # type: ignore[attr-defined]
     assert record["turns"] == 2
-    assert record["sandbox"] == "none"
+    assert record["sandbox"] == prove("auto").tier
     assert done.stderr == ""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from laguna_agent.headless import prompt
+from laguna_agent.trust import look, trust
 from tests.conftest import RunCli, StartCli
 from tests.model_server import ModelServer, text
 
@@ -150,6 +151,7 @@ def test_unknown_output_mode(run_cli: RunCli) -> None:
 def test_unreadable_configuration(run_cli: RunCli, workspace: Path) -> None:
     (workspace / ".laguna").mkdir()
     (workspace / ".laguna" / "config.toml").write_text('base_url = "http://evil.example"\n')
+    trust(look(workspace))
     done = run_cli("run", "x", "--output", "stream-json")
     assert record_of(done)["outcome"] == "usage"
     assert "not allowed in a project file" in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -13,6 +12,7 @@ import pytest
 
 from tests.conftest import RunCli, StartCli
 from tests.model_server import ModelServer, stall, stream, text, tool_call
+from tests.processes import commands_in
 
 ENDINGS = [
     (signal.SIGINT, 130, "interrupted"),
@@ -39,15 +39,6 @@ def wait_for_request(server: ModelServer, process: subprocess.Popen[str]) -> Non
         time.sleep(0.02)
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A zombie whose reaper (a container's init) is slow counts as gone.
-    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text() if Path("/proc").is_dir() else True
-
-
 def ended(process: subprocess.Popen[str], code: int) -> dict[str, object]:
     """The final record of a process that was signalled."""
     out, errors = process.communicate(timeout=20)
@@ -71,12 +62,13 @@ def test_during_a_tool_call(
     command = "sleep 300 & (sleep 301 & echo $! > deep.pid); echo $$ $! > pids; wait"
     model_server.reply(tool_call("shell", {"command": command}))
     process = start_cli("run", "x", "--output", "json", "--approve", "all", env=model_server.env)
-    pids = [int(pid) for pid in wait_for(workspace / "pids", process).split()]
-    pids.append(int(wait_for(workspace / "deep.pid", process)))
+    wait_for(workspace / "pids", process)
+    wait_for(workspace / "deep.pid", process)
+    assert len(commands_in(workspace)) >= 3
     process.send_signal(number)
     record = ended(process, code)
     assert record["outcome"] == outcome
-    assert not [pid for pid in pids if alive(pid)]
+    assert not commands_in(workspace)
     # The session can be taken up again.
     model_server.reply(text("Going on."))
     done = run_cli("run", "go on", "--output", "json", "--resume", str(record["session_id"]), env=model_server.env)
@@ -122,14 +114,14 @@ def test_a_second_interrupt_does_not_wait_for_a_stubborn_command(
     command = "trap '' TERM INT; echo $$ > pids; while :; do sleep 0.1; done"
     model_server.reply(tool_call("shell", {"command": command}))
     process = start_cli("run", "x", "--output", "json", "--approve", "all", env=model_server.env)
-    pid = int(wait_for(workspace / "pids", process))
+    wait_for(workspace / "pids", process)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert ended(process, 130)["outcome"] == "interrupted"
     assert time.monotonic() - started < 1.0
-    assert not alive(pid)
+    assert not commands_in(workspace)
 
 
 def test_while_the_reader_of_stdout_stalls(start_cli: StartCli, model_server: ModelServer) -> None:
@@ -167,10 +159,10 @@ def test_a_reader_that_goes_away_ends_the_run(start_cli: StartCli, model_server:
     command = "echo $$ > pids; while :; do echo x; sleep 0.05; done"
     model_server.reply(tool_call("shell", {"command": command}))
     process = start_cli("run", "x", "--output", "stream-json", "--approve", "all", env=model_server.env)
-    pid = int(wait_for(workspace / "pids", process))
+    wait_for(workspace / "pids", process)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
     assert process.wait(20) == 143
     assert process.stderr.read() == ""
-    assert not alive(pid)
+    assert not commands_in(workspace)

@@ -46,7 +46,7 @@ async def call(context: ToolContext) -> Call:
         args = registry.decode(ToolCall("1", name, arguments))
         tool = registry.get(name)
         assert tool.title(args)
-        tool.needs(args, context.workspace)
+        context.leave = tool.needs(args, context.workspace)
         tool.locations(args)
         return await tool.run(args, context)
 

@@ -17,6 +17,7 @@ from laguna_agent.atomic import OWNER_ONLY, replace_file
 from laguna_agent.backend.laguna.cache_file import load_cache, save_cache
 from laguna_agent.backend.laguna.conversations import Conversations
 from laguna_agent.backend.laguna.prompt import Prompt
+from laguna_agent.directories import private_directory
 from laguna_agent.errors import LagunaError
 
 CACHE, PROMPTS = "cache.kv", "prompts.json"
@@ -50,7 +51,7 @@ def keep(conversations: Conversations, prompt: Prompt, folder: Path) -> bool:
     try:
         if cache.length < FEWEST:
             return False
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_directory(folder)
         identity = conversations.local.identity
         # In this order: prompts without a cache cost nothing, a cache that nothing explains is never used.
         (folder / PROMPTS).unlink(missing_ok=True)

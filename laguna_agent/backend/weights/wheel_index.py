@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from laguna_agent.backend.address import origin
 from laguna_agent.errors import ProviderUnavailable
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class RemoteWheel(msgspec.Struct, frozen=True):
 
 def pip_settings() -> PipSettings:
     """pip's own view of its files and environment; the environment alone where there is no pip (as under uv)."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
+    # -P: without it a `pip` that lies in the directory where we were started would be run.
+    command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "config", "list"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     listed: dict[str, str] = {}
     for line in answer.stdout.splitlines() if answer.returncode == 0 else ():
@@ -101,8 +103,7 @@ def _with_credentials(url: httpx.URL, index: str) -> str:
     import httpx
 
     home = httpx.URL(index)
-    same = (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
-    if home.userinfo and not url.userinfo and same:
+    if home.userinfo and not url.userinfo and origin(str(url)) == origin(index):
         url = url.copy_with(username=home.username, password=home.password)
     return str(url)
 

@@ -1,0 +1,62 @@
+"""The end of a prompt: its record, and the event that tells faces of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from laguna_agent.agent.events import TurnEnded
+from laguna_agent.agent.outcome import RunRecord, Verdict, last_answer
+from laguna_agent.errors import UsageError
+from laguna_agent.redaction import without_keys
+
+if TYPE_CHECKING:
+    from laguna_agent.agent.session import Session
+    from laguna_agent.agent.turn import Turn
+
+
+async def record_of(session: Session, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
+    """What came of the prompt that `turn` worked on (None: it came to no turn) in `seconds`."""
+    changed = dict(turn.execution.changed) if turn else {}
+    message = verdict.message
+    if session.snapshot is not None:
+        try:
+            changed |= dict.fromkeys(await anyio.to_thread.run_sync(session.snapshot.changed))
+        except UsageError as error:
+            message = f"{message} (the changes could not be listed: {error})".strip()
+    spent = session.budget.usage
+    return RunRecord(
+        verdict.outcome,
+        verdict.stop_reason,
+        verdict.exit_code,
+        without_keys(message),
+        last_answer(session.history),
+        session.budget.turns,
+        spent.input_tokens,
+        spent.output_tokens,
+        spent.cached_tokens,
+        spent.reasoning_tokens,
+        spent.cost,
+        seconds,
+        tuple(changed),
+        tuple(session.check.runs) if session.check else (),
+        tuple(turn.execution.denied) if turn else (),
+        session.workspace.sandbox,
+        session.id,
+        session.model,
+    )
+
+
+def ended_event(record: RunRecord, error: str) -> TurnEnded:
+    """The last event of a prompt; `error` names the class of what ended it."""
+    return TurnEnded(
+        record.stop_reason,
+        record.outcome,
+        record.exit_code,
+        record.message,
+        record.turns,
+        record.files_changed,
+        record.checks,
+        error,
+    )

@@ -1,0 +1,56 @@
+"""From a policy to what Landlock is told where there are no mounts: writing below, reading all but what is hidden.
+
+Landlock only allows, below a path; so what is hidden is left out by allowing everything beside it. It cannot take back
+what lies inside the workspace: neither protected nor denied paths hold in this tier. Looks at the disk; starts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from laguna_agent.sandbox.confinement import Kind
+from laguna_agent.sandbox.policy import Policy
+from laguna_agent.sandbox.programs import essential
+
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm")
+
+
+def writable_paths(policy: Policy, kind: Kind) -> tuple[str, ...]:
+    """Where a command of this kind may write."""
+    own = [policy.temporary] if policy.temporary else []
+    inside = [] if kind == "reading" else [*policy.workspace, *policy.git_directories, *policy.writable]
+    return (*(str(path) for path in (*inside, *own)), *_DEVICES)
+
+
+def readable_paths(policy: Policy) -> tuple[str, ...]:
+    """A set of paths below which everything may be read: together all that is not hidden."""
+    # What may be written may be read, whole: a file that comes to be later has no rule of its own.
+    whole = (*policy.workspace, *policy.git_directories, *policy.writable)
+    hidden = tuple(path for path in policy.hidden if path not in (*whole, *policy.readable))
+    parts = (path for top in (Path("/"), *policy.readable, *essential(policy)) for path in _beside(top, hidden))
+    return tuple(dict.fromkeys(str(path) for path in (*whole, *parts)))
+
+
+def cannot_deny(policy: Policy) -> bool:
+    """Whether the person denies reading something that commands in this tier can read all the same."""
+    return bool(policy.denied)
+
+
+def _beside(directory: Path, hidden: tuple[Path, ...]) -> Iterator[Path]:
+    """Everything below `directory` that neither is hidden nor holds something hidden, in the fewest paths."""
+    inside = tuple(path for path in hidden if path.is_relative_to(directory))
+    if directory in inside:
+        return
+    if not inside:
+        yield directory
+        return
+    try:
+        names = os.listdir(directory)  # noqa: PTH208
+    except OSError:
+        return
+    for name in names:
+        path = directory / name
+        if not path.is_symlink():
+            yield from _beside(path, inside)

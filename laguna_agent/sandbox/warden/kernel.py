@@ -1,0 +1,46 @@
+"""The system calls that Python has no name for. Knows libc and errno; must not know what is confined or why."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from typing import Any
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+MACHINE = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}.get(platform.machine(), "")
+"""The processor as the kernel's tables name it; empty where we have no table."""
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS = 28
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+
+def syscall(number: int, *arguments: Any) -> int:
+    """Raises OSError."""
+    # A Python int would go as a C int: pointers and 64-bit masks must keep all their bits.
+    wide = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    result = LIBC.syscall(ctypes.c_long(number), *wide)
+    if result < 0:
+        raise _error()
+    return int(result)
+
+
+def prctl(option: int, *arguments: int) -> int:
+    """Raises OSError."""
+    wide = [ctypes.c_ulong(each) for each in (*arguments, 0, 0, 0, 0)[:4]]
+    result = LIBC.prctl(ctypes.c_int(option), *wide)
+    if result < 0:
+        raise _error()
+    return int(result)
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
