@@ -13,6 +13,7 @@ from pathlib import Path
 from laguna_agent.sandbox.confinement import Kind
 from laguna_agent.sandbox.masks import denied_outside
 from laguna_agent.sandbox.policy import Policy
+from laguna_agent.sandbox.presence import is_link
 from laguna_agent.sandbox.programs import essential
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm")
@@ -54,5 +55,5 @@ def _beside(directory: Path, hidden: tuple[Path, ...]) -> Iterator[Path]:
         return
     for name in names:
         path = directory / name
-        if not path.is_symlink():
+        if not is_link(path):
             yield from _beside(path, inside)

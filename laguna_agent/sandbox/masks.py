@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from laguna_agent.sandbox.policy import Policy
+from laguna_agent.sandbox.presence import exists, is_directory
 
 MOST_ENTRIES = 50_000
 MOST_MASKS = 500
@@ -22,8 +23,9 @@ def denied_paths(policy: Policy) -> tuple[Path, ...]:
     if not policy.denied:
         return ()
     absolute = tuple(_top(glob) for glob in policy.denied if glob.startswith("/"))
-    found = [path for path in absolute if policy.is_denied(path) and path.exists()]
-    for root in dict.fromkeys((*policy.workspace, *(path for path in absolute if path not in found and path.is_dir()))):
+    found = [path for path in absolute if policy.is_denied(path) and exists(path)]
+    elsewhere = (path for path in absolute if path not in found and is_directory(path))
+    for root in dict.fromkeys((*policy.workspace, *elsewhere)):
         for path in _matching(root, policy):
             if len(found) == MOST_MASKS:
                 return tuple(found)
@@ -52,11 +54,11 @@ def _matching(root: Path, policy: Policy) -> Iterator[Path]:
         except OSError:
             continue
         looked_at += len(listed)
-        for text, is_directory in listed:
+        for text, goes_on in listed:
             if policy.is_denied(Path(text)):
                 # Of a link, what it leads to; a mount cannot lie on the link.
                 real = Path(os.path.realpath(text))
-                if real.exists() and real != root:
+                if exists(real) and real != root:
                     yield real
-            elif is_directory:
+            elif goes_on:
                 waiting.append(Path(text))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -153,6 +155,40 @@ def test_local_sockets_are_found(workspace: Path) -> None:
         assert real not in sockets_outside(Policy(root=workspace, hidden=(Path(folder).resolve(),)))
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a directory that this process may not look into")
+def test_what_is_closed_to_us_is_not_there() -> None:
+    """A person without root meets closed directories everywhere: in PATH, in the table of sockets, in the workspace."""
+    with contextlib.ExitStack() as stack:
+        closed = stack.enter_context(tempfile.TemporaryDirectory(dir="/var/lib"))
+        # pytest's own directories are closed to others: this one is open.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
+        os.chmod(folder, 0o755)
+        server = stack.enter_context(socket.socket(socket.AF_UNIX))
+        server.bind(f"{closed}/s")
+        os.symlink(f"{closed}/s", f"{folder}/link")
+        os.mkdir(f"{folder}/closed", 0o700)
+        os.mkdir(f"{folder}/.git")
+        env = os.environ | {"HOME": folder, "PATH": f"{os.environ['PATH']}:{closed}/bin"}
+        command = [sys.executable, "-c", WITHOUT_ROOT, folder, closed]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+WITHOUT_ROOT = """
+import os, sys
+from pathlib import Path
+from laguna_agent.sandbox.bubblewrap import view
+from laguna_agent.sandbox.landlock_tier import readable_paths
+from laguna_agent.sandbox.policy import policy_for
+from laguna_agent.sandbox.protected import find_protected
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+folder, closed = map(Path, sys.argv[1:])
+policy = policy_for(folder, denied=["link", f"{closed}/s"], readable=[closed / "x"], writable=[closed / "y"])
+view(Path("/usr/bin/bwrap"), policy, "network", find_protected(policy))
+assert str(folder) in readable_paths(policy)
+"""
+
+
 def rules(text: str) -> list[tuple[str, str, list[re.Pattern[str]]]]:
     """A profile's rules about files: decision, operations, and what they match, as the last that matches decides."""
     found = []
@@ -230,7 +266,8 @@ def test_no_path_breaks_out_of_a_profile(name: str) -> None:
         assert all(line.startswith("(") and line.endswith(")") for line in text.splitlines())
 
 
-def test_a_verdict_is_kept_for_the_same_circumstances_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verdict_is_kept_for_the_same_circumstances_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "no-verdict-yet"))
     asked = []
 
     def examine(tier: str) -> tiers.Proof:
