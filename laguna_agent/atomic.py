@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 OWNER_ONLY = 0o600
-_UNLESS_TOLD = 0o666
+UNLESS_TOLD = 0o666
 
 
 def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
@@ -26,14 +26,14 @@ def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with suppress(FileNotFoundError):
         mode = mode if mode is not None else target.stat().st_mode & 0o7777
-    with replacing(target, _UNLESS_TOLD if mode is None else mode) as file:
+    with replacing(target, UNLESS_TOLD if mode is None else mode) as file:
         if mode is not None:
             os.fchmod(file.fileno(), mode)
         file.write(data)
 
 
 @contextmanager
-def replacing(target: Path, mode: int = _UNLESS_TOLD, *, directory: int | None = None) -> Iterator[BinaryIO]:
+def replacing(target: Path, mode: int = UNLESS_TOLD, *, directory: int | None = None) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `target`, durably, when the block ends; an error leaves what was there.
 
     It is made with `mode` less the umask, in the directory of `target`, which must exist. With `directory`, the

@@ -18,7 +18,7 @@ import msgspec
 
 from laguna_agent.directories import config_directory
 from laguna_agent.errors import ConfigError
-from laguna_agent.held_keys import held
+from laguna_agent.held_keys import held, know_password
 from laguna_agent.trust import CONFIG, Ground, look
 
 Approve = Literal["plan", "ask", "edits", "all"]
@@ -54,7 +54,7 @@ PROJECT_KEYS = frozenset(
 )
 
 
-USER_ONLY = frozenset({"rules", "writable"})
+USER_ONLY = frozenset({"environment", "rules", "writable"})
 """What the person's own file alone may say: neither a variable, which a wrapper script may carry, nor a project."""
 
 
@@ -87,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What is allowed, asked about or denied whatever the mode; the strictest rule wins."""
     writable: tuple[str, ...] = ()
     """Directories beyond the workspace that commands in the sandbox may write."""
+    environment: tuple[str, ...] = ()
+    """Variables that commands get beyond the usual ones: names, and globs for those that look like no secret."""
     edit_format: EditFormat = "auto"
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
     top_p: Probability | None = None
@@ -165,6 +167,7 @@ def load_with_sources(
         if value is not None:
             _refuse_unknown(key, "the command line")
             take(key, value, "flag", "--" + key.replace("_", "-"), lenient=isinstance(value, str))
+    know_password(str(values.get("base_url") or ""), "the base URL")
     # No child may inherit it, and every face reads its settings before it starts one.
     held(str(values.get("api_key_env") or ""))
     return Settings(**values), sources

@@ -1,10 +1,10 @@
 """The keys that `laguna-agent login` stored, by provider, and the order in which a key is looked for: the environment
-(which keeps none, see `held_keys`), the system's keyring, the file.
+(which keeps none, see `held_keys`), then what was stored, in the system's keyring where that was asked for, or a file.
 
 Knows where a key can come from; must not know what a provider is. A key is never shown: whoever holds a `Key` can
 print it without showing the secret, and `redaction` takes it out of every text.
 
-    <config>/credentials.json    {"openrouter": {"key": "..."}}    mode 0600, replaced whole
+    <config>/credentials.json    {"openrouter": {"key": "..."}, "poolside": {"keyring": true}}    mode 0600
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from laguna_agent.directories import config_directory
 from laguna_agent.errors import ConfigError
 from laguna_agent.held_keys import held
 from laguna_agent.redaction import know
+from laguna_agent.system_keyring import delete_secret, get_secret, set_secret
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,18 @@ class Key:
 
 
 _own: set[str] = set()
+_from_keyring: dict[str, str] = {}
 
 
 def is_own_key(text: str) -> bool:
     """Whether this is a key that was looked up here, for whatever provider."""
     return text in _own
+
+
+def forget_all() -> None:
+    """Know of no key that was looked up; the stored ones stay where they are."""
+    _own.clear()
+    _from_keyring.clear()
 
 
 def _found(secret: str, source: str) -> Key:
@@ -61,15 +69,20 @@ def key_in_environment(variable: str) -> Key | None:
 
 def stored_key(provider: str) -> Key | None:
     """The key that was stored for a provider. Raises ConfigError for a broken file."""
-    secret = _read().get(provider, {}).get("key")
+    entry = _read().get(provider, {})
+    if entry.get("keyring"):
+        return _key_in_keyring(provider)
+    secret = entry.get("key")
     return _found(secret, f"the key that `laguna-agent login {provider}` stored") if secret else None
 
 
 def know_stored_keys() -> None:
-    """Have every stored key taken out of texts, whether or not it is used. A broken file holds none that can be read;
-    whoever needs one of it is told so."""
+    """Have every stored key taken out of texts, whether or not it is used. A broken file or keyring gives none that
+    could be shown; whoever needs one of it is told so. Blocking: a keyring may ask a person."""
     with suppress(ConfigError):
-        _read()
+        for provider, entry in _read().items():
+            if entry.get("keyring"):
+                _key_in_keyring(provider)
 
 
 def stored_providers() -> list[str]:
@@ -77,16 +90,25 @@ def stored_providers() -> list[str]:
     return sorted(_read())
 
 
-def store_key(provider: str, secret: str) -> None:
-    """Store a key, in place of an older one. Raises ConfigError."""
-    _write(_read() | {provider: {"key": secret}})
+def store_key(provider: str, secret: str, *, in_keyring: bool = False) -> None:
+    """Store a key, in place of an older one. Raises ConfigError, and UsageError where there is no keyring."""
+    if in_keyring:
+        set_secret(provider, secret)
+    elif _read().get(provider, {}).get("keyring"):
+        delete_secret(provider)
+    _from_keyring.pop(provider, None)
+    _write(_read() | {provider: {"keyring": True} if in_keyring else {"key": secret}})
 
 
 def remove_key(provider: str) -> bool:
     """Forget a stored key; whether there was one. Raises ConfigError."""
     kept = _read()
-    if kept.pop(provider, None) is None:
+    entry = kept.pop(provider, None)
+    if entry is None:
         return False
+    if entry.get("keyring"):
+        delete_secret(provider)
+        _from_keyring.pop(provider, None)
     _write(kept)
     return True
 
@@ -113,13 +135,29 @@ def _read() -> dict[str, dict[str, Any]]:
     if not isinstance(stored, dict) or not all(_is_entry(entry) for entry in stored.values()):
         raise _broken(path)
     for provider, entry in stored.items():
-        _own.add(entry["key"])
-        know(entry["key"], f"key of {provider}")
+        _known(str(entry.get("key", "")), provider)
     return stored
 
 
 def _is_entry(entry: object) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("key"), str)
+    return isinstance(entry, dict) and (isinstance(entry.get("key"), str) or entry.get("keyring") is True)
+
+
+def _key_in_keyring(provider: str) -> Key | None:
+    """Asked once: every question may open a dialogue."""
+    if provider not in _from_keyring and (found := get_secret(provider)):
+        _from_keyring[provider] = found
+    secret = _from_keyring.get(provider)
+    if not secret:
+        return None
+    _known(secret, provider)
+    return _found(secret, "the system's keyring")
+
+
+def _known(secret: str, provider: str) -> None:
+    if secret:
+        _own.add(secret)
+        know(secret, f"key of {provider}")
 
 
 def _broken(path: Path) -> ConfigError:

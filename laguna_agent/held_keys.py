@@ -23,6 +23,7 @@ _SECRET_NAME = re.compile(
     r"(?i)(?:^|_)(?:API_?KEY|KEY|TOKEN|AUTH_?TOKEN|SECRETS?|PAT|CREDENTIALS?|COOKIE|PASSPHRASE)(?:$|_)"
     r"|PASSWORD|PASSWD|^PGPASS|^LAGUNA_SERVE_TOKEN$"
 )
+_PASSWORD_IN_URL = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _SETTING = re.compile(r"^LAGUNA_(?!SERVE_TOKEN$)")
 _ENTRIES = 4 << 20
 """Bytes of the environment that are looked through; Linux allows a process 6 MiB of it and its arguments."""
@@ -36,8 +37,16 @@ def is_secret_name(name: str) -> bool:
 
 
 def take_secrets() -> None:
-    """Take every variable whose name is that of a secret out of the environment."""
+    """Take every variable whose name is that of a secret out of the environment. One whose value is an address with a
+    password stays, for libraries read their proxies there; but /proc shows it no more."""
     take(name for name in list(os.environ) if is_secret_name(name))
+    with_password = [name for name, value in os.environ.items() if _PASSWORD_IN_URL.search(value)]
+    for name in with_password:
+        know_password(os.environ[name], name)
+        # Set anew it lies elsewhere in memory, and what the process started with can go.
+        os.environ[name] = os.environ[name]
+    if with_password:
+        _blank(with_password)
 
 
 def take(names: Iterable[str]) -> None:
@@ -51,6 +60,12 @@ def take(names: Iterable[str]) -> None:
         if not value.startswith("/"):
             know(value.strip(), name)
     _blank(found)
+
+
+def know_password(address: str, name: str) -> None:
+    """Where an address has a password in it, people call it by `name`."""
+    if found := _PASSWORD_IN_URL.search(address):
+        know(found[1], f"password in {name}")
 
 
 def held(name: str) -> str:

@@ -201,6 +201,7 @@ class Trust:
         if self._shown != seen:
             return ground, False
         trust(ground)
+        self._shown = {}
         return ground, True
 
     def news(self, ground: Ground) -> list[Asking]:
@@ -268,16 +269,16 @@ def _bytes_of(name: str, directory: int) -> bytes | None:
     # O_NONBLOCK: what lies there may be a FIFO, and opening one would wait for ever.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.ELOOP if stat.S_ISLNK(mode) else errno.EINVAL, "")
         handle = os.open(name, flags, dir_fd=directory)
     except FileNotFoundError:
         return None
-    with os.fdopen(handle, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "")
-        return file.read(LARGEST + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(LARGEST + 1)
+    finally:
+        os.close(handle)
 
 
 def _why(error: OSError) -> str:

@@ -7,33 +7,18 @@ or an eye not see is spelled out: what is not shown is not trusted knowingly.
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from laguna_agent.trust import TOOLS, Asking
+from laguna_agent.visible import visible_each, visible_line
 
 HOW = "`laguna-agent trust`"
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Characters that take room or none, and show nothing."""
-
-
-def spelled_out(text: str) -> str:
-    """`text` with every character that shows nothing, or is obeyed, as `\\u{...}`; line ends and tabs stay."""
-    return "".join(f"\\u{{{ord(each):X}}}" if _is_unseen(each) else each for each in text.replace("\r\n", "\n"))
-
-
-def _is_unseen(character: str) -> bool:
-    if character in "\n\t" or " " <= character <= "~":
-        return False
-    selector = "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
-    return selector or character in _BLANK or unicodedata.category(character) in _UNSEEN
 
 
 def state_of(asking: Asking) -> str:
     """How trust in it stands, behind its name."""
     if asking.problem:
-        return f"never trusted: {spelled_out(asking.problem)}"
+        return f"never trusted: {visible_line(asking.problem)}"
     if asking.trusted:
         return "trusted"
     return "not trusted" if asking.before is None else "changed since it was trusted"
@@ -41,23 +26,27 @@ def state_of(asking: Asking) -> str:
 
 def shown(asking: Asking) -> list[str]:
     """A text in full, or as a unified diff against what was trusted of it."""
-    name = spelled_out(asking.name)
+    name = visible_line(asking.name)
     lines = [f"--- {name}: {state_of(asking)}"]
     if asking.problem or asking.trusted:
         return lines
-    new = spelled_out(asking.text).splitlines()
+    new = _lines(asking.text)
     if asking.before is None:
         return [*lines, *(f"  {line}" for line in new)]
-    old = spelled_out(asking.before).splitlines()
+    old = _lines(asking.before)
     changes = list(difflib.unified_diff(old, new, "trusted", "now", lineterm=""))
     # The texts are different, so a diff without a line can only mean that they end differently.
     return [*lines, *(changes or ["  only the ends of its lines have changed"])]
 
 
+def _lines(text: str) -> list[str]:
+    return visible_each(text.replace("\r\n", "\n")).removesuffix("\n").split("\n")
+
+
 def why_inert(asking: Asking) -> str:
     """Why it is not used and what to do, as a sentence's end."""
     if asking.problem:
-        return f"{spelled_out(asking.problem)}, and such a file is never trusted"
+        return f"{visible_line(asking.problem)}, and such a file is never trusted"
     if asking.before is not None:
         return f"it has changed since it was trusted; see what with {HOW}"
     return f"this workspace is not trusted; look at it with {HOW}"
@@ -67,7 +56,7 @@ def notices(inert: Iterable[Asking], *, here: bool = False) -> list[str]:
     """What is not used, in a line for each reason. `here`: there is a person who can type /trust."""
     by_reason: dict[str, list[str]] = {}
     for each in inert:
-        by_reason.setdefault(_reason(each), []).append(spelled_out(each.name))
+        by_reason.setdefault(_reason(each), []).append(visible_line(each.name))
     said = []
     for reason, names in by_reason.items():
         text = f"{listed(names)} {'is' if len(names) == 1 else 'are'} not used: {reason}"

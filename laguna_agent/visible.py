@@ -265,6 +265,10 @@ class Shown:
         meant: dict[str, deque[str]] = {}
         for match in _FORM.finditer(self.text, start, end):
             meant.setdefault(match[0], deque()).append(raw.get(match.start(), match[0]))
+        for form, kept in meant.items():
+            # Which of several runs is meant tells nothing but their order, where all of them are there.
+            if form.startswith("\\u{+") and len(set(kept)) > 1 and new.count(form) != len(kept):
+                kept.clear()
 
         def back(match: re.Match[str]) -> str:
             waiting = meant.get(match[0])

@@ -51,6 +51,24 @@ def test_a_question_shows_the_whole_command_line_by_line() -> None:
     assert " \N{DOWNWARDS ARROW WITH CORNER LEFTWARDS} rm" in always
 
 
+def test_a_question_shows_the_parts_and_what_is_unusual_cleaned() -> None:
+    need = Need("execute", "ls; $x")
+    parts, unusual = ("ls", "rm '\x1b[2Ja\nb'"), ("wants the network", "not certain: \u202ex")
+    lines = question_lines(
+        PermissionRequested("1", "$ ls", "execute", {}, options(need, parts), parts=parts, unusual=unusual)
+    )
+    at = lines.index("  it runs:")
+    assert lines[at + 1 : at + 5] == [
+        "  - ls",
+        "  - rm '\\u{1B}[2Ja \N{DOWNWARDS ARROW WITH CORNER LEFTWARDS} b'",
+        "  ! wants the network",
+        "  ! not certain: \\u{202E}x",
+    ]
+    assert not any(each in "".join(lines) for each in "\x1b\u202e")
+    alone = PermissionRequested("1", "$ ls", "execute", {}, options(need), parts=("ls",))
+    assert "  it runs:" not in question_lines(alone)
+
+
 def test_a_question_about_an_edit_shows_what_it_would_change() -> None:
     need = Need("write", "a.py")
     given_input = {"path": "a.py", "old": "x = 1", "new": "x = 2"}

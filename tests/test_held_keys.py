@@ -70,6 +70,7 @@ held_keys.take_secrets()
 print(held_keys.held("OPENROUTER_API_KEY"), held_keys.shown_in_proc(["OPENROUTER_API_KEY", "PATH"]))
 print(os.environ.get("LAGUNA_MODEL"), os.getenv("EMPTY_TOKEN"), held_keys.held("ODD_TOKEN") == "a=b=\\xfc")
 subprocess.run([sys.executable, "-c", "import os; print(sorted(os.environ))"])
+print(os.environ["HTTPS_PROXY"])
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -82,6 +83,7 @@ def test_another_process_finds_nothing_in_proc() -> None:
         "LAGUNA_MODEL": "m/n",
         "EMPTY_TOKEN": "",
         "ODD_TOKEN": "a=b=\xfc",
+        "HTTPS_PROXY": "http://me:proxy-canary-01234@p:1",
         "A": "1",
     }
     child = subprocess.Popen(
@@ -93,14 +95,16 @@ def test_another_process_finds_nothing_in_proc() -> None:
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    lines = [child.stdout.readline().strip() for _ in range(4)]
+    lines = [child.stdout.readline().strip() for _ in range(5)]
     shown = Path(f"/proc/{child.pid}/environ").read_bytes()
     child.stdin.close()
     assert child.wait(20) == 0
     assert lines[0] == f"{CANARY} ['PATH']"
     assert lines[1] == "m/n None True"
     assert "OPENROUTER_API_KEY" not in lines[2]
-    assert lines[3] == "ready"
+    assert lines[3] == "http://me:proxy-canary-01234@p:1"
+    assert lines[4] == "ready"
+    assert b"proxy-canary" not in shown
     assert CANARY.encode() not in shown
     assert b"a=b=" not in shown
     assert b"LAGUNA_MODEL=m/n\0" in shown

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from laguna_agent import trust as room
 from laguna_agent.errors import UsageError
-from laguna_agent.trust import CONFIG, INSTRUCTIONS, LARGEST, SERVERS, TOOLS, Trust, look, revoke, trust
-from laguna_agent.trust_lines import notices, shown, spelled_out, state_of
+from laguna_agent.trust import CONFIG, INSTRUCTIONS, LARGEST, SERVERS, TOOLS, Asking, Trust, look, revoke, trust
+from laguna_agent.trust_lines import notices, shown, state_of
+from laguna_agent.visible import visible
 
 
 def write(path: Path, text: str) -> Path:
@@ -326,20 +327,21 @@ def test_a_state_directory_that_cannot_be_written(workspace: Path, monkeypatch: 
 # -- what is shown ---------------------------------------------------------------------------------------------------
 
 
-@given(st.text())
-def test_nothing_that_is_shown_is_obeyed_or_unseen(text: str) -> None:
-    for line in spelled_out(text).splitlines():
-        assert all(each.isprintable() or each == "\t" or each.isspace() for each in line)
-        assert not any(
-            each in "\x1b\x9b\u202e\u2066\u200b\u200f\ufeff" or ord(each) >> 7 == 0xE0000 >> 7 for each in line
-        )
+@given(st.text(), st.none() | st.text())
+def test_nothing_that_is_shown_is_obeyed_or_unseen(text: str, before: str | None) -> None:
+    for line in shown(Asking(INSTRUCTIONS, INSTRUCTIONS, text, before=before)):
+        assert visible(line) == line
+        assert "\n" not in line
 
 
-def test_hidden_orders_are_seen() -> None:
-    hidden = "do " + "".join(chr(0xE0000 + ord(each)) for each in "rm") + "\u202e\x1b]52;c;\x07\u200b\ufe0f\u3164\r"
-    seen = spelled_out(hidden)
-    assert seen == "do \\u{E0072}\\u{E006D}\\u{202E}\\u{1B}]52;c;\\u{7}\\u{200B}\\u{FE0F}\\u{3164}\\u{D}"
-    assert spelled_out("plain — ünïcode ✓ 你好\n\tx") == "plain — ünïcode ✓ 你好\n\tx"
+def test_hidden_orders_are_seen(workspace: Path) -> None:
+    hidden = "do " + "".join(chr(0xE0000 + ord(each)) for each in "rm") + "\u202e\x1b]52;c;\x07\u200b\u3164"
+    write(workspace / INSTRUCTIONS, f"plain — ünïcode ✓ 你好\n{hidden}\n")
+    (asking,) = look(workspace).waiting
+    assert shown(asking)[1:] == [
+        "  plain — ünïcode ✓ 你好",
+        "  do \\u{E0072}\\u{E006D}\\u{202E}\\u{1B}]52;c;\\u{7}\\u{200B}\\u{3164}",
+    ]
 
 
 def test_a_change_of_line_ends_alone_is_a_change(workspace: Path) -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from laguna_agent.acp import schema
 from laguna_agent.acp.prompts import given_blocks
+from laguna_agent.acp.prose import Prose, unfetched
 from laguna_agent.agent import events
 from laguna_agent.event_lines import on_one_line, printable
 from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, ToolKind
@@ -45,6 +46,11 @@ class Speech:
     message: str
     chunk: type[Chunk]
     revealer: Revealer = field(default_factory=Revealer)
+    prose: Prose = field(default_factory=Prose)
+
+    def rest(self) -> str:
+        """What was held back, at the end of the message."""
+        return self.prose.feed(self.revealer.feed("", final=True), final=True)
 
 
 class Renderer:
@@ -181,13 +187,13 @@ class Renderer:
             yield from self._finished_speech()
         if self._speech is None:
             self._speech = Speech(message, chunk)
-        shown = self._speech.revealer.feed(text)
+        shown = self._speech.prose.feed(self._speech.revealer.feed(text))
         if shown or not text:
             yield chunk(content=schema.TextContent(text=shown), message_id=message)
 
     def _finished_speech(self) -> Iterator[schema.SessionUpdate]:
         speech, self._speech = self._speech, None
-        if speech is not None and (rest := speech.revealer.feed("", final=True)):
+        if speech is not None and (rest := speech.rest()):
             yield speech.chunk(content=schema.TextContent(text=rest), message_id=speech.message)
 
     def _started(self, event: events.ToolCallStarted) -> schema.ToolCall:
@@ -291,7 +297,7 @@ class Renderer:
                 image = schema.ImageContent(data=block.data, mime_type=block.mime_type)
                 content.append(schema.Content(content=image))
             elif block.text:
-                content.append(text_content(fenced(block.text) if kind in FENCED else block.text))
+                content.append(text_content(fenced(block.text) if kind in FENCED else unfetched(block.text)))
         return content
 
 

@@ -2,20 +2,20 @@
 
 The state is kept by git in a repository outside the workspace (its own object store and index; the person's repository,
 index, stash and refs are never touched, nor does anything run that they, or repositories nested in the workspace, name:
-`own_git`). What .gitignore names, the caches that tools leave behind, and nested repositories are not part of it. Files
-count by their bytes as they are on disk, whatever .gitattributes would make of them.
+`own_git`). What .gitignore names, the caches that tools leave behind, nested repositories and very large files are not
+part of it. Files count by their bytes as they are on disk, whatever .gitattributes would make of them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from laguna_agent.agent.own_git import require_git, run_git
+from laguna_agent.agent.own_git import run_git
 from laguna_agent.tools.footprint import CACHES
 
+LARGEST = 128 << 20
+"""Bytes of a file that are read; a sparse one of a terabyte is made in no time, and would take hours."""
 # Of all attributes these count most. A filter's name alone starts nothing; conversions would hide what really changed.
 _ATTRIBUTES = "* -text -filter -ident -working-tree-encoding\n"
 
@@ -41,13 +41,13 @@ class Snapshot:
 
     def changed(self) -> list[str]:
         """The paths that changed since, relative to the root."""
-        return sorted(self._changed(self._start, self._tree()))
+        listing = self._git("diff-tree", "-r", "--name-only", "-z", self._start, self._tree())
+        return [os.fsdecode(name) for name in listing.split(b"\0") if name]
 
     def _tree(self) -> str:
-        """The tree of the files as they are. A path that ends in "/" is a nested repository: as an entry of the index
-        it would make git look into it, by its own configuration."""
+        """The tree of the files as they are."""
         listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split(b"\0")
-        files = dict.fromkeys(path for path in listed if path and not path.endswith(b"/"))
+        files = dict.fromkeys(path for path in listed if path and self._counts(path))
         self._git("update-index", "--add", "--remove", "--replace", "-z", "--stdin", given=b"\0".join((*files, b"")))
         return self._git("write-tree").decode().strip()
 
@@ -55,34 +55,13 @@ class Snapshot:
         tree = None if arguments[0] == "init" else self._root
         return run_git(list(arguments), cwd=self._root, git_directory=self._directory, work_tree=tree, given=given)
 
-    def _changed(self, old: str, new: str) -> Iterator[str]:
-        """Read with GitPython's own reader of objects, which starts no process and takes no options."""
-        # On import it runs whatever is called git, unless it is told which one.
-        os.environ["GIT_PYTHON_GIT_EXECUTABLE"] = require_git(self._root)
-        os.environ["GIT_PYTHON_REFRESH"] = "quiet"
-        from git import GitDB
-        from git.objects.fun import tree_entries_from_data
-
-        objects = GitDB(str(self._directory / "objects"))
-
-        def entries(tree: bytes | None) -> dict[str, tuple[bytes, int]]:
-            if tree is None:
-                return {}
-            return {name: (sha, mode) for sha, mode, name in tree_entries_from_data(objects.stream(tree).read())}
-
-        def compare(before: bytes | None, after: bytes | None, where: str) -> Iterator[str]:
-            was, now = entries(before), entries(after)
-            for name in {**was, **now}:
-                pair = was.get(name), now.get(name)
-                if pair[0] == pair[1]:
-                    continue
-                folders: list[Any] = [each[0] if each and each[1] == _FOLDER else None for each in pair]
-                if any(each and each[1] != _FOLDER for each in pair):
-                    yield where + name
-                if any(folders):
-                    yield from compare(folders[0], folders[1], f"{where}{name}/")
-
-        yield from compare(bytes.fromhex(old), bytes.fromhex(new), "")
-
-
-_FOLDER = 0o040000
+    def _counts(self, path: bytes) -> bool:
+        """Whether a listed path is a file to look into. One that ends in "/" is a nested repository: as an entry of the
+        index it would make git look into it, by its own configuration."""
+        if path.endswith(b"/"):
+            return False
+        try:
+            found = os.lstat(os.path.join(os.fsencode(self._root), path))  # noqa: PTH118 - bytes
+        except OSError:
+            return True  # It is gone, which is a change.
+        return found.st_size <= LARGEST

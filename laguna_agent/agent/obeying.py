@@ -18,8 +18,9 @@ from laguna_agent.agent.commands import argument_of
 from laguna_agent.agent.store import Forked, Remarked
 from laguna_agent.errors import Denied, UsageError
 from laguna_agent.messages import ContentBlock
-from laguna_agent.trust import INSTRUCTIONS
-from laguna_agent.trust_lines import HOW, listed, shown, spelled_out
+from laguna_agent.trust import CONFIG, SERVERS
+from laguna_agent.trust_lines import HOW, listed, shown
+from laguna_agent.visible import visible_line
 
 if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
@@ -104,9 +105,9 @@ def _trusted(argument: str, session: Session) -> str:
         return f"Nothing was trusted: {error}"
     if not ground.asking:
         return "Nothing in this workspace asks for trust."
-    names = listed([spelled_out(each.name) for each in ground.waiting])
+    names = listed([visible_line(each.name) for each in ground.waiting])
     if accepted:
-        late = any(each.kind != INSTRUCTIONS for each in ground.waiting)
+        late = any(each.kind in {CONFIG, SERVERS} for each in ground.waiting)
         then = " Settings and MCP servers are used from the next session on." if late else ""
         return f"Trusted, until it changes: {names}.{then}" if names else "There is nothing left to trust."
     text = "\n".join(line for each in ground.asking for line in shown(each))

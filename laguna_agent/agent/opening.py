@@ -76,6 +76,7 @@ def walls_for(opened: Opened, settings: Settings) -> Walls:
         roots,
         spool=output_directory(opened.id),
         writable=map(Path, settings.writable),
+        passed=settings.environment,
         denied=denied_globs(settings.rules),
     )
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from laguna_agent.errors import UsageError
 
+PATIENCE = 300.0
+"""Seconds that one command may take."""
 STANDARD_PATH = ("/usr/local/bin", "/usr/bin", "/bin", "/opt/homebrew/bin")
 
 # Of settings, the last one given counts, and the command line's come last.
@@ -27,7 +29,8 @@ _SETTINGS = (
     "submodule.recurse=false", "status.submoduleSummary=false", "credential.helper=", "gpg.program=false",
     "protocol.allow=never", "protocol.ext.allow=never", "safe.bareRepository=explicit", "gc.auto=0",
     "maintenance.auto=false", "advice.addEmbeddedRepo=false", "uploadpack.packObjectsHook=", "log.showSignature=false",
-    "core.preloadIndex=true",
+    # Nothing is ever checked out from our repository, and a name that other systems misread is a change here.
+    "core.protectNTFS=false", "core.protectHFS=false",
 )  # fmt: skip
 _ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -81,7 +84,10 @@ def run_git(
             input=given,
             capture_output=True,
             check=False,
+            timeout=PATIENCE,
         )
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(f"git {arguments[0]} took longer than {PATIENCE:g} s; are there very many files?") from error
     except OSError as error:
         raise UsageError(f"git cannot be run ({program}): {error.strerror}") from error
     if done.returncode != 0:

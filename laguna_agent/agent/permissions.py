@@ -10,9 +10,9 @@
 
 That is for commands in a full sandbox. In a partial one `edits` asks about other commands; where there is none it asks
 about every command, `plan` runs none, and `all`, which then has to be wanted by name, allows everything. A command that
-only looks runs in the confinement "reading", where the kernel forbids writing. The setting `network` lets `all` grant
-the network. The person's own rules go before the table, the strictest of them first; none of them opens plan mode, or
-what is protected or hidden.
+only looks runs in the confinement "reading", where the kernel forbids writing. With the setting `network` all others
+have the network, and to want it is nothing more. The person's own rules go before the table, the strictest of them
+first; none of them opens plan mode, or what is protected or hidden.
 
 `ask` goes to the face's approver. A face without a person answers at once with a denial: nothing ever waits for
 somebody who is not there. Grants that a person gives for "always" hold for the session and for exactly what was
@@ -36,12 +36,13 @@ from laguna_agent.agent.rules import Judgement, Rules
 from laguna_agent.code.looking import only_looks
 from laguna_agent.code.shell_command import Parsed, Part, parts
 from laguna_agent.config import Approve, RuleVerdict, Settings
-from laguna_agent.sandbox.confinement import BOUNDARIES, Boundary, Kind
+from laguna_agent.sandbox.confinement import Boundary, Kind
 from laguna_agent.sandbox.policy import protects
 from laguna_agent.tools.base import Need
 from laguna_agent.tools.workspace import Workspace
 
 PLAN_MODE = "plan mode only reads: say what you would change and how to check it"
+NOT_CERTAIN = "not certain: "
 NO_SANDBOX = "there is no sandbox here: it runs with your rights"
 
 
@@ -71,13 +72,15 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 Approver = Callable[[PermissionRequested], Awaitable[PermissionAnswer]]
-Grant = tuple[str, str, str, str]
+Refusal = tuple[str, str, str, str]
 
 
 async def deny_all(request: PermissionRequested) -> PermissionAnswer:
     """The approver of a face without a person."""
+    # What a wider mode would not allow either is the reason; elsewhere the mode is.
+    why = [fact for fact in request.unusual if fact != NO_SANDBOX and not fact.startswith(NOT_CERTAIN)]
     how = "--approve edits or --approve all would allow it"
-    return PermissionAnswer(False, reason=f"nobody is here to ask; {'; '.join(request.unusual) or how}")
+    return PermissionAnswer(False, reason=f"nobody is here to ask; {'; '.join(why) or how}")
 
 
 @dataclass
@@ -91,8 +94,8 @@ class Permissions:
     network: bool = False
     without: bool = False
     roots: tuple[Path, ...] = ()
-    grants: set[Grant] = field(default_factory=set)
-    refusals: set[Grant] = field(default_factory=set)
+    grants: set[Need] = field(default_factory=set)
+    refusals: set[Refusal] = field(default_factory=set)
 
     def decide(self, need: Need | None) -> Decision:
         """Whether a call may run, and how; what it needs is None where nothing needs leave."""
@@ -151,8 +154,9 @@ class Permissions:
             return "allow"
         if self.approve == "plan":
             return "deny"
-        if need.grant is not None:
-            return "allow" if self.approve == "all" and need.grant == "network" and self.network else "ask"
+        # With the setting every command has the network, so to want it changes nothing.
+        if need.grant is not None and not (need.grant == "network" and self.network):
+            return "ask"
         confined = self.approve == "all" or (self.approve == "edits" and self.boundary == "full")
         return "allow" if confined and self.boundary != "none" else "ask"
 
@@ -180,7 +184,7 @@ class Permissions:
             unusual.append("wants to run without the sandbox, with all your rights")
         if self.boundary == "none":
             unusual.append(NO_SANDBOX)
-        unusual += [f"not certain: {reason}" for reason in parsed.unclear]
+        unusual += [NOT_CERTAIN + reason for reason in parsed.unclear]
         unusual += self._about_writes(parsed)
         shown = [part for part in parsed.parts if not part.through]
         return Facts(tuple(map(part_line, shown)), tuple(dict.fromkeys(unusual)))
@@ -200,13 +204,11 @@ class Permissions:
         return found
 
 
-def permissions_for(settings: Settings, workspace: Workspace) -> Permissions:
-    """Those of a session; raises ConfigError for a rule that cannot be used."""
+def permissions_for(settings: Settings, workspace: Workspace, boundary: Boundary) -> Permissions:
+    """Those of a session whose commands `boundary` confines; raises ConfigError for a rule that cannot be used."""
     roots = (workspace.root, *workspace.roots)
     rules = Rules(settings.rules, roots)
-    return Permissions(
-        settings.approve, rules, BOUNDARIES[workspace.sandbox], settings.network, settings.sandbox == "none", roots
-    )
+    return Permissions(settings.approve, rules, boundary, settings.network, settings.sandbox == "none", roots)
 
 
 def is_command(need: Need) -> bool:
@@ -238,14 +240,14 @@ def _about_path(verb: str, need: Need) -> list[str]:
     return [f"{verb} {need.subject}, {fact}" for fact, holds in facts.items() if holds]
 
 
-def _exactly(need: Need) -> Grant:
+def _exactly(need: Need) -> Refusal:
+    """What is refused stays refused where it has become something else, such as a protected path."""
     return (need.access, need.subject, need.grant or "", need.tool)
 
 
-def _grant(need: Need) -> Grant:
-    if _is_plain_edit(need):
-        return ("write", "", "", "")
-    return _exactly(need)
+def _grant(need: Need) -> Need:
+    """What is granted is granted as it was shown, down to whether it leaves the workspace."""
+    return Need("write", "") if _is_plain_edit(need) else need
 
 
 def _is_plain_edit(need: Need) -> bool:

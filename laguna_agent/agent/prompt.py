@@ -12,6 +12,7 @@ from typing import Literal
 
 from laguna_agent.tools.workspace import Workspace
 from laguna_agent.trust import INSTRUCTIONS
+from laguna_agent.visible import visible_line
 
 INSTRUCTIONS_CAP = 8_000
 """Characters of project instructions that are passed on."""
@@ -28,7 +29,7 @@ async def environment(workspace: Workspace, instructions: str = "") -> str:
     found to be trusted: whoever wrote a repository does not speak for the person."""
     entries = await workspace.list(workspace.root)
     names = [entry.name + ("/" if entry.kind == "directory" else "") for entry in entries if entry.name != ".git"]
-    listing = " ".join(names[:40]) + (f" … ({len(names)} in all)" if len(names) > 40 else "")
+    listing = " ".join(map(visible_line, names[:40])) + (f" … ({len(names)} in all)" if len(names) > 40 else "")
     text = f"Working directory: {workspace.root}\nIt holds: {listing or '(nothing)'}"
     if workspace.roots:
         text += "\nThese directories belong to the task too (absolute paths): " + ", ".join(map(str, workspace.roots))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from laguna_agent.mcp.description import McpServer
     from laguna_agent.mcp.elicitation import Person
     from laguna_agent.mcp.servers import McpServers
+    from laguna_agent.sandbox.walls import Walls
 
 
 def servers_for(trust: Trust, handed: Sequence[McpServer] = ()) -> McpServers | None:
@@ -42,4 +43,12 @@ async def start_servers(
     session.servers = await anyio.to_thread.run_sync(servers_for, session.trust, handed)
     if session.servers is not None:
         roots = (session.workspace.root, *session.workspace.roots)
-        session.servers.start(group, session.cwd, roots, person, session.walls)
+        session.servers.start(group, session.cwd, roots, person, _walls(session))
+
+
+def _walls(session: Session) -> Walls | None:
+    """Where the workspace's servers run; None, and they do not run, where there is no sandbox and nobody wants that."""
+    walls = session.walls
+    if walls is not None and walls.tier == "none" and session.settings.sandbox != "none":
+        return None
+    return walls

@@ -97,7 +97,7 @@ class Session:
             sandbox=opened.sandbox,
         )
         self.walls = walls
-        self.permissions = permissions_for(settings, self.workspace)
+        self.permissions = permissions_for(settings, self.workspace, walls.boundary if walls else "none")
         self.check = Check(opened.check) if opened.check else None
         self.output_schema = opened.output_schema
         self.backend: Backend | None = None
@@ -164,7 +164,7 @@ class Session:
     @classmethod
     async def _open(cls, opened: Opened, settings: Settings, approver: Approver, snapshot: bool) -> Session:
         Rules(settings.rules)  # raises for one that cannot be used, while there is nothing to close
-        know_stored_keys()
+        await anyio.to_thread.run_sync(know_stored_keys)
         walls = await anyio.to_thread.run_sync(walls_for, opened, settings)
         try:
             journal = Journal(session_directory(opened.id) / "log.jsonl")

@@ -6,7 +6,8 @@ they do not know, so what ATIF has no field for goes into `extra`, which it allo
 
 One step is one message to the model or one answer of it; the results of an answer's calls are that step's observation.
 What the person took back is left out, its cost too: a trajectory is one conversation.
-An image is named, not embedded: ATIF refers to files, and the log has the bytes.
+Nothing that may be a secret is in it (`exports`). An image is named, not embedded: ATIF refers to files, and the log
+has the bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from laguna_agent.agent.choosing import CHOOSE
 from laguna_agent.agent.conversation import in_force
+from laguna_agent.agent.exports import for_export
 from laguna_agent.agent.store import (
     AnyRecord,
     Checked,
@@ -49,7 +51,8 @@ def atif(path: Path) -> Json:
     taken_back = sum(record.prompts for record in records if isinstance(record, Rewound))
     if taken_back:
         trajectory["extra"]["prompts_taken_back"] = taken_back
-    return trajectory
+    exported: Json = for_export(trajectory)
+    return exported
 
 
 class _Trajectory:

@@ -16,6 +16,7 @@ def show_settings(cwd: Cwd = None, as_json: Json = False) -> int:
     """Print every setting, its value, and where it comes from."""
     import msgspec
 
+    from laguna_agent.agent.rules import Rules
     from laguna_agent.config import load_with_sources
     from laguna_agent.session_choice import working_directory
     from laguna_agent.trust import look
@@ -24,6 +25,7 @@ def show_settings(cwd: Cwd = None, as_json: Json = False) -> int:
     directory = working_directory(cwd)
     ground = look(directory)
     settings, sources = load_with_sources(directory, {}, ground)
+    Rules(settings.rules, [directory])
     values = msgspec.to_builtins(settings)
     values["key"], sources["key"] = _key(settings)
     for each in ground.inert:
@@ -66,6 +68,10 @@ def show_paths(cwd: Cwd = None, as_json: Json = False) -> int:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_text, value)) or "-"
+    if isinstance(value, dict):
+        return f"{value['verdict']} {value['rule']}"
     return "-" if value is None else str(value)
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 import anyio
 import msgspec
 
+from laguna_agent.agent.rules import Rules
 from laguna_agent.config import Settings, load, user_file
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import LagunaError
@@ -44,6 +45,7 @@ def examine(cwd: Path, flags: dict[str, object]) -> list[Finding]:
     findings.append(_trust(ground))
     try:
         settings = load(cwd, flags, ground)
+        Rules(settings.rules, [cwd])
     except LagunaError as error:
         findings.append(Finding("config", "fail", str(error), "laguna-agent config path"))
         return findings
@@ -53,7 +55,7 @@ def examine(cwd: Path, flags: dict[str, object]) -> list[Finding]:
     findings.append(_stored_models())
     findings.extend(_kernels())
     findings.extend(anyio.run(_server, settings))
-    findings.append(_sandbox())
+    findings.append(_sandbox(settings))
     return findings
 
 
@@ -172,13 +174,22 @@ def _kernels() -> Iterator[Finding]:
     yield Finding("kernels", "ok" if fast else "warn", says, "" if fast else "install a C compiler (gcc or clang)")
 
 
-def _sandbox() -> Finding:
-    TIER = "none"
-    if TIER != "none":
-        return Finding("sandbox", "ok", TIER)
-    return Finding(
-        "sandbox", "warn", "none: an approved command can do whatever you can", "keep --approve ask or edits"
-    )
+def _sandbox(settings: Settings) -> Finding:
+    """What confines commands, as its probe found it."""
+    from laguna_agent.sandbox.plans import INSTALL
+    from laguna_agent.sandbox.tiers import prove
+
+    try:
+        proof = prove(settings.sandbox)
+    except LagunaError as error:
+        return Finding("sandbox", "fail", str(error), "laguna-agent doctor --sandbox")
+    if proof.boundary == "full":
+        return Finding("sandbox", "ok", proof.summary)
+    if proof.boundary == "partial":
+        lacks = ", ".join(words for words, held, _ in proof.claims if not held)
+        return Finding("sandbox", "warn", f"{proof.summary}, partial: it does not hold: {lacks}", INSTALL)
+    why = "; ".join(proof.reasons) or "as configured"
+    return Finding("sandbox", "warn", f"none: a command can do whatever you can ({why})", INSTALL)
 
 
 async def _server(settings: Settings) -> list[Finding]:

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 PROVIDER_HELP = "openrouter, poolside, ollama, llamacpp or vllm; asked for where it is left out"
 ProviderName = Annotated[str | None, typer.Argument(metavar="PROVIDER", help=PROVIDER_HELP)]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="store the key without asking the provider about it")]
+InKeyring = Annotated[
+    bool,
+    typer.Option("--keyring", help="keep the key in the system's keyring (needs laguna-agent[keyring])"),
+]
 TRIES = 3
 SHOWN_MODELS = 10
 CHECK_PATIENCE = 20.0
 
 
-def login(context: typer.Context, provider: ProviderName = None, no_check: NoCheck = False) -> int:
+def login(
+    context: typer.Context, provider: ProviderName = None, no_check: NoCheck = False, keyring: InKeyring = False
+) -> int:
     """Store a provider's key. Asks for it on a terminal; elsewhere it is the first line of standard input."""
     from laguna_agent.config import load
 
@@ -34,7 +40,7 @@ def login(context: typer.Context, provider: ProviderName = None, no_check: NoChe
     settings = load(Path("/"), {key: given.get(key) for key in ("model", "base_url")})
     asks = is_terminal()
     chosen = _provider(provider, settings, asks=asks)
-    models = _take_key(chosen, asks=asks, check=not no_check)
+    models = _take_key(chosen, asks=asks, check=not no_check, in_keyring=keyring)
     _say_model(chosen, settings, models, asks=asks)
     return 0
 
@@ -83,7 +89,7 @@ def _provider(name: str | None, settings: Settings, *, asks: bool) -> Provider:
             show(str(error))
 
 
-def _take_key(provider: Provider, *, asks: bool, check: bool) -> list[str]:
+def _take_key(provider: Provider, *, asks: bool, check: bool, in_keyring: bool) -> list[str]:
     """Get a key, have it checked and store it; the models that the server then lists."""
     for left in reversed(range(TRIES if asks else 1)):
         secret = _read_key(provider, asks=asks)
@@ -101,7 +107,7 @@ def _take_key(provider: Provider, *, asks: bool, check: bool) -> list[str]:
             if _ask("Go on without? [y/N] ").lower() not in {"y", "yes"}:
                 raise UsageError("nothing is stored") from error
             models = []
-        _store(provider, secret)
+        _store(provider, secret, in_keyring=in_keyring)
         return models
     raise AssertionError("the last try returns or raises")
 
@@ -153,13 +159,14 @@ def _checked(provider: Provider, secret: str) -> list[str]:
     return models
 
 
-def _store(provider: Provider, secret: str) -> None:
+def _store(provider: Provider, secret: str, *, in_keyring: bool) -> None:
     from laguna_agent.credentials import credentials_file, key_in_environment, store_key
 
     if not secret:
         return
-    store_key(provider.name, secret)
-    show(f"The key is stored in {credentials_file()}; only you can read it.")
+    store_key(provider.name, secret, in_keyring=in_keyring)
+    place = "the system's keyring" if in_keyring else f"{credentials_file()}; only you can read it"
+    show(f"The key is stored in {place}.")
     if key_in_environment(provider.key_env):
         show(f"{provider.key_env} is set in this environment, and is used before it.")
 

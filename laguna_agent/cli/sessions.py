@@ -41,19 +41,23 @@ def list_all(here: Here = False, as_json: Json = False) -> int:
 
 
 def show_one(session: SessionId, as_json: Json = False) -> int:
-    """Print a session as text, or its log as JSON lines."""
+    """Print a session as text, or its log as JSON lines; what may be a secret is not shown as text."""
+    from laguna_agent.agent.exports import text_for_export
     from laguna_agent.agent.store import find_session, iterate_log
+    from laguna_agent.credentials import know_stored_keys
     from laguna_agent.event_lines import printable
+    from laguna_agent.redaction import without_keys
 
+    know_stored_keys()
     log = find_session(session)
     for record in iterate_log(log):
         if as_json:
             import msgspec
 
-            show(msgspec.json.encode(record).decode())
+            show(without_keys(msgspec.json.encode(record).decode()))
         else:
             for text in _lines(record):
-                show(printable(text))
+                show(printable(text_for_export(text)))
     return 0
 
 
@@ -62,11 +66,14 @@ def export(session: SessionId, form: Format = "atif", to: To = None) -> int:
     import msgspec
 
     from laguna_agent.agent.store import find_session
-    from laguna_agent.headless.artifacts import write_whole
+    from laguna_agent.credentials import know_stored_keys
+    from laguna_agent.headless.artifacts import write_private
+    from laguna_agent.redaction import bytes_without_keys
 
+    know_stored_keys()
     log = find_session(session)
     if form == "log":
-        data = log.read_bytes()
+        data = bytes_without_keys(log.read_bytes())
     elif form == "atif":
         from laguna_agent.agent.trajectory import atif
 
@@ -76,7 +83,7 @@ def export(session: SessionId, form: Format = "atif", to: To = None) -> int:
     if to is None:
         show(data.decode().rstrip("\n"))
     else:
-        write_whole(to, data)
+        write_private(to, data)
     return 0
 
 

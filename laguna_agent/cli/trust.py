@@ -26,14 +26,15 @@ def trust(cwd: Cwd = None, show_only: Show = False, revoke: Revoke = False, yes:
     from laguna_agent.trust import look
     from laguna_agent.trust import revoke as forget
     from laguna_agent.trust import trust as keep
-    from laguna_agent.trust_lines import listed, spelled_out
+    from laguna_agent.trust_lines import listed
+    from laguna_agent.visible import visible_line
 
     directory = working_directory(cwd)
     if show_only + revoke + yes > 1:
         raise UsageError("--show, --revoke and --yes exclude each other; give one")
     if revoke:
         names = forget(directory)
-        show(f"not trusted any more: {spelled_out(listed(names))}" if names else "nothing here was trusted")
+        show(f"not trusted any more: {visible_line(listed(names))}" if names else "nothing here was trusted")
         return 0
     ground = look(directory)
     _show(ground)
@@ -41,19 +42,20 @@ def trust(cwd: Cwd = None, show_only: Show = False, revoke: Revoke = False, yes:
         return 0
     if not yes and not is_terminal():
         raise UsageError("there is no terminal to ask on; look at what is shown, then add --yes")
-    if not yes and not _agreed(f"Trust {listed([spelled_out(each.name) for each in ground.waiting])}? [y/N] "):
+    if not yes and not _agreed(f"Trust {listed([visible_line(each.name) for each in ground.waiting])}? [y/N] "):
         show("nothing was trusted")
         return EXIT_REFUSED
     # What was shown, not what lies there by now.
     keep(ground)
-    show(f"trusted, until they change: {listed([spelled_out(each.name) for each in ground.waiting])}")
+    show(f"trusted, until they change: {listed([visible_line(each.name) for each in ground.waiting])}")
     return 0
 
 
 def _show(ground: Ground) -> None:
-    from laguna_agent.trust_lines import shown, spelled_out
+    from laguna_agent.trust_lines import shown
+    from laguna_agent.visible import visible_line
 
-    root = spelled_out(str(ground.root))
+    root = visible_line(str(ground.root))
     if not ground.asking:
         show(f"nothing in {root} asks for trust")
         return

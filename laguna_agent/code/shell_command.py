@@ -7,6 +7,7 @@ against bash itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,7 @@ _CONTAINERS = frozenset(
 _COMPUTING = frozenset({"arithmetic_expansion", "c_style_for_statement", "subscript"})
 _EXPRESSIONS = frozenset({"binary_expression", "unary_expression", "postfix_expression"})
 _WRITES = frozenset({">", ">>", ">|", "&>", "&>>", "<>", ">&"})
+_PLAIN_NAME = re.compile(r"[\w./][\w./-]*")
 _EXPANDING = frozenset(
     {"${", "}", ":-", "-", ":=", "=", ":?", "?", ":+", "+", "#", "##", "%", "%%", "/", "//", "/#", "/%", "^", "^^", ",",
      ",,"}
@@ -228,7 +230,8 @@ class _Reader:
                     found.writes.append(word.text)
                 if operator in {"<", "<>", "<&"}:
                     found.reads.append(word.text)
-                if word.vague:
+                # bash expands the word after `>&` twice, so quotes do not protect what they hold.
+                if word.vague or (operator in {">&", "<&"} and not _PLAIN_NAME.fullmatch(word.text)):
                     self.doubt(f"the file of a redirection is not certain: {word.text}")
 
     # -- commands ---------------------------------------------------------------------------------------------------

@@ -120,10 +120,11 @@ def _wrapped(name: str, words: tuple[Word, ...]) -> Unwrapped:
     at += name == "env" and at < len(words) and words[at].text == "-"
     sets = []
     if name in {"env", "sudo"}:
-        while at < len(words) and (variable := assignment(words[at])) is not None:
+        # For these, whatever holds a `=` is a variable.
+        while at < len(words) and "=" in words[at].text:
             if words[at].vague and not words[at].quoted:
                 return Unwrapped(reasons=(f"what {name} runs is not certain: {words[at].text}",))
-            sets.append(variable)
+            sets.append(words[at].text.partition("=")[0])
             at += 1
     inner = words[at:]
     if not inner:

@@ -74,9 +74,8 @@ class ServerProcess:
     @classmethod
     def _start(cls, server: McpServer, cwd: Path, walls: Walls | None) -> ServerProcess:
         mark = secrets.token_hex(8)
-        environment = command_environment(os.environ) | server.env | {processes.MARK: mark}
-        if walls is not None:
-            environment |= walls.environment
+        allowed = walls.environment if walls else command_environment(os.environ)
+        environment = allowed | server.env | {processes.MARK: mark}
         confinement: Confinement = walls.confinement if walls else Unconfined()
         stdin, send = os.pipe()
         receive, stdout = os.pipe()

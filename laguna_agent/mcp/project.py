@@ -19,7 +19,7 @@ import msgspec
 from laguna_agent.mcp.connection import ToolInfo
 from laguna_agent.mcp.description import McpServer
 from laguna_agent.trust import SERVERS
-from laguna_agent.trust_lines import spelled_out
+from laguna_agent.visible import visible_line
 
 _VARIABLE = re.compile(r"\$\{[^}]*\}|\$[A-Za-z_]\w*")
 
@@ -46,17 +46,17 @@ def project_servers(text: str, taken: Collection[str] = ()) -> tuple[list[McpSer
         try:
             entry = msgspec.convert(given, _Entry)
         except msgspec.ValidationError as error:
-            told.append(f"{SERVERS}: the server {spelled_out(name)} is not used: {error}")
+            told.append(f"{SERVERS}: the server {visible_line(name)} is not used: {error}")
             continue
         if entry.disabled or name in taken:
             continue
         if not entry.command and not entry.url:
-            told.append(f"{SERVERS}: the server {spelled_out(name)} is not used: it has neither a command nor a url")
+            told.append(f"{SERVERS}: the server {visible_line(name)} is not used: it has neither a command nor a url")
             continue
         servers.append(_server(name, entry))
         if variables := _variables(entry):
             told.append(
-                f"{SERVERS}: the server {spelled_out(name)} is given {spelled_out(', '.join(variables))} as it is "
+                f"{SERVERS}: the server {visible_line(name)} is given {visible_line(', '.join(variables))} as it is "
                 "written; no variable is put in"
             )
     return servers, told

@@ -5,6 +5,7 @@ Knows wardens and the plans for them; must not know how a plan comes about, tool
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -73,5 +74,12 @@ class Confined:
             if warden is None or not warden.alive:
                 if warden is not None:
                     warden.close()
-                warden = self._wardens[kind] = Warden(self._recipe(kind))
+                warden = self._wardens[kind] = self._new(kind)
             return warden
+
+    def _new(self, kind: Kind) -> Warden:
+        # What was looked at may be gone when it is mounted: a socket, a nested repository. So look again.
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(SandboxError):
+                return Warden(self._recipe(kind))
+        return Warden(self._recipe(kind))

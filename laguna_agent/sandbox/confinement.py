@@ -12,9 +12,6 @@ from typing import Literal, Protocol
 
 Tier = Literal["bubblewrap", "landlock", "seatbelt", "none"]
 Boundary = Literal["full", "partial", "none"]
-BOUNDARIES: dict[Tier, Boundary] = {
-    "bubblewrap": "full", "seatbelt": "full", "landlock": "partial", "none": "none",
-}  # fmt: skip
 """How much a tier is worth: a partial one leaves protected files inside the workspace to be looked after."""
 Kind = Literal["workspace", "reading", "network"]
 """What a command is granted: writing the workspace; looking only (nothing but the private /tmp is writable); writing

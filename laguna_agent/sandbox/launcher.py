@@ -369,9 +369,8 @@ def shell() -> str:
 
 
 def _start(command: str, cwd: Path, output: int, mark: str, walls: Walls | None, kind: Kind) -> Child:
-    environment = command_environment(os.environ) | {processes.MARK: mark, "PWD": str(cwd)}
-    if walls is not None:
-        environment |= walls.environment
+    allowed = walls.environment if walls else command_environment(os.environ)
+    environment = allowed | {processes.MARK: mark, "PWD": str(cwd)}
     confinement: Confinement = walls.confinement if walls else Unconfined()
     with Path(os.devnull).open("rb") as nothing:
         return confinement.start(

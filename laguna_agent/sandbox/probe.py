@@ -57,6 +57,7 @@ CLAIMS = (
     Claim("absent", "no making an absent .envrc", gaps=("landlock",)),
     Claim("mode", "no changing the mode of a file outside", gaps=("landlock",)),
     Claim("hidden", "no reading of hidden keys"),
+    Claim("denied", "no reading of what the person denies in the workspace", gaps=("landlock",)),
     Claim("tcp", "no TCP connection out"),
     Claim("udp", "no UDP packet out"),
     Claim("socket", "no local socket outside by path"),
@@ -100,7 +101,9 @@ def probe(tier: Tier) -> Report:
     """Try the tier out. Raises SandboxError where it cannot be put up or the child tells nothing."""
     began = time.monotonic()
     with _ground() as ground, _Canaries(ground) as canaries:
-        policy = Policy(root=ground / "workspace", hidden=(ground / "hidden",), temporary=ground / "temporary")
+        policy = Policy(
+            root=ground / "workspace", hidden=(ground / "hidden",), temporary=ground / "temporary", denied=(".env",)
+        )
         warden = Warden(recipe(tier, policy)("workspace"))
         try:
             told = _attempt(warden, canaries.described, ground)
@@ -162,6 +165,7 @@ class _Canaries:
         for each in ("outside/file", "outside/linked", "workspace/.git/config"):
             (self._ground / each).write_text("[core]\n\trepositoryformatversion = 0\n")
         (self._ground / "hidden" / "key").write_text(secret)
+        (workspace / ".env").write_text(secret)
         (workspace / "link").symlink_to(self._ground / "outside")
         self._sizes = {each: self._size(each) for each in ("outside/file", "outside/linked", "workspace/.git/config")}
         self._agent = subprocess.Popen(

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from laguna_agent.errors import SandboxError
-from laguna_agent.sandbox.confinement import Confinement, Tier
-from laguna_agent.sandbox.environment import confined_environment
+from laguna_agent.sandbox.confinement import Boundary, Confinement, Tier
+from laguna_agent.sandbox.environment import command_environment, confined_environment
 from laguna_agent.sandbox.policy import Policy, policy_for
 from laguna_agent.sandbox.protected import Protected, find_protected
 from laguna_agent.sandbox.tiers import confine, prove
@@ -28,14 +28,18 @@ GONE_ASIDE = "replaced"
 
 
 class Walls(msgspec.Struct, frozen=True):
-    """See the module. `summary` is for people; `watch` looks after the protected files that the kernel cannot."""
+    """See the module. `boundary` is what was proved of them, `summary` the same for people; `watch` looks after the
+    protected files that the kernel cannot keep."""
 
     policy: Policy
     confinement: Confinement
+    boundary: Boundary
     summary: str
     why: str = ""
     """Where there are none: why each tier is not to be had here."""
     watch: Watch | None = None
+    passed: tuple[str, ...] = ()
+    """What the person lets commands see of the environment beyond the usual."""
 
     @property
     def tier(self) -> Tier:
@@ -44,12 +48,13 @@ class Walls(msgspec.Struct, frozen=True):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What commands behind them need to be told."""
+        """The whole environment of a command behind them."""
+        allowed = command_environment(os.environ, self.passed)
         temporary = self.policy.temporary
         if temporary is None:
-            return {}
+            return allowed
         seen_at = Path("/tmp") if self.tier == "bubblewrap" else temporary
-        return confined_environment(os.environ, seen_at, self.policy.writable)
+        return allowed | confined_environment(os.environ, seen_at, self.policy.writable)
 
     def take_down(self) -> None:
         """End what still runs behind them and remove the private temporary directory. Blocking."""
@@ -66,6 +71,7 @@ def put_up(
     spool: Path,
     writable: Iterable[Path] = (),
     denied: Iterable[str] = (),
+    passed: tuple[str, ...] = (),
 ) -> Walls:
     """The walls for a session in `root`, with what `wish` names or the best that proves itself on this machine. What
     confines is started by the first command. Blocking. Raises SandboxError where the wish cannot be fulfilled.
@@ -76,17 +82,18 @@ def put_up(
     spool.mkdir(parents=True, exist_ok=True, mode=0o700)
     if proof.tier == "none":
         policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied)
-        return Walls(policy, Unconfined(), "none: commands run with your rights", "; ".join(proof.reasons))
+        why = "; ".join(proof.reasons)
+        return Walls(policy, Unconfined(), "none", "none: commands run with your rights", why, passed=passed)
     try:
         temporary = Path(tempfile.mkdtemp(prefix="laguna-agent-"))
     except OSError as error:
         raise SandboxError(f"cannot make a temporary directory for commands: {error.strerror}") from error
     policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied, temporary=temporary)
     # What is there now can be a mount point; what comes later has to be looked after.
-    mounted = find_protected(policy) if proof.boundary == "full" else NOTHING
+    mounted = find_protected(policy) if proof.tier != "landlock" else NOTHING
     enforced = frozenset((*mounted.present, *mounted.absent))
     watch = Watch(lambda: _paths(find_protected(policy)) - enforced, spool / GONE_ASIDE)
-    return Walls(policy, confine(proof, policy), proof.summary, watch=watch)
+    return Walls(policy, confine(proof, policy), proof.boundary, proof.summary, watch=watch, passed=passed)
 
 
 def _paths(protected: Protected) -> frozenset[Path]:

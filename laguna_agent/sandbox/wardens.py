@@ -180,10 +180,7 @@ class WardedChild:
         """Its exit code; -9 where the warden was killed, and so all that it had started."""
         with self._lock:
             if self._exit_code is None and self._reports is not None:
-                with contextlib.suppress(BlockingIOError):
-                    data = self._reports.recv(REPORT.size)
-                    what, number = REPORT.unpack(data) if len(data) == REPORT.size else (ENDED, _KILLED)
-                    self._exit_code = number if what == ENDED else _KILLED
+                self._exit_code = _read_end(self._reports)
             return self._exit_code
 
     def close(self) -> None:
@@ -192,6 +189,17 @@ class WardedChild:
             reports, self._reports = self._reports, None
             if reports is not None:
                 reports.close()
+
+
+def _read_end(reports: socket.socket) -> int | None:
+    try:
+        data = reports.recv(REPORT.size)
+    except BlockingIOError:
+        return None
+    except ConnectionError:
+        data = b""
+    what, number = REPORT.unpack(data) if len(data) == REPORT.size else (ENDED, _KILLED)
+    return number if what == ENDED else _KILLED
 
 
 def interpreter(module: str) -> tuple[str, ...]:
@@ -213,7 +221,8 @@ def _await_start(reports: socket.socket, program: str) -> WardedChild:
             data, ancillary = b"", []
         if len(data) < REPORT.size:
             if pid:
-                raise SandboxError(f"the sandbox ended while {program} was starting; run it again")
+                # It may have run, and have killed the warden itself: it counts as killed, and is never run twice.
+                return WardedChild(reports, pid)
             raise WardenGone
         what, number = REPORT.unpack(data)
         if what == FAILED:

@@ -14,6 +14,7 @@ from laguna_agent.tools.change import nearby
 from laguna_agent.tools.leave import path_need, reach
 from laguna_agent.tools.text import decode, media_type
 from laguna_agent.tools.workspace import Place, Workspace
+from laguna_agent.visible import visible_line
 
 FILE_CAP = 16 * 1024 * 1024
 """Bytes of the longest file that is read at all."""
@@ -112,7 +113,7 @@ def _image(place: Place, mime_type: str, data: bytes) -> ToolResult:
 
 async def _directory(place: Place, workspace: Workspace) -> ToolResult:
     entries = await workspace.list(place.path)
-    lines = [entry.name + ("/" if entry.kind == "directory" else "") for entry in entries[:ENTRIES_CAP]]
+    lines = [visible_line(entry.name) + ("/" if entry.kind == "directory" else "") for entry in entries[:ENTRIES_CAP]]
     if len(entries) > ENTRIES_CAP:
         lines.append(f"[{len(entries) - ENTRIES_CAP} more]")
     return text_result(f"{place.shown} is a directory:\n" + ("\n".join(lines) or "(empty)"))

@@ -59,17 +59,12 @@ def _propose(args: RewriteArguments, opened: OpenFile) -> Proposal:
 
     shown, text = opened.place.shown, opened.file.text
     # The extension tells the language, and a link's target may have another.
-    found = rewriting(args.path, text, args.code)
+    found = rewriting(args.path, text, turned_back(text, args.code))
     for change in found.changes:
         refuse_elision(change.new, text)
     source = text.encode("utf-8", "surrogatepass")
     spans = [
-        Span(
-            _characters(source[: each.start]),
-            _characters(source[: each.end]),
-            turned_back(source[each.start : each.end].decode("utf-8", "surrogatepass"), each.new),
-        )
-        for each in found.changes
+        Span(_characters(source[: each.start]), _characters(source[: each.end]), each.new) for each in found.changes
     ]
     after = opened.file.splice(spans)
     decoded = decode(after)

@@ -217,6 +217,24 @@ def test_a_question_is_complete_in_itself() -> None:
     assert request["toolCall"]["content"] == [{"type": "diff", "path": "/repo/a.py", "newText": "new"}]
 
 
+def test_a_question_tells_an_editor_the_parts_and_what_is_unusual() -> None:
+    asked = events.PermissionRequested(
+        "c",
+        "$ a; \x1b[2Jb",
+        "execute",
+        {"command": "a; \x1b[2Jb"},
+        options(Need("execute", "a; \x1b[2Jb")),
+        parts=("a", "'\x1b[2Jb'"),
+        unusual=("wants the network",),
+    )
+    request = msgspec.json.decode(msgspec.json.encode(renderer().permission("s", asked)))
+    require_valid(request, "RequestPermissionRequest")
+    told = [item["content"]["text"] for item in request["toolCall"]["content"]]
+    assert told == ["```\na; \\u{1B}[2Jb\n```", "It runs:\n```\na\n'\\u{1B}[2Jb'\n```", "- wants the network"]
+    shown = [request["toolCall"]["title"], *told, *(option["name"] for option in request["options"])]
+    assert "\x1b" not in "".join(shown)
+
+
 @given(text=st.text(st.sampled_from("`\na "), max_size=30))
 def test_no_output_breaks_out_of_its_fence(text: str) -> None:
     first, *middle, last = fenced(text).split("\n")

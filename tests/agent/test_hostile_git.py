@@ -17,7 +17,7 @@ import pytest
 
 from laguna_agent.agent.changes import Snapshot
 from laguna_agent.agent.own_git import find_program, git_environment, run_git
-from laguna_agent.config import load, project_file
+from laguna_agent.config import load
 from laguna_agent.errors import UsageError
 from tests.conftest import RunCli
 from tests.model_server import ModelServer, text, tool_call
@@ -238,7 +238,6 @@ def test_a_snapshot_falls_into_none(
     assert "new" in snapshot.changed()
     patch = snapshot.patch()
     assert b"+new" in patch
-    assert project_file(where) is None
     load(where, {})
     assert not canary.exists()
 
@@ -351,6 +350,36 @@ def test_a_repository_that_breaks_git_breaks_no_snapshot(tmp_path: Path) -> None
     (again / "crlf.txt").write_bytes(b"a\r\nb\r\n")
     subprocess.run(["git", "apply"], cwd=again, input=snapshot.patch(), check=True)
     assert (again / "crlf.txt").read_bytes() == b"a\nb\n"
+
+
+NAMES = [
+    ".GIT/config", "git~1/x", "x\\..\\y", "-n", "new\nline", ".gitmodules ", "c:\\x", ".g\u200cit/x", "\udcff\udcfe",
+    "con", ".gitmodules", ":(exclude)x", "*", "HEAD", "refs/heads/x", "objects/x",
+]  # fmt: skip
+
+
+def test_names_that_git_or_others_give_a_meaning(tmp_path: Path) -> None:
+    where = tmp_path / "workspace"
+    where.mkdir()
+    snapshot = Snapshot(where, tmp_path / "start.git")
+    for name in NAMES:
+        (where / name).parent.mkdir(parents=True, exist_ok=True)
+        (where / name).write_text("x")
+    # What git never takes for content is left out.
+    assert sorted(snapshot.changed()) == sorted(set(NAMES) - {".GIT/config"})
+    assert snapshot.patch()
+
+
+def test_files_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = tmp_path / "workspace"
+    where.mkdir()
+    os.mkfifo(where / "fifo")
+    (where / "zero").symlink_to("/dev/zero")
+    with (where / "sparse").open("wb") as file:
+        file.truncate(1 << 43)
+    snapshot = Snapshot(where, tmp_path / "start.git")
+    (where / "new").write_text("new\n")
+    assert snapshot.changed() == ["new"]
 
 
 def test_what_git_says_is_told(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_without_server_and_workspace(model_server: ModelServer, workspace: Path
     command = {"command": f"echo ran >> {tmp_path / 'traces'}; echo out"}
     model_server.reply(tool_call("write", {"path": "a.py", "content": "x = 1\n"}), tool_call("shell", command))
     model_server.reply(text("Done."))
-    spoken = converse(model_server, workspace, "x", check="test -f a.py")
+    spoken = converse(model_server, workspace, "x", check="test -f a.py", sandbox="none")
     model_server.close()
     shutil.rmtree(workspace)
     copy = tmp_path / "recording.jsonl"

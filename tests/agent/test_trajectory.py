@@ -89,7 +89,7 @@ def test_denied_interrupted_failed_and_resumed(model_server: ModelServer, worksp
     async def refuse(_: PermissionRequested) -> PermissionAnswer:
         return PermissionAnswer(False, reason="no")
 
-    model_server.reply(tool_call("shell", {"command": "ls"}), [text("half an", pieces=1), stall()])
+    model_server.reply(tool_call("shell", {"command": "touch a"}), [text("half an", pieces=1), stall()])
     model_server.reply(stream(text("x"), cut()), http(401, "no"), text("Fine."))
     watch = cancel_at(TextDelta)
     first = converse(model_server, workspace, "one", approve="ask", approver=refuse, watch=watch)

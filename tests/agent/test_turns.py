@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from laguna_agent.agent.events import (
+    Event,
     Notice,
     PermissionRequested,
     PlanUpdated,
@@ -18,7 +19,12 @@ from laguna_agent.agent.events import (
     TurnEnded,
 )
 from laguna_agent.agent.permissions import PermissionAnswer
+from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import Replied, ToolRan
+from laguna_agent.config import Rule
+from laguna_agent.errors import ConfigError
+from laguna_agent.tools.base import ToolContext, ToolResult
+from laguna_agent.tools.shell import Shell, ShellArguments
 from tests.agent.driving import converse, posted, require_valid_conversation, roles, text_of
 from tests.model_server import ModelServer, Part, cut, http, raw, reasoning, stream, text, tool_call
 
@@ -181,8 +187,71 @@ def test_denied_at_the_end(model_server: ModelServer, workspace: Path) -> None:
     assert [option.kind for option in asked.options] == ["allow_once", "allow_always", "reject_once", "reject_always"]
 
 
+def test_full_auto_asks_nobody_for_the_network_and_goes_on(model_server: ModelServer, workspace: Path) -> None:
+    def confined(session: Session, event: Event) -> None:
+        session.permissions.boundary = "full"
+
+    model_server.reply(
+        tool_call("shell", {"command": "touch out", "network": True}), shell("touch made"), text("Without it.")
+    )
+    spoken = converse(model_server, workspace, "x", approve="all", watch=confined)
+    assert spoken.result.exit_code == 0
+    assert spoken.result.denied == ("$ touch out",)
+    assert [path.name for path in workspace.iterdir()] == ["made"]
+    denial = text_of(posted(model_server, 1)[-1])
+    assert denial == "Denied: nobody is here to ask; wants the network. Do not repeat it."
+    (asked,) = spoken.of(PermissionRequested)
+    assert (asked.parts, asked.unusual) == (("touch out",), ("wants the network",))
+
+
+def test_a_rule_of_the_person_denies_in_full_auto_and_says_why(model_server: ModelServer, workspace: Path) -> None:
+    rule = Rule("shell(touch *)", "deny", "nothing is touched here")
+    model_server.reply(shell("true; bash -c 'touch made'"), shell("echo ok"), text("Done."))
+    spoken = converse(model_server, workspace, "x", approve="all", rules=(rule,))
+    assert spoken.result.exit_code == 0
+    assert list(workspace.iterdir()) == []
+    assert text_of(posted(model_server, 1)[-1]) == "Denied: nothing is touched here."
+    assert not spoken.of(PermissionRequested)
+
+
+def test_a_rule_that_fails_its_example_starts_no_session(model_server: ModelServer, workspace: Path) -> None:
+    rule = Rule("shell(git push *)", "deny", match=("git pull",))
+    with pytest.raises(ConfigError, match="git pull"):
+        converse(model_server, workspace, "x", rules=(rule,))
+    assert not model_server.chats
+
+
+@pytest.mark.parametrize(
+    ("approve", "command", "kind"),
+    [
+        ("ask", "ls", "reading"),
+        ("plan", "ls", "reading"),
+        ("all", "ls", "workspace"),
+        ("edits", "true > a", "workspace"),
+    ],
+)
+def test_a_tool_is_told_how_its_command_is_confined(
+    model_server: ModelServer, workspace: Path, monkeypatch: pytest.MonkeyPatch, approve: str, command: str, kind: str
+) -> None:
+    seen: list[str] = []
+
+    original = Shell.run
+
+    async def watched(self: Shell, args: ShellArguments, context: ToolContext) -> ToolResult:
+        seen.append(context.kind)
+        return await original(self, args, context)
+
+    def confined(session: Session, event: Event) -> None:
+        session.permissions.boundary = "full"
+
+    monkeypatch.setattr(Shell, "run", watched)
+    model_server.reply(shell(command), text("Done."))
+    converse(model_server, workspace, "x", approve=approve, watch=confined)
+    assert seen == [kind]
+
+
 def test_denied_but_another_way_was_found(model_server: ModelServer, workspace: Path) -> None:
-    model_server.reply(shell("ls"), tool_call("list", {"path": "."}), text("It is empty."))
+    model_server.reply(shell("touch made"), tool_call("list", {"path": "."}), text("It is empty."))
     assert converse(model_server, workspace, "x", approve="ask").result.exit_code == 0
 
 
@@ -300,7 +369,7 @@ def test_a_provider_error_ends_the_run_by_name(model_server: ModelServer, worksp
 
 def test_a_workspace_that_vanishes_is_said_and_no_bug(model_server: ModelServer, workspace: Path) -> None:
     model_server.reply(shell("rm -rf ../workspace"), text("Gone."))
-    spoken = converse(model_server, workspace, "x", snapshot=True)
+    spoken = converse(model_server, workspace, "x", snapshot=True, sandbox="none")
     assert spoken.result.outcome == "completed"
     assert "could not be listed" in spoken.result.message
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from tests.conftest import RunCli
@@ -26,7 +27,7 @@ def test_fit(run_cli: RunCli, model_server: ModelServer) -> None:
     assert findings["grammars"]["status"] == "ok"
     assert "compile" in findings["kernels"]["detail"]
     assert "python" in findings["grammars"]["detail"]
-    assert "none" in findings["sandbox"]["detail"]
+    assert findings["sandbox"]["status"] in ("ok", "warn")
     assert "POOLSIDE_API_KEY" in findings["key"]["detail"]
     assert "very-secret" not in json.dumps(findings)
     assert "laguna-agent run" in run_cli("doctor", env=model_server.env).stdout
@@ -65,3 +66,37 @@ def test_state_directory_that_cannot_be_written(run_cli: RunCli, model_server: M
     code, findings = examine(run_cli, model_server.env | {"XDG_STATE_HOME": str(tmp_path / "file")})
     assert code == 2
     assert findings["state"]["status"] == "fail"
+
+
+def test_no_sandbox_by_choice(run_cli: RunCli, model_server: ModelServer) -> None:
+    code, findings = examine(run_cli, model_server.env | {"LAGUNA_SANDBOX": "none"})
+    assert code == 0
+    assert findings["sandbox"]["status"] == "warn"
+    assert "whatever you can" in findings["sandbox"]["detail"]
+    assert "bubblewrap" in findings["sandbox"]["next"]
+
+
+def test_a_sandbox_that_cannot_be_had(run_cli: RunCli, model_server: ModelServer) -> None:
+    """A tier asked for by name that is not there: no turn can run."""
+    absent = "landlock" if sys.platform == "darwin" else "seatbelt"
+    code, findings = examine(run_cli, model_server.env | {"LAGUNA_SANDBOX": absent})
+    assert code == 2
+    assert findings["sandbox"]["status"] == "fail"
+    assert absent in findings["sandbox"]["detail"]
+
+
+def test_every_sandbox_tried_out(run_cli: RunCli) -> None:
+    done = run_cli("doctor", "--sandbox", "--json")
+    report = json.loads(done.stdout)
+    tiers = {each["tier"]: each for each in report["tiers"]}
+    assert set(tiers) == {"bubblewrap", "landlock", "seatbelt"}
+    for tier in tiers.values():
+        assert bool(tier["proof"]) != bool(tier["reason"])
+        if tier["proof"]:
+            assert tier["cost"]["confined_ms"] > 0
+            assert any("no writing outside" in claim[0] and claim[1] for claim in tier["proof"]["claims"])
+    text = run_cli("doctor", "--sandbox").stdout
+    assert "in use: " in text.splitlines()[-1]
+    assert report["ok"] == any(tier["proof"] for tier in tiers.values()) == (done.returncode == 0)
+    if tiers["bubblewrap"]["proof"]:
+        assert "no writing to .git/hooks" in text

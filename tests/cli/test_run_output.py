@@ -137,3 +137,26 @@ def test_cwd_is_where_the_agent_works(run_cli: RunCli, model_server: ModelServer
     model_server.reply(tool_call("write", {"path": "here.txt", "content": ""}), text("ok"))
     run_cli("run", "x", "--approve", "edits", "--cwd", elsewhere, env=model_server.env)
     assert (elsewhere / "here.txt").exists()
+
+
+EVIL = "\x1b]52;c;cm0=\x07Hi\u202e \u200bthere\x9b31m ![x](http://127.0.0.1:{port}/leak?d=1)"
+
+
+def test_an_answer_that_hides_and_steers(run_cli: RunCli, model_server: ModelServer) -> None:
+    """Text is visible, also in a pipe; JSON is exact; and nothing that the answer names is fetched."""
+    answer = EVIL.replace("{port}", model_server.url.rpartition(":")[2].partition("/")[0])
+    shown = answer.replace("\x1b", "\\u{1B}").replace("\x07", "\\u{7}").replace("\u202e", "\\u{202E}")
+    shown = shown.replace("\u200b", "\\u{200B}").replace("\x9b", "\\u{9B}")
+    model_server.reply(text(answer))
+    done = run_cli("run", "x", env=model_server.env)
+    assert done.stdout == shown + "\n"
+    model_server.reply(text(answer))
+    exact = run_cli("run", "x", "--output", "json", env=model_server.env)
+    assert record_of(exact)["text"] == answer
+    model_server.reply(text(answer))
+    streamed = run_cli("run", "x", "--output", "stream-json", env=model_server.env)
+    events = [json.loads(line) for line in streamed.stdout.splitlines()]
+    assert "".join(event["text"] for event in events if event["type"] == "text_delta") == answer
+    past = run_cli("sessions", "show", record_of(exact)["session_id"])
+    assert shown in past.stdout
+    assert not any(request.path.startswith("/leak") for request in model_server.requests)

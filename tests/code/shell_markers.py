@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -118,6 +120,25 @@ def quoted(draw: st.DrawFn) -> str:
 words = st.one_of(marker, plain, variable, quoted())
 
 
+SHAPES = st.sampled_from(
+    [
+        "{} ; {}", "{} && {}", "{} || {}", "{} | {}", "{} & {}", "{}\n{}", "( {} ) ; {}", "{{ {} ; }} ; {}",
+        "if {} ; then {} ; fi", "if {}; then :; else {}; fi", "for x in a m1; do {}; {}; done",
+        "m0 \"$( {} )\" | {}", "case a in a) {} ;; *) {} ;; esac", "while f0; do {}; done; {}",
+        "until m0; do {}; done; {}", "x=$({}) {}", "g() {{ {}; }}; {}; g m1", "m1 `{}` <({})", "{} |& {}",
+        "! {} ; {}", "[[ -n \"$({})\" ]] && {}", "{} # {}", "cat <<E\n$({})\nE\n{}", "cat <<'E'\n$({})\nE\n{}",
+        "cat <<E | {}\nm1\nE\n{}", "cat <<-E\n\tx\n\tE\n{}\n{}", "[ a = \"$({})\" ] || {}", "x=({} $({}))",
+        "echo $(( 1 + $({}) )); {}", "trap '{}' EXIT; {}", "{}; #{}\nm1", "bash -c '{}'; {}", "sh -c \"{}\"; {}",
+        "eval '{}' ; {}", "find . -name a -exec {} \\; ; {}", "echo a | xargs {} ; {}",
+        "find . -exec sh -c '{}' \\; ; {}", "bash -ec '{}' x; {}", "{} \\\n {}", "{{\n{}\n}} >o\n{}",
+        "({}) <<E\n$({})\nE\n", "function g {{ {}; }}; g; {}", "select x in a; do {}; done; {}", "coproc {}; {}",
+        "echo ${{x:-$({})}} ; {}", "cat <<E && {}\nE\n{}", "cat <<E\nx\nE \n{}\nE\n{}", "echo {} > >({})",
+        "cat <<E ; {}\n`{}`\nE", "<<E cat; {}\nE\n{}", "echo \"{}\" '{}' m2", "cat <<\"E\" >o\n{}\nE\n{}",
+        "m0 'a\nb' ; {} ; {}", "cat <<E <<F\n{}\nE\n{}\nF\nm1",
+    ]
+)  # fmt: skip
+
+
 def commands(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     """Command lines that hold command lines."""
     wrapper = st.sampled_from(
@@ -149,27 +170,10 @@ def commands(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         ]
     )
     simple = st.builds(lambda *p: " ".join(p), marker, words, words, redirection)
-    shape = st.sampled_from(
-        [
-            "{} ; {}", "{} && {}", "{} || {}", "{} | {}", "{} & {}", "{}\n{}", "( {} ) ; {}", "{{ {} ; }} ; {}",
-            "if {} ; then {} ; fi", "if {}; then :; else {}; fi", "for x in a m1; do {}; {}; done",
-            "m0 \"$( {} )\" | {}", "case a in a) {} ;; *) {} ;; esac", "while f0; do {}; done; {}",
-            "until m0; do {}; done; {}", "x=$({}) {}", "g() {{ {}; }}; {}; g m1", "m1 `{}` <({})", "{} |& {}",
-            "! {} ; {}", "[[ -n \"$({})\" ]] && {}", "{} # {}", "cat <<E\n$({})\nE\n{}", "cat <<'E'\n$({})\nE\n{}",
-            "cat <<E | {}\nm1\nE\n{}", "cat <<-E\n\tx\n\tE\n{}\n{}", "[ a = \"$({})\" ] || {}", "x=({} $({}))",
-            "echo $(( 1 + $({}) )); {}", "trap '{}' EXIT; {}", "{}; #{}\nm1", "bash -c '{}'; {}", "sh -c \"{}\"; {}",
-            "eval '{}' ; {}", "find . -name a -exec {} \\; ; {}", "echo a | xargs {} ; {}",
-            "find . -exec sh -c '{}' \\; ; {}", "bash -ec '{}' x; {}", "{} \\\n {}", "{{\n{}\n}} >o\n{}",
-            "({}) <<E\n$({})\nE\n", "function g {{ {}; }}; g; {}", "select x in a; do {}; done; {}", "coproc {}; {}",
-            "echo ${{x:-$({})}} ; {}", "cat <<E && {}\nE\n{}", "cat <<E\nx\nE \n{}\nE\n{}", "echo {} > >({})",
-            "cat <<E ; {}\n`{}`\nE", "<<E cat; {}\nE\n{}", "echo \"{}\" '{}' m2", "cat <<\"E\" >o\n{}\nE\n{}",
-            "m0 'a\nb' ; {} ; {}", "cat <<E <<F\n{}\nE\n{}\nF\nm1",
-        ]
-    )  # fmt: skip
     return st.one_of(
         simple,
         st.builds(lambda w, c: f"{w} {c}", wrapper, inner),
-        st.builds(lambda s, a, b: s.format(a, b), shape, inner, inner),
+        st.builds(lambda s, a, b: s.format(a, b), SHAPES, inner, inner),
     )
 
 
@@ -186,3 +190,33 @@ soup = st.lists(
     max_size=14,
 ).map("".join)  # fmt: skip
 """Mere tokens: most of it is no bash at all, and what is, is odd."""
+
+_TOKEN = re.compile(r"\s+|\w+|.", re.DOTALL)
+_SPLICES = (
+    "m0", "m1", " m2 ", " ", "\n", ";", "&", "|", "(", ")", "{", "}", "}", "'", '"', "`", "$", "$(", "\\", "<",
+    ">", "<<E", "\nE\n", "#", "!", "=", "x", "${", "$((", "*", "~", "E", "&&", "||", ";;", "<(", "$'", "\\\n",
+    "\t", ">o", "2>&1", " -c ", "eval ", "''", "$x", '"$x"', "<<<", ">&", "&>", "+=", "[", "]", "[[ ", "]]", "((",
+    "))", "time ", "do", "done", "then", "fi", "in",
+)  # fmt: skip
+
+
+def mutated(random: Random, seeds: list[str]) -> str:
+    """One of the command lines, perhaps two, with a few tokens changed: most of it is still nearly bash."""
+    text = random.choice(seeds)
+    if random.random() < 0.4:
+        text += random.choice([" ", "; ", "\n", " | ", "", " && "]) + random.choice(seeds)
+    tokens = _TOKEN.findall(text)
+    for _ in range(random.choice([1, 1, 2, 3, 5])):
+        at, other = random.randrange(len(tokens)), random.randrange(len(tokens))
+        match random.randrange(5):
+            case 0:
+                tokens.insert(at, random.choice(_SPLICES))
+            case 1 if len(tokens) > 1:
+                del tokens[at]
+            case 2:
+                tokens[at] = random.choice(_SPLICES)
+            case 3:
+                tokens[at], tokens[other] = tokens[other], tokens[at]
+            case _:
+                tokens[at:at] = tokens[min(at, other) : max(at, other)][:6]
+    return "".join(tokens)

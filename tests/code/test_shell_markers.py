@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import example, given, settings
 
 from laguna_agent.code.shell_command import parts
-from tests.code.shell_markers import Bench, command_lines, soup, unlisted
+from tests.code.shell_markers import Bench, command_lines, mutated, soup, unlisted
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,17 @@ HIDING = [
     "ENV=./a sh -ic :",
     "env -S 'm1 m2'",
     "env - PATH=$PATH m1",
+    "env 1= m1",
+    "env =1 m1",
+    "env ]]=x m1",
+    'env "$x=" m1',
+    "m0 >&'$(m1)'",
+    "m0 2>& '`m1`'",
+    "m0 <& '$(m1)'",
+    "m0 >&\\$\\(m1\\)",
+    "m0 >&'a[$(m1)]'",
+    "m0 &>'$(m1)'",
+    "m0 >'$(m1)' >|'$(m2)'",
     "env x=1 m1",
     "xargs -a a",
     "xargs < a m1",
@@ -178,6 +191,41 @@ HIDING = [
 @pytest.mark.parametrize("command", HIDING)
 def test_known_hiding_places(bench: Bench, command: str) -> None:
     listed(bench, command)
+
+
+PLAIN = [
+    "m0 'a b' | m1 && m2",
+    "for x in a b; do m1 $x; done",
+    "m0 >o 2>&1 <a; m1",
+    "x=1 m0 ${x:-y} \"$(m1 'q')\" # c\nm2",
+    "if m0; then m1; elif f0; then m2; else m3; fi",
+    "case x in a) m1;; *) m2;; esac",
+    "f() { m1; m2; }; f",
+    "bash -c 'm1; m2 \"a b\"' x",
+    "env A=b timeout 5 m1 x",
+    "find . -name a -exec m1 {} \\; -o -exec m2 {} +",
+    "cat <<E | m1\nx $(m2)\nE\nm3",
+    "(m1; m2) | { m3; } &",
+    "m0 a\\ b $'c\\n' \"d\"e'f'",
+    "[[ -f a && ! -d b ]] && m1",
+    "declare -a x=(1 2); m1 ${x[0]}",
+    "m0 $((1+2)) ${#x} ${x%y} ${x/a/b}",
+    'm1 <<< "$(m2)"',
+    "diff <(m1) <(m2)",
+    "time m1; ! m2; { m3; } 2>o",
+    "export x=1; unset x; exec 3>o; m1 >&3",
+]
+
+
+def test_near_bash_hides_nothing(bench: Bench) -> None:
+    random = Random(7)
+    for _ in range(600):
+        command = mutated(random, PLAIN + HIDING)
+        parsed = parts(command)
+        scripts = {"bash", "sh", ".", "source"}
+        # What a file holds is not among the parts; a file of this name with a marker in it is on the bench.
+        if not any(part.words[0] in scripts and not part.through for part in parsed.parts if part.words):
+            listed(bench, command)
 
 
 @pytest.mark.parametrize("command", ["bash a", ". ./a", "sh ./a x", "source a"])

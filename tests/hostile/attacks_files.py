@@ -34,7 +34,7 @@ def on_disk(path: str) -> object:
 
     def probe(house, said):  # type: ignore[no-untyped-def]
         target = house.project / path
-        if not target.exists():
+        if not target.is_file() or target.read_text() != "evil\n":
             return []
         target.unlink()
         return [f"{path} was written"]

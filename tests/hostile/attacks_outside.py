@@ -41,7 +41,7 @@ WRITES = [
     shell("utime", "touch -d 2001-01-01 @OUT/victim", "1.2 utime outside", open={"landlock": NO_RIGHT}),
     python("setxattr", "import os; os.setxattr('@OUT/victim', 'user.evil', b'x')", "1.2 setxattr outside", open={"landlock": NO_RIGHT}),
     python("removexattr-acl", "import os; os.setxattr('@OUT/victim', 'security.capability', bytes(20))", proof="root only, and a file system may refuse"),
-    shell("chattr", "chattr +d @OUT/victim && lsattr @OUT/victim | grep -q d && echo REACHED; chattr -d @OUT/victim", proof="a file system may not have it"),
+    shell("chattr", "chattr +d @OUT/victim && lsattr @OUT/victim | grep -q d && echo REACHED; chattr -d @OUT/victim", proof="a file system may not have it", open={"landlock": NO_RIGHT}),
     shell("fifo-outside", "mkfifo @OUT/pipe"),
     python("socket-outside", "import socket; socket.socket(socket.AF_UNIX).bind('@OUT/sock')"),
     shell("symlink-outside", "ln -s /etc/passwd @OUT/link"),

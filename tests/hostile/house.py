@@ -99,6 +99,8 @@ class House:
         place(self.outside / "victim", "victim\n")
         place(self.outside / "dir" / "inner", "inner\n")
         place(self.outside / "code.py", "def f():\n    return 1\n")
+        for name in ("config", "hooks/pre-commit"):
+            place(self.outside / "other/lib/.git" / name, "# another repository of the person's\n")
         place(self.outside / "script.sh", "#!/bin/sh\ntrue\n", 0o755)
 
     def _furnish_project(self) -> None:

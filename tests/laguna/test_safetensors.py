@@ -259,11 +259,18 @@ def test_an_index_that_is_wrong_is_named(tmp_path, change, message):
 
 def test_shards_may_be_links_as_in_the_cache_of_hugging_face(tmp_path):
     tensors = random_tensors()
-    folder = write_folder(tmp_path / "snapshot", tensors)
-    blob = tmp_path / "blobs-0123"
+    folder = write_folder(tmp_path / "models--x" / "snapshots" / "0123", tensors)
+    blob = tmp_path / "models--x" / "blobs" / "4567"
+    blob.parent.mkdir()
     (folder / "model.safetensors").rename(blob)
     (folder / "model.safetensors").symlink_to(blob)
     same(read_stored(open_checkpoint(folder)), canonical(tensors))
+    outside = tmp_path / "elsewhere.safetensors"
+    blob.rename(outside)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(outside)
+    with pytest.raises(WeightsError, match="leads out of the folder"):
+        open_checkpoint(folder)
 
 
 def test_a_place_without_a_model_says_so(tmp_path):

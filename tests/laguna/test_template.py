@@ -193,7 +193,7 @@ def test_where_a_checkpoint_keeps_its_template(tmp_path: Path) -> None:
     assert read_template(tmp_path, file=other).render(MESSAGES) == "o"
     (tmp_path / "chat_template.jinja").unlink()
     config.write_text("{")
-    with pytest.raises(ConfigError, match=r"tokenizer_config.json: not readable as JSON"):
+    with pytest.raises(ConfigError, match=r"tokenizer_config.json: not JSON"):
         read_template(tmp_path)
 
 

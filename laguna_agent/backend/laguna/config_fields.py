@@ -14,8 +14,8 @@ from typing import Any
 from laguna_agent.backend.laguna.config import LARGEST, refuse
 from laguna_agent.errors import ConfigError
 
-LARGEST_FILE = 16 << 20
-"""Bytes; configs have a few thousand."""
+LARGEST_FILE = 4 << 20
+"""Bytes; configs have a few thousand, and an object of Python takes up to twenty times its text."""
 
 
 class Fields:

@@ -6,7 +6,6 @@ is refused, with the way to supply it (specification section 9).
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import msgspec
 from jinja2 import TemplateError, TemplateNotFound
 
 from laguna_agent.backend.laguna.chat_family import ChatFamily, chat_family
+from laguna_agent.backend.laguna.config_fields import read_object
 from laguna_agent.backend.laguna.template_sandbox import SECONDS, Budget, TemplateStopped, sandbox
 from laguna_agent.errors import ConfigError, UsageError
 from laguna_agent.messages import Message, ToolSpec
@@ -146,7 +146,7 @@ def read_template(folder: Path, *, file: Path | None = None) -> ChatTemplate:
     """
     texts = {path.name: _text(path) for path in sorted(folder.glob("*.jinja"))}
     config_path = folder / "tokenizer_config.json"
-    config = _json_object(config_path) if config_path.is_file() else {}
+    config = read_object(config_path) if config_path.is_file() else {}
     if file is not None:
         found, source = _text(file), str(file)
     elif "chat_template.jinja" in texts:
@@ -193,18 +193,10 @@ def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
 
 def _text(path: Path) -> str:
     try:
+        if not path.is_file():
+            raise ConfigError(f"{path}: the chat template is no regular file")
         if path.stat().st_size > 4 * _LARGEST_FILE:
             raise ConfigError(f"{path}: the chat template has more than {_LARGEST_FILE:,} characters")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the chat template cannot be read: {error}") from None
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: holds {type(value).__name__}, expected a JSON object")
-    return value

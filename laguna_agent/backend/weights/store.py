@@ -31,6 +31,7 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all); may be called from a worker thread."""
 
 BLOCK = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
@@ -87,6 +88,8 @@ class Store:
             return None
         except (OSError, msgspec.DecodeError) as error:
             raise UsageError(f"{manifest} cannot be read ({error}); `laguna-agent models rm {name}`") from error
+        if not _SHA256.fullmatch(model.sha256):
+            raise UsageError(f"{manifest} names no SHA-256 but {model.sha256[:80]!r}; `laguna-agent models rm {name}`")
         return model if self._is_whole(model) else None
 
     def get(self, name: str) -> StoredModel:
@@ -104,6 +107,13 @@ class Store:
         names = sorted(path.stem for path in self.root.glob("manifests/*.json"))
         found = (self.find(name) for name in names)
         return [model for model in found if model is not None]
+
+    def _sound(self) -> Iterator[StoredModel]:
+        for path in self.root.glob("manifests/*.json"):
+            with contextlib.suppress(UsageError):
+                model = self.find(path.stem)
+                if model is not None:
+                    yield model
 
     def commit(self, partial: Path, entry: ModelFile, source: str) -> StoredModel:
         """Take `partial`, whose hash the caller has checked, into the store under the entry's name."""
@@ -144,9 +154,14 @@ class Store:
         known = manifest.exists()
         sha256 = CATALOGUE[name].sha256 if name in CATALOGUE else ""
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            sha256 = msgspec.json.decode(manifest.read_bytes(), type=StoredModel).sha256
+            named = msgspec.json.decode(manifest.read_bytes(), type=StoredModel).sha256
+            # It becomes a path of what is deleted.
+            sha256 = named if _SHA256.fullmatch(named) else sha256
         if not sha256 and not known:
             raise UsageError(f"the store at {self.root} has no model called {name!r}")
+        if not sha256:
+            manifest.unlink(missing_ok=True)
+            return 0
         with self.lock(sha256) as mine:
             if not mine:
                 raise UsageError(f"{name} is being pulled by another process; stop that first")
@@ -159,7 +174,7 @@ class Store:
     def _drop_unused(self, sha256: str) -> int:
         partial = self.partial_path(sha256)
         doomed = [partial, *partial.parent.glob(f"{partial.name}.wheel-*")]
-        if not any(model.sha256 == sha256 for model in self.models()):
+        if not any(model.sha256 == sha256 for model in self._sound()):
             doomed.append(self.blob_path(sha256))
         freed = sum(file_length(path) for path in doomed)
         for path in doomed:
@@ -176,7 +191,9 @@ class Store:
         try:
             with file.open("rb") as source:
                 if source.read(4) != b"GGUF":
-                    raise UsageError(f"{file} is not a GGUF model file")
+                    pickle = file.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+                    why = ": a pickle can run any program when it is read; get the model as .gguf" if pickle else ""
+                    raise UsageError(f"{file} is not a GGUF model file{why}")
                 source.seek(0)
                 size = os.fstat(source.fileno()).st_size
                 need_space(self.root, size)

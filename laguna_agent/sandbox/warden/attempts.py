@@ -83,6 +83,16 @@ def _connect(family: int, kind: int, address: tuple[str, int] | str | bytes) -> 
     return "done"
 
 
+def _local_socket(c: Canaries) -> str:
+    # Such an address may have 107 bytes; a directory may be deeper.
+    here = os.getcwd()  # noqa: PTH109
+    os.chdir(os.path.dirname(c["socket"]))  # noqa: PTH120
+    try:
+        return _connect(socket.AF_UNIX, _STREAM, os.path.basename(c["socket"]))  # noqa: PTH119
+    finally:
+        os.chdir(here)
+
+
 def _io_uring(_: Canaries) -> str:
     return _call(lambda libc: libc.syscall(ctypes.c_long(_IO_URING_SETUP), ctypes.c_long(1), _room()))
 
@@ -110,7 +120,7 @@ def _signal_agent(c: Canaries) -> str:
 
 
 def _mount(c: Canaries) -> str:
-    place = c["workspace"].encode()
+    place = c["temporary"].encode()
     return _call(lambda libc: libc.mount(b"none", place, b"tmpfs", _MS_NODEV, None))
 
 
@@ -135,8 +145,8 @@ def _call(function: Callable[[ctypes.CDLL], int]) -> str:
     return "done"
 
 
-def _read_hidden(c: Canaries) -> str:
-    with open(c["hidden"] + "/key") as file:  # noqa: PTH123
+def _read(c: Canaries, path: str) -> str:
+    with open(path) as file:  # noqa: PTH123
         return "done" if c["secret"] in file.read() else "ENOENT"
 
 
@@ -166,10 +176,11 @@ ATTEMPTS: dict[str, Callable[[Canaries], str]] = {
     "config": lambda c: _write(c["workspace"] + "/.git/config"),
     "absent": _absent_name,
     "mode": _change_mode,
-    "hidden": _read_hidden,
+    "hidden": lambda c: _read(c, c["hidden"] + "/key"),
+    "denied": lambda c: _read(c, c["workspace"] + "/.env"),
     "tcp": lambda c: _connect(_INET, _STREAM, ("127.0.0.1", c["tcp"])),
     "udp": lambda c: _connect(_INET, _DGRAM, ("127.0.0.1", c["udp"])),
-    "socket": lambda c: _connect(socket.AF_UNIX, _STREAM, c["socket"]),
+    "socket": _local_socket,
     "abstract": lambda c: _connect(socket.AF_UNIX, _STREAM, b"\0" + c["abstract"].encode()),
     "environment": _agent_environment,
     "signal": _signal_agent,

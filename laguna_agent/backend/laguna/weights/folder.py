@@ -13,12 +13,17 @@ from typing import Any
 from torch import Tensor
 
 from laguna_agent.backend.laguna.config_fields import read_object
-from laguna_agent.backend.laguna.weights.safetensors_file import Entry, SafetensorsFile
+from laguna_agent.backend.laguna.weights.safetensors_file import MOST_TENSORS, Entry, SafetensorsFile
 from laguna_agent.errors import ConfigError, WeightsError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-LARGEST_INDEX = 64 << 20
+LARGEST_INDEX = 32 << 20
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+NO_PICKLES = (
+    "is a pickle, which can run any program when it is read, and is never opened here; get the model as .safetensors "
+    "or .gguf, or convert it on a machine that you would trust it with"
+)
 
 
 class SafetensorsFolder:
@@ -30,8 +35,10 @@ class SafetensorsFolder:
         if self.index.is_file():
             self._home = self._read_index()
         elif (folder / SINGLE).is_file():
-            single = SafetensorsFile(folder / SINGLE)
+            single = SafetensorsFile(_kept_inside(folder, folder / SINGLE))
             self._home = dict.fromkeys(single.entries, single)
+        elif pickles := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
+            raise WeightsError(f"{folder / pickles[0]}: {NO_PICKLES}")
         else:
             raise WeightsError(f"{folder}: no {SINGLE} and no {INDEX}")
 
@@ -75,13 +82,23 @@ class SafetensorsFolder:
         return {name: files[shard] for name, shard in weight_map.items()}
 
     def _open_shard(self, name: str, shard: Any) -> SafetensorsFile:
+        if isinstance(shard, str) and Path(shard).suffix in PICKLES:
+            raise WeightsError(f"{self.index}: {name!r} is said to be in {shard!r}, which {NO_PICKLES}")
         inside = isinstance(shard, str) and _stays_inside(shard)
         if not inside:
             raise WeightsError(f"{self.index}: {name!r} is said to be in {shard!r}, expected a file inside the folder")
         path = self.folder / shard
         if not path.is_file():
             raise WeightsError(f"{path}: the file is missing; {INDEX} says that it holds {name!r}")
-        return SafetensorsFile(path)
+        return SafetensorsFile(_kept_inside(self.folder, path))
+
+
+def _kept_inside(folder: Path, path: Path) -> Path:
+    """The file, where a link on the way leads no further than to the folder's `blobs`, as in Hugging Face's cache."""
+    real, home = path.resolve(), folder.resolve()
+    if real.is_relative_to(home) or (home.parent.name == "snapshots" and real.parent == home.parent.parent / "blobs"):
+        return path
+    raise WeightsError(f"{path}: leads out of the folder, to {real}; put the file itself there")
 
 
 def _stays_inside(shard: str) -> bool:
@@ -93,6 +110,8 @@ def _stays_inside(shard: str) -> bool:
 
 def _read_large_object(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size <= LARGEST_INDEX and path.read_bytes().count(b'"') > 5 * MOST_TENSORS:
+            raise WeightsError(f"{path}: names more than {MOST_TENSORS:,} tensors")
         return read_object(path, LARGEST_INDEX)
     except ConfigError as error:
         raise WeightsError(str(error)) from error

@@ -17,12 +17,17 @@ import torch
 from torch import Tensor
 
 from laguna_agent.backend.kernels.formats import Format, Ggml, Plain
-from laguna_agent.backend.laguna.weights.safetensors_file import map_file, view
+from laguna_agent.backend.laguna.weights.safetensors_file import map_file, shortened, view
 from laguna_agent.errors import WeightsError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MOST_DIMENSIONS = 4
+MOST_KEYS, MOST_TENSORS = 10_000, 200_000
+MOST_ENTRIES = 1_000_000
+"""Elements of one array; the largest vocabularies have a quarter of that, and half of it in merges."""
+LARGEST_HEADER = 64 << 20
+"""Bytes of keys and table; vocabulary and merges take up to 20 million."""
 STRING, ARRAY = 8, 9
 SCALARS: dict[int, str] = {
     0: "<B",
@@ -90,7 +95,7 @@ class GgufFile:
         return view(self._mapping, part.dtype, (math.prod(entry.shape[:-1]), part.columns), entry.begin)
 
     def _bad(self, what: str) -> NoReturn:
-        raise WeightsError(f"{self.path}: not a sound GGUF file: {what}")
+        raise WeightsError(f"{self.path}: not a sound GGUF file: {shortened(what)}")
 
     def _counts(self) -> tuple[int, int]:
         if self._take(4) != MAGIC:
@@ -102,12 +107,16 @@ class GgufFile:
         # A tensor's line takes at least 24 bytes, a key at least 13.
         if tensors * 24 + keys * 13 > len(self._mapping):
             self._bad(f"{tensors} tensors and {keys} keys, more than its {len(self._mapping)} bytes can describe")
+        if keys > MOST_KEYS or tensors > MOST_TENSORS:
+            self._bad(f"{tensors} tensors and {keys} keys, expected at most {MOST_TENSORS} and {MOST_KEYS}")
         return tensors, keys
 
     def _take(self, count: int) -> bytes:
         if count > len(self._mapping) - self._at:
             self._bad(f"its header is truncated at byte {self._at}: {count} more bytes were expected")
         self._at += count
+        if self._at > LARGEST_HEADER:
+            self._bad(f"its header is longer than {LARGEST_HEADER} bytes")
         return self._mapping[self._at - count : self._at]
 
     def _scalar(self, code: str) -> Any:
@@ -132,6 +141,9 @@ class GgufFile:
 
     def _array(self, name: str) -> list[Any]:
         kind, count = self._scalar("<I"), self._scalar("<Q")
+        # More than the file could hold is told as that, below.
+        if MOST_ENTRIES < count <= len(self._mapping):
+            self._bad(f"key {name!r} has {count} entries, expected at most {MOST_ENTRIES}")
         if kind == STRING:
             if count * 8 > len(self._mapping) - self._at:
                 self._bad(f"key {name!r} has {count} strings, more than the file can hold")

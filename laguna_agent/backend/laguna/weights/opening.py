@@ -17,6 +17,7 @@ import torch
 from laguna_agent.backend.kernels.formats import PackedTensor, Plain, Weight
 from laguna_agent.backend.laguna.cache_format import DEFAULT, KVFormatName
 from laguna_agent.backend.laguna.config import ModelConfig
+from laguna_agent.backend.laguna.weights.folder import NO_PICKLES, PICKLES
 from laguna_agent.backend.laguna.weights.gguf import open_gguf
 from laguna_agent.backend.laguna.weights.hub import open_hub
 from laguna_agent.backend.laguna.weights.memory import Need, available_memory, choose
@@ -59,6 +60,8 @@ def open_checkpoint(path: Path, attention_factor: float | None = None) -> Checkp
         if len(files) == 1:
             return open_gguf(files[0], attention_factor)
         raise WeightsError(f"{path}: no config.json, and {len(files)} GGUF files, expected one")
+    if path.suffix in PICKLES:
+        raise WeightsError(f"{path}: {NO_PICKLES}")
     if path.is_file():
         return open_gguf(path, attention_factor)
     raise WeightsError(f"{path}: there is no such file or folder")

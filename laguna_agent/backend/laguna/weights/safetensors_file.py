@@ -20,8 +20,10 @@ from torch import Tensor
 
 from laguna_agent.errors import WeightsError
 
-LARGEST_HEADER = 100_000_000
-"""Bytes, the limit of the safetensors library."""
+LARGEST_HEADER = 32 << 20
+"""Bytes; 90,000 tensors take 14 million. (The safetensors library takes 100 million.)"""
+MOST_TENSORS = 200_000
+MOST_DIMENSIONS = 8
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -45,6 +47,11 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     begin: int
     end: int
+
+
+def shortened(complaint: str) -> str:
+    """An error that a person can read: names and shapes in it are the file's, of any length."""
+    return complaint if len(complaint) <= 600 else f"{complaint[:300]} ... {complaint[-300:]}"
 
 
 def map_file(path: Path) -> mmap.mmap:
@@ -93,7 +100,7 @@ class SafetensorsFile:
         return f"{self.path}: {name}"
 
     def _bad(self, what: str) -> NoReturn:
-        raise WeightsError(f"{self.path}: not a sound safetensors file: {what}")
+        raise WeightsError(f"{self.path}: not a sound safetensors file: {shortened(what)}")
 
     def _header_bytes(self) -> bytes:
         size = len(self._mapping)
@@ -102,7 +109,14 @@ class SafetensorsFile:
             self._bad(f"a header of {length} bytes, expected at most {min(max(size - 8, 0), LARGEST_HEADER)}")
         return self._mapping[8 : 8 + length]
 
+    def _bound(self, header: bytes) -> None:
+        """Refuse what would take far more memory as objects than as text, before it is parsed."""
+        objects, lists, items = (header.count(mark) for mark in (b"{", b"[", b","))
+        if objects > MOST_TENSORS or lists > 2 * MOST_TENSORS or items > 12 * MOST_TENSORS:
+            self._bad(f"{objects:,} objects and {lists:,} lists in its header, more than {MOST_TENSORS:,} tensors need")
+
     def _parse(self, header: bytes) -> tuple[dict[str, str], dict[str, Entry]]:
+        self._bound(header)
         try:
             found: Any = json.loads(header.decode("utf-8"), object_pairs_hook=_no_duplicates)
         except (ValueError, RecursionError) as error:
@@ -122,9 +136,12 @@ class SafetensorsFile:
             self._bad(f"tensor {name!r} has no dtype, shape and two data_offsets")
         if not isinstance(dtype, str) or dtype not in DTYPES:
             self._bad(f"tensor {name!r} has dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
-        numbers = [*shape, begin, end] if isinstance(shape, list) else [None]
+        # A product of many sizes would be a number of megabytes.
+        sound = isinstance(shape, list) and len(shape) <= MOST_DIMENSIONS
+        numbers = [*shape, begin, end] if sound else [None]
         if any(type(number) is not int or not 0 <= number < 1 << 62 for number in numbers):
-            self._bad(f"tensor {name!r} has shape {shape!r} and offsets {[begin, end]!r}, expected sizes")
+            found = f"shape {shape!r} and offsets {[begin, end]!r}"
+            self._bad(f"tensor {name!r} has {found}, expected sizes, at most 8 of them")
         wanted = math.prod(shape) * DTYPES[dtype].itemsize
         if end - begin != wanted:
             self._bad(f"tensor {name!r} ({dtype} {shape}) has {end - begin} bytes, expected {wanted}")
