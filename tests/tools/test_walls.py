@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import ToolCall
 from laguna_agent.sandbox.policy import policy_for
-from laguna_agent.sandbox.unconfined import Unconfined
-from laguna_agent.sandbox.walls import Walls
 from laguna_agent.tools.base import Need, ToolContext
 from laguna_agent.tools.grep import _visible
 from laguna_agent.tools.leave import inside, path_need
@@ -25,6 +23,7 @@ from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.registry import default_registry
 from laguna_agent.tools.workspace import LocalWorkspace
 from tests.tools.conftest import Call
+from tests.unwalled import unwalled
 
 pytestmark = pytest.mark.anyio
 CANARY = "CANARY-7f3a"
@@ -43,7 +42,7 @@ def key(tmp_path: Path) -> Path:
 async def context(key: Path, root: Path, tmp_path: Path) -> AsyncIterator[ToolContext]:
     (tmp_path / "spool").mkdir()
     policy = policy_for(root, readable=[tmp_path / "spool"], denied=[".env", "**/*.pem", "secrets/**"])
-    workspace = LocalWorkspace(root, spool=tmp_path / "spool", walls=Walls(policy, Unconfined(), ""))
+    workspace = LocalWorkspace(root, spool=tmp_path / "spool", walls=unwalled(policy))
     yield ToolContext(workspace, FileLedger())
     await workspace.aclose()
 
@@ -319,7 +318,7 @@ async def test_the_private_tmp_of_commands_is_the_model_s_under_the_name_it_has_
     # None that the machine has.
     name, private = f"{secrets.token_hex(8)}.txt", tmp_path / "private"
     private.mkdir()
-    workspace = LocalWorkspace(root, walls=Walls(policy_for(root, temporary=private), Unconfined(), ""))
+    workspace = LocalWorkspace(root, walls=unwalled(policy_for(root, temporary=private)))
     (private / "leads-out").symlink_to(key)
     (private / "leads-on").symlink_to(f"/tmp/{name}")
     context = ToolContext(workspace, FileLedger())
