@@ -15,6 +15,8 @@ from tests.hostile.case import Case
 from tests.hostile.conftest import TIERS, Attack
 from tests.hostile.groups import GROUPS
 
+# Whoever asks first waits for a whole group.
+pytestmark = pytest.mark.timeout(600)
 CASES = [
     pytest.param(tier, group, case, id=f"{tier}-{group}-{case.id}")
     for tier in TIERS

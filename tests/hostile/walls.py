@@ -66,7 +66,7 @@ WALLS = (
     Wall("landlock: writing", "sandbox/warden/landlock.py", "attributes = _RulesetAttributes(fs=writing | reading)", "attributes = _RulesetAttributes(fs=reading)", KERNEL),
     Wall("landlock: reading what is hidden", "sandbox/warden/landlock.py", "reading = READ_FILE if readable is not None else 0", "reading = 0", KERNEL),
     Wall("landlock: signals and abstract sockets", "sandbox/warden/landlock.py", "attributes.scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL", "attributes.scoped = 0", KERNEL),
-    Wall("capabilities dropped", "sandbox/warden/walls.py", "    capabilities.drop_all()\n", "", (*KERNEL, f"{ATTACKS} -k landlock-mounts")),
+    Wall("capabilities dropped", "sandbox/warden/walls.py", "    capabilities.drop_all()\n", "", (*KERNEL, f"{ATTACKS} -k landlock-disk")),
     Wall("the warden's memory hidden", "sandbox/warden/walls.py", "        prctl(PR_SET_DUMPABLE, 0)\n", "        pass\n", KERNEL),
     Wall("no core files", "sandbox/warden/walls.py", "        (resource.RLIMIT_CORE, 0),\n", "", KERNEL),
     Wall("mounted by name is what was looked at", "sandbox/warden/walls.py", "        if (found.st_dev, found.st_ino) != (device, inode):", "        if False:", KERNEL),
