@@ -20,7 +20,7 @@ PROCESSES = [
     shell("pkill-by-name", "pkill -9 -f @ABSTRACT; for p in /proc/[0-9]*; do grep -qa @ABSTRACT $p/cmdline 2>/dev/null && [ ${p#/proc/} = @VICTIM ] && kill -9 @VICTIM; done", settle=0.2, alone=True),
     shell("stdin", "cat; read x; python3 -S -c 'input()'", seconds=8, proof=BOUNDED),
     shell("ignores-term", "trap '' TERM INT HUP; while :; do sleep 0.2; done", timeout=1, seconds=8, proof=BOUNDED),
-    shell("long-output", "head -c 100000000 /dev/zero | tr '\\0' x", seconds=25, proof=BOUNDED),
+    shell("long-output", "head -c 40000000 /dev/zero | tr '\\0' x", seconds=25, proof=BOUNDED),
     shell("endless-output", "yes", timeout=1, seconds=8, proof=BOUNDED),
     shell("output-held-open", "setsid -f sleep 300; sleep 300 & disown; echo started", seconds=25, proof=BOUNDED),
     shell("many-processes", "for i in $(seq 200); do sleep 300 & done; echo started", seconds=25, proof=BOUNDED),

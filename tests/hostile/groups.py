@@ -13,23 +13,18 @@ from tests.hostile.case import Case
 from tests.hostile.house import House
 
 _CLASSES = {
-    "outside": WRITES,
-    "mounts": MOUNTS,
-    "protected": PROTECTED,
-    "secrets": SECRETS,
-    "network": NETWORK,
-    "processes": PROCESSES,
+    "disk": [*WRITES, *MOUNTS, *PROTECTED],
+    "reach": [*SECRETS, *NETWORK, *PROCESSES],
     "files": FILES,
     "rules": [*COMMANDS, *READS],
 }
+_ALONE = [case for cases in _CLASSES.values() for case in cases if case.alone]
+_SHARED = {name: [case for case in cases if not case.alone] for name, cases in _CLASSES.items()}
 
-GROUPS: dict[str, list[Case]] = {}
-for _name, _cases in _CLASSES.items():
-    GROUPS[_name] = [case for case in _cases if not case.alone]
-    for _case in _cases:
-        if _case.alone:
-            GROUPS[f"{_name}-{_case.id}"] = [_case, *AFTER_THE_WARDEN]
-"""Every group; behind an attack that is alone, what a broken wall would let through is tried."""
+GROUPS: dict[str, list[Case]] = _SHARED | {"last": [*_ALONE, *AFTER_THE_WARDEN]}
+"""Behind walls: what a broken wall would let through is tried once more at the end."""
+WITHOUT_WALLS: dict[str, list[Case]] = _SHARED | {f"alone-{case.id}": [case] for case in _ALONE}
+"""Without walls, where such an attack ends the program or takes the workspace away."""
 
 
 def house_for(tier: str, group: str) -> House:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 
 import pytest
 
+from tests.hostile.attacks_processes import AFTER_THE_WARDEN
 from tests.hostile.case import Case
 from tests.hostile.conftest import TIERS, Attack
 from tests.hostile.groups import GROUPS
 
+# Whoever asks first waits for a whole group.
+pytestmark = pytest.mark.timeout(600)
 CASES = [
     pytest.param(tier, group, case, id=f"{tier}-{group}-{case.id}")
     for tier in TIERS
@@ -21,8 +27,11 @@ CASES = [
 
 @pytest.mark.parametrize(("tier", "group", "case"), CASES)
 def test_has_no_effect(attack: Attack, tier: str, group: str, case: Case) -> None:
-    seen = attack(tier, group).seen.get(case.id)
-    assert seen is not None, "the program ended before this attack"
+    outcome = attack(tier, group)
+    seen = outcome.seen.get(case.id)
+    if seen is None and case in AFTER_THE_WARDEN and "sandbox" in outcome.stderr:
+        pytest.skip(f"the program refused to go on: {outcome.stderr.strip()}")
+    assert seen is not None, f"the program ended before this attack: {outcome.stderr} {outcome.late}"
     if tier in case.open:
         assert seen.effects, f"{case.id} has no effect any more in the tier {tier}: take `open` away"
         pytest.xfail(f"known: {case.open[tier]}")
@@ -34,10 +43,40 @@ def test_has_no_effect(attack: Attack, tier: str, group: str, case: Case) -> Non
 def test_leaves_nothing_behind(attack: Attack, tier: str, group: str) -> None:
     outcome = attack(tier, group)
     opened = any(tier in case.open for case in GROUPS[group])
-    late = [each for each in outcome.late if not (opened and "wrote down" in each)]
+    # What is open is told above; the canaries that it showed are in the log of the run.
+    late = [each for each in outcome.late if not (opened and ("wrote down" in each or each.startswith("outside/")))]
     assert not late, outcome.stderr
     assert outcome.exit_code is not None
     assert "Traceback" not in outcome.stderr
+
+
+def plain(tier: str) -> bool:
+    """Whether the machine has what a tier is made of, found out without any code of ours."""
+    if tier == "landlock":
+        return ctypes.CDLL(None).syscall(444, None, 0, 1) >= 1
+    if tier == "seatbelt":
+        return shutil.which("sandbox-exec") is not None
+    words = [
+        "bwrap",
+        "--unshare-user",
+        "--unshare-pid",
+        "--unshare-net",
+        "--ro-bind",
+        "/",
+        "/",
+        "--proc",
+        "/proc",
+        "true",
+    ]
+    return shutil.which("bwrap") is not None and subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_tier_is_there_where_the_machine_has_what_it_needs(available: Callable[[str], str], tier: str) -> None:
+    """A wall that fell takes its tier away, and what then is skipped would hide it."""
+    if not plain(tier):
+        pytest.skip(f"{tier}: {available(tier) or 'not to be had by itself'}")
+    assert not available(tier)
 
 
 def test_some_tier_holds_here(available: Callable[[str], str]) -> None:

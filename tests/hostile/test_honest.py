@@ -21,6 +21,7 @@ from tests.hostile.driving import Outcome, drive
 from tests.hostile.honest import TASKS, Task, sh
 from tests.hostile.house import House
 
+pytestmark = pytest.mark.timeout(600)
 WHEEL = "tiny_honest-1.0-py3-none-any.whl"
 
 
