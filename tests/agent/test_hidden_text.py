@@ -10,6 +10,7 @@ import pytest
 from laguna_agent.agent.events import Notice, ToolCallUpdate
 from laguna_agent.agent.shown import GROWTH, ROOM, shown_result
 from laguna_agent.tools.base import text_result
+from laguna_agent.trust import look, trust
 from laguna_agent.visible import Revealer, visible
 from tests.agent.driving import converse, posted, text_of
 from tests.model_server import ModelServer, text, tool_call
@@ -49,6 +50,7 @@ def test_instructions_names_and_the_persons_own_paste(model_server: ModelServer,
     (workspace / "AGENTS.md").write_text(f"Use tabs.{HIDDEN}\u202e\n")
     (workspace / "a\u202eyp.exe").touch()
     (workspace / "line\nend").touch()
+    trust(look(workspace))
     model_server.reply(text("Done."))
     converse(model_server, workspace, f"Pasted: a\u200bb{HIDDEN}")
     user = text_of(posted(model_server)[1])
