@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import threading
 from functools import cache
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 MARK = "\u27e6redacted:"
 """How every replacement begins."""
@@ -37,22 +37,22 @@ _compiled: tuple[re.Pattern[str], dict[str, str]] | None = None
 
 # Shapes that issuers publish for their tokens; long enough that no word of a program has them by chance.
 _FORMATS = r"""(?x)
-      (?P<private_key>-----BEGIN\ (?:[A-Z0-9]+\ )*PRIVATE\ KEY(?:\ BLOCK)?-----
-          (?:\\[nr]|\s)*(?:[A-Za-z-]+:\ [^\n\\]*(?:\\[nr]|\s)+)*
-          (?:[A-Za-z0-9+/]{32,}=*(?:\\[nr]|\s)*)+[A-Za-z0-9+/=]*(?:\\[nr]|\s)*
-          (?:-----END\ (?:[A-Z0-9]+\ )*PRIVATE\ KEY(?:\ BLOCK)?-----)?)
+      (?P<private_key>-----BEGIN\ (?:[A-Z0-9]{1,20}\ ){0,4}PRIVATE\ KEY(?:\ BLOCK)?-----
+          (?:\\[nr]|\s){0,8}(?:[A-Za-z-]{1,40}:\ [^\r\n\\]{0,200}(?:\\[nr]|[\r\n]){1,4}){0,8}(?:\\[nr]|\s){0,8}
+          (?:[A-Za-z0-9+/]{32,}={0,2}(?:\\[nr]|\s){0,4})+(?:[A-Za-z0-9+/=]{1,31}(?:\\[nr]|\s){0,4}){0,2}
+          (?:-----END\ (?:[A-Z0-9]{1,20}\ ){0,4}PRIVATE\ KEY(?:\ BLOCK)?-----)?)
     | \b(?P<api_key>sk-(?:ant-|or-v1-|proj-|svcacct-|admin-|lf-)[A-Za-z0-9_-]{20,}
           |sk-(?=[A-Za-z]*[0-9])[A-Za-z0-9]{40,64})\b
     | \b(?P<github_token>(?:gh[pousr]_[A-Za-z0-9]{36,251}|github_pat_[A-Za-z0-9_]{60,251}))\b
     | \b(?P<gitlab_token>gl(?:pat|dt|rt|cbt|ptt|ft|imt|agent|oas|soat)-[A-Za-z0-9_-]{20,64})\b
     | \b(?P<aws_key>(?:AKIA|ASIA)[A-Z2-7]{16})\b
     | \b(?P<google_key>AIza[A-Za-z0-9_-]{35})(?![A-Za-z0-9_-])
-    | \b(?P<slack_token>xox[abeoprs]-(?:[0-9]+-)+[A-Za-z0-9-]{16,}|xapp-[0-9]-[A-Z0-9]+-[0-9]+-[a-f0-9]{32,})
+    | \b(?P<slack_token>xox[abeoprs]-[0-9]{1,20}-[A-Za-z0-9-]{16,}|xapp-[0-9]-[A-Z0-9]+-[0-9]+-[a-f0-9]{32,})
     | \b(?P<npm_token>npm_[A-Za-z0-9]{36})\b
     | \b(?P<pypi_token>pypi-AgE[A-Za-z0-9_-]{50,})
     | \b(?P<hugging_face_token>hf_[A-Za-z]{34})\b
     | \b(?P<stripe_key>[rs]k_live_[A-Za-z0-9]{24,})\b
-    | \b(?P<jwt>eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,})
+    | (?<![A-Za-z0-9_-])(?P<jwt>eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,})
     """
 _HINTS = (
     "PRIVATE KEY", "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "gldt-", "glrt-", "glcbt-",
@@ -62,6 +62,9 @@ _HINTS = (
 """What a text with such a token holds: to look for these costs a fraction of what the pattern does."""
 _BEGIN = "-----BEGIN"
 _LONGEST_HINT = 11
+_KEY_END = re.compile(r"-----END[^\n-]*-----")
+_TOKEN_BACKWARDS = re.compile(r"[\w.-]+")
+_WORD_BACKWARDS = re.compile(rf"[A-Z]{{0,5}}-{{1,5}}(?!-)|[A-Za-z_]{{1,{_LONGEST_HINT}}}(?!\w)")
 
 
 def know(secret: str, name: str) -> None:
@@ -107,7 +110,7 @@ def bytes_without_keys(data: bytes) -> bytes:
 def without_tokens(text: str) -> str:
     """The text with a mark in the place of every known key, private key, and token of a well-known format."""
     text = without_keys(text)
-    return _formats().whole.sub(_mark_format, text) if any(hint in text for hint in _HINTS) else text
+    return _formats().sub(_mark_format, text) if any(hint in text for hint in _HINTS) else text
 
 
 def redact(value: Any, *, tokens: bool = False) -> Any:
@@ -196,29 +199,27 @@ def shows_mark(value: Any) -> bool:
 
 
 def _token_begun(text: str) -> int:
-    """Where an end of the text begins that may become a token or a private key."""
-    far = max(0, len(text) - _LONGEST_TOKEN)
-    if _BEGIN in text[far:] or any(hint in text[far:] for hint in _HINTS):
-        begun = _formats().begun.search(text, far)
-    else:
-        begun = _formats().word.search(text, max(0, len(text) - _LONGEST_HINT - 1))
-    return begun.start() if begun else len(text)
-
-
-class _Formats(NamedTuple):
-    whole: re.Pattern[str]
-    begun: re.Pattern[str]
-    word: re.Pattern[str]
+    """Where an end of the text begins that may become a token or a private key. Takes time by the end's length alone,
+    whatever is in it: this is asked for every piece of a stream."""
+    end = text[-_LONGEST_TOKEN:]
+    before = len(text) - len(end)
+    key = end.rfind(_BEGIN)
+    if key >= 0 and not _KEY_END.search(end, key):
+        return before + key
+    # Read backwards, so that only what stands at the end is looked at.
+    run = _TOKEN_BACKWARDS.match(end[::-1])
+    start = len(end) - run.end() if run else len(end)
+    places = [place for hint in _HINTS if (place := end.find(hint, start)) >= 0]
+    if places:
+        return before + min(places)
+    word = _WORD_BACKWARDS.match(end[: -_LONGEST_HINT - 2 : -1])
+    return len(text) - word.end() if word else len(text)
 
 
 @cache
-def _formats() -> _Formats:
+def _formats() -> re.Pattern[str]:
     # Compiled at the first use: it takes milliseconds, and every start of the program imports this.
-    # A token, a private key, or a word that may become either.
-    word = rf"(?<!-)-{{1,5}}[A-Z]{{0,5}}\Z|(?<!\w)[A-Za-z_]{{1,{_LONGEST_HINT}}}\Z"
-    token = rf"(?:{'|'.join(_HINTS)})[\w.-]*\Z"
-    key = rf"{_BEGIN}[^\n]*(?:\n(?:(?!-----END)[\s\S])*(?:-----END[^\n]*)?)?\Z"
-    return _Formats(re.compile(_FORMATS), re.compile(f"{token}|{key}|{word}"), re.compile(word))
+    return re.compile(_FORMATS)
 
 
 def _patterns() -> tuple[re.Pattern[str], dict[str, str]]:

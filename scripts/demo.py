@@ -19,6 +19,8 @@ from pathlib import Path
 from shutil import copytree, ignore_patterns
 from typing import Any
 
+from laguna_agent.sandbox.tiers import prove
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "orderdesk"
 AGENT = [sys.executable, "-m", "laguna_agent"]
 CHECK = "python -m unittest -q"
@@ -53,6 +55,9 @@ class Screen:
 def run_agent(screen: Screen, model: str, project: Path, patch: Path) -> dict[str, Any]:
     """Let the agent work in `project`; returns the final record of the run."""
     options = ["--model", f"local/{model}", "--check", CHECK, "--approve", "edits"]
+    if prove("auto").tier == "none":
+        screen.line("no sandbox works on this machine; the only command is the check, which this script chose")
+        options += ["--sandbox", "none"]
     options += ["--patch-out", f"../{patch.name}", "--output", "stream-json", PROMPT]
     screen.line("$ laguna-agent run " + shlex.join(options))
     screen.line("(the model is loaded from disk and reads the prompt: on a CPU that takes a while)")
@@ -83,6 +88,7 @@ def summarise(screen: Screen, record: dict[str, Any], patch: Path, seconds: floa
     requests = f"{record['turns']} request" + ("s" if record["turns"] != 1 else "")
     tokens = f"{record['input_tokens']} tokens in, {record['output_tokens']} out"
     screen.line(f"{record['outcome']}: {requests}, {tokens}, {seconds:.0f} s, on this machine alone")
+    screen.line(f"sandbox of the commands: {record['sandbox']}")
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from urllib.parse import quote
 
 import pytest
@@ -167,3 +168,23 @@ def test_other_text_stays(text: str) -> None:
 def test_marks_are_seen() -> None:
     assert shows_mark({"a": [without_keys(KEY)]})
     assert not shows_mark({"a": [KEY, 1, None]})
+
+
+HARD = {
+    "eyJ-": 15_000, "sk-": 20_000, "-----BEGIN ": 6_000, "-----BEGIN PRIVATE KEY-----\na: ": 2_000, "xoxb-1-": 9_000,
+    "pypi-AgE-": 7_000, "sk-canary-": 6_000, "-----BEGIN PRIVATE KEY-----\n" + "a: " * 400: 1,
+    "-----BEGIN PRIVATE KEY-----" + "\n" * 30_000 + "!": 1, "xoxb-" + "1-" * 20_000 + "!": 1, "a": 60_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HARD)
+def test_no_text_takes_long(piece: str) -> None:
+    """A command's output is whatever somebody wants it to be; once two of these took until the end of the day."""
+    text = piece * HARD[piece]
+    stream, keys = TokenStream(), StreamRedactor("")
+    began = time.process_time()
+    without_tokens(text)
+    for at in range(0, len(text), 512):
+        stream.feed(text[at : at + 512])
+        keys.feed(text[at : at + 512])
+    assert time.process_time() - began < 5

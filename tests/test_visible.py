@@ -153,17 +153,17 @@ ALPHABET = st.sampled_from(
 TEXTS = st.one_of(st.lists(ALPHABET, max_size=30).map("".join), st.text(max_size=30))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(TEXTS, st.lists(st.integers(0, 60), max_size=8))
 def test_no_split_changes_what_is_shown(text: str, cuts: list[int]) -> None:
     ends = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
     revealer = Revealer()
     pieces = [revealer.feed(text[a:b]) for a, b in pairwise(ends)]
     assert "".join(pieces) + revealer.feed("", final=True) == visible(text)
-    assert revealer.found == revealed(text)[1]
+    assert vars(revealer.found) == vars(revealed(text)[1])
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(TEXTS)
 def test_shown_text_is_shown_as_it_is_and_keeps_what_is_seen(text: str) -> None:
     shown = visible(text)
@@ -177,14 +177,14 @@ def test_shown_text_is_shown_as_it_is_and_keeps_what_is_seen(text: str) -> None:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(TEXTS)
 def test_what_was_shown_turns_back(text: str) -> None:
     text = text.replace("\\", "/")
     assert turned_back(text, visible(text)) == text
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(TEXTS, st.integers(0, 80), st.integers(0, 80))
 def test_a_place_in_what_is_shown_is_a_place_in_the_text(text: str, start: int, length: int) -> None:
     text = text.replace("\\", "/")

@@ -130,15 +130,16 @@ class Execution:
         return f"Denied: {answer.reason or 'the person refused this call'}. Do not repeat it."
 
     def _decision(self, need: Need | None) -> Decision:
-        """Replayed, what the log holds: on that machine the same path may lead elsewhere, behind another sandbox."""
-        match self.tape.peek() if self.tape.recorded else None:
-            case ToolRan():
-                return Decision("allow")
+        """Replayed, what the log holds: on that machine the same path may lead elsewhere, behind another sandbox. A log
+        that ends here was cut off while the tool ran; all else would be in it."""
+        if not self.tape.recorded:
+            return self.permissions.decide(need)
+        match self.tape.peek():
             case Asked():
                 return Decision("ask")
             case Permitted():
                 return Decision("deny")
-        return self.permissions.decide(need)
+        return Decision("allow")
 
     async def _forbidden(self, call: ToolCall, title: str, reason: str) -> str:
         """The refusal that nobody is asked about. Plan mode does not block the turn by it: that is what was wanted."""

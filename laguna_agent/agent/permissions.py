@@ -8,11 +8,12 @@
     edits     yes      ask       yes      ask                yes            yes        ask           ask
     all       yes      yes       yes      ask                yes            yes        ask           yes
 
-That is for commands in a full sandbox. In a partial one `edits` asks about other commands; where there is none it asks
-about every command, `plan` runs none, and `all`, which then has to be wanted by name, allows everything. A command that
-only looks runs in the confinement "reading", where the kernel forbids writing. With the setting `network` all others
-have the network, and to want it is nothing more. The person's own rules go before the table, the strictest of them
-first; none of them opens plan mode, or what is protected or hidden.
+That is for commands in a full sandbox. In a partial one `edits` asks about other commands; where there is none, `plan`
+runs no command and all else ask about every one, but for `all` where the person wants no sandbox: that allows
+everything. A command that only looks runs in the confinement "reading", where the kernel forbids writing (not in `all`,
+where it may turn out to do more). With the setting `network` all others have the network, and to want it is nothing
+more. The person's own rules go before the table, the strictest of them first; none of them opens plan mode, or what is
+protected or hidden.
 
 `ask` goes to the face's approver. A face without a person answers at once with a denial: nothing ever waits for
 somebody who is not there. Grants that a person gives for "always" hold for the session and for exactly what was
@@ -38,6 +39,7 @@ from laguna_agent.code.shell_command import Parsed, Part, parts
 from laguna_agent.config import Approve, RuleVerdict, Settings
 from laguna_agent.sandbox.confinement import Boundary, Kind
 from laguna_agent.sandbox.policy import protects
+from laguna_agent.sandbox.walls import Walls
 from laguna_agent.tools.base import Need
 from laguna_agent.tools.workspace import Workspace
 
@@ -86,13 +88,15 @@ async def deny_all(request: PermissionRequested) -> PermissionAnswer:
 @dataclass
 class Permissions:
     """The session's policy and the grants given so far. `boundary` is what the sandbox was proved to hold, `network`
-    the setting, and `without` says that the person wants no sandbox; `roots` are the directories of the workspace."""
+    the setting, and `without` says that the person wants no sandbox; where it `leaks`, commands can read what
+    the person's rules deny reading. `roots` are the directories of the workspace."""
 
     approve: Approve
     rules: Rules = field(default_factory=Rules)
     boundary: Boundary = "none"
     network: bool = False
     without: bool = False
+    leaks: bool = False
     roots: tuple[Path, ...] = ()
     grants: set[Need] = field(default_factory=set)
     refusals: set[Refusal] = field(default_factory=set)
@@ -129,7 +133,7 @@ class Permissions:
             return Decision("deny", PLAN_MODE)
         if _grant(need) in self.grants:
             return Decision("allow")
-        return _with_rule(usual, rule, guarded=need.protected or need.hidden)
+        return _with_rule(usual, rule, guarded=need.protected or need.hidden or (self.leaks and is_command(need)))
 
     def _usual(self, need: Need, looks: bool) -> RuleVerdict:
         """The table."""
@@ -150,10 +154,12 @@ class Permissions:
         return "deny" if self.approve == "plan" else "allow" if self.approve == "all" else "ask"
 
     def _usual_command(self, need: Need, looks: bool) -> RuleVerdict:
-        if looks and self.boundary != "none":
+        if looks and self.boundary != "none" and not self.leaks:
             return "allow"
         if self.approve == "plan":
             return "deny"
+        if self.leaks:
+            return "ask"
         # With the setting every command has the network, so to want it changes nothing.
         if need.grant is not None and not (need.grant == "network" and self.network):
             return "ask"
@@ -184,6 +190,8 @@ class Permissions:
             unusual.append("wants to run without the sandbox, with all your rights")
         if self.boundary == "none":
             unusual.append(NO_SANDBOX)
+        elif self.leaks:
+            unusual.append("this sandbox cannot keep it from reading what your rules deny")
         unusual += [NOT_CERTAIN + reason for reason in parsed.unclear]
         unusual += self._about_writes(parsed)
         shown = [part for part in parsed.parts if not part.through]
@@ -204,11 +212,18 @@ class Permissions:
         return found
 
 
-def permissions_for(settings: Settings, workspace: Workspace, boundary: Boundary) -> Permissions:
-    """Those of a session whose commands `boundary` confines; raises ConfigError for a rule that cannot be used."""
+def permissions_for(settings: Settings, workspace: Workspace, walls: Walls | None) -> Permissions:
+    """Those of a session whose commands run behind `walls`; raises ConfigError for a rule that cannot be used."""
     roots = (workspace.root, *workspace.roots)
-    rules = Rules(settings.rules, roots)
-    return Permissions(settings.approve, rules, boundary, settings.network, settings.sandbox == "none", roots)
+    return Permissions(
+        settings.approve,
+        Rules(settings.rules, roots),
+        walls.boundary if walls else "none",
+        settings.network,
+        settings.sandbox == "none",
+        walls.leaks if walls else False,
+        roots,
+    )
 
 
 def is_command(need: Need) -> bool:

@@ -97,7 +97,7 @@ class Session:
             sandbox=opened.sandbox,
         )
         self.walls = walls
-        self.permissions = permissions_for(settings, self.workspace, walls.boundary if walls else "none")
+        self.permissions = permissions_for(settings, self.workspace, walls)
         self.check = Check(opened.check) if opened.check else None
         self.output_schema = opened.output_schema
         self.backend: Backend | None = None

@@ -126,6 +126,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
     """Where the key of the chosen provider comes from, and what other keys there are; never a key."""
     from laguna_agent.backend.providers import PROVIDERS, NothingConfigured, key_state
     from laguna_agent.credentials import credentials_file, is_private, key_in_environment, stored_providers
+    from laguna_agent.held_keys import held_variables, shown_in_proc
 
     try:
         try:
@@ -147,6 +148,10 @@ def _keys(settings: Settings) -> Iterator[Finding]:
     else:
         why = "the server in use needs none" if state else "no model is configured"
         yield Finding("key", "ok", f"{', '.join(others) or 'none'}; {why}")
+    if shown := shown_in_proc(held_variables()):
+        names_shown = ", ".join(shown)
+        detail = f"your other processes can read {names_shown} in /proc: this system does not let us blank it"
+        yield Finding("environment", "warn", detail, "store keys with laguna-agent login")
     if not is_private():
         path = credentials_file()
         yield Finding("key file", "warn", f"others can read {path}", f"chmod 600 {path}")

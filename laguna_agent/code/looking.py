@@ -133,7 +133,7 @@ def _find(texts: tuple[str, ...], _: tuple[Word, ...]) -> bool:
 
 def _uniq(texts: tuple[str, ...], _: tuple[Word, ...]) -> bool:
     """`uniq IN OUT` writes."""
-    return sum(not text.startswith("-") for text in texts[1:]) <= 1
+    return sum(not text.startswith("-") or text == "-" for text in texts[1:]) <= 1
 
 
 def _sed(_: tuple[str, ...], words: tuple[Word, ...]) -> bool:

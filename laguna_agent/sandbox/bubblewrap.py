@@ -15,6 +15,7 @@ import msgspec
 from laguna_agent.sandbox.confinement import Kind
 from laguna_agent.sandbox.masks import denied_paths
 from laguna_agent.sandbox.policy import Policy
+from laguna_agent.sandbox.presence import exists, is_directory, is_file, is_real_directory
 from laguna_agent.sandbox.programs import below_temporary, essential
 from laguna_agent.sandbox.protected import Protected
 from laguna_agent.sandbox.sockets import sockets_outside
@@ -67,15 +68,15 @@ class _Mounts:
 
     def hide(self, path: Path) -> None:
         """An empty directory, or nothing that could be opened, in the place of what there is."""
-        self._at[path] = "hidden" if path.is_dir() else "nothing"
+        self._at[path] = "hidden" if is_directory(path) else "nothing"
 
     def deny(self, path: Path) -> None:
         """Like `hide`, for what is not even listed. `path` is a real one."""
-        self._at[path] = "denied" if path.is_dir() else "nothing"
+        self._at[path] = "denied" if is_directory(path) else "nothing"
 
     def bind(self, path: Path, *, writable: bool) -> None:
         """What there is, in its own place."""
-        if path.exists():
+        if exists(path):
             self._at[path] = "--bind" if writable else "--ro-bind"
 
     def keep(self, protected: Protected, roots: tuple[Path, ...]) -> None:
@@ -120,7 +121,7 @@ class _Mounts:
 
 def _temporary(policy: Policy, mounts: _Mounts) -> list[str]:
     """/tmp and /var/tmp, which nobody else sees; also under its own name, for TMPDIR holds that in every tier."""
-    places = [each for each in (Path("/tmp"), Path("/var/tmp")) if each.is_dir() and not each.is_symlink()]
+    places = [each for each in (Path("/tmp"), Path("/var/tmp")) if is_real_directory(each)]
     if policy.temporary is None:
         return [word for place in places for word in ("--perms", "1777", "--tmpfs", str(place))]
     mounts.bind(policy.temporary, writable=True)
@@ -130,4 +131,4 @@ def _temporary(policy: Policy, mounts: _Mounts) -> list[str]:
 def _resolver(kind: Kind) -> list[Path]:
     """Where names are looked up: often a link to a file below /run."""
     real = Path(os.path.realpath(_RESOLVER))
-    return [real] if kind == "network" and real != _RESOLVER and real.is_file() else []
+    return [real] if kind == "network" and real != _RESOLVER and is_file(real) else []

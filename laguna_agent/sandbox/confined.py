@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from laguna_agent.errors import SandboxError
+from laguna_agent.sandbox.archive import warden_archive
 from laguna_agent.sandbox.confinement import Kind, Tier
 from laguna_agent.sandbox.wardens import Recipe, WardedChild, Warden, WardenGone, as_request
 
@@ -29,6 +30,8 @@ class Confined:
             kind: threading.Lock() for kind in ("workspace", "reading", "network")
         }
         self._closed = False
+        # Now, before any command could have changed it.
+        warden_archive()
 
     @property
     def summary(self) -> str:

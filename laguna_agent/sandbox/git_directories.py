@@ -12,6 +12,8 @@ import re
 import stat
 from pathlib import Path
 
+from laguna_agent.sandbox.presence import is_directory, is_file
+
 _LARGEST = 64 * 1024
 _WORKTREE = re.compile(r"(?mi)^\s*worktree\s*=\s*\"?([^\"\n]+?)\"?\s*$")
 
@@ -54,7 +56,7 @@ def _resolve(base: Path, text: str) -> Path:
 
 
 def _is_git(directory: Path) -> bool:
-    return (directory / "HEAD").is_file() and (directory / "objects").is_dir()
+    return is_file(directory / "HEAD") and is_directory(directory / "objects")
 
 
 def read_small(path: Path) -> str:

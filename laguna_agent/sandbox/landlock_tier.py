@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from laguna_agent.sandbox.confinement import Kind
+from laguna_agent.sandbox.masks import denied_outside
 from laguna_agent.sandbox.policy import Policy
+from laguna_agent.sandbox.presence import is_link
 from laguna_agent.sandbox.programs import essential
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm")
@@ -28,7 +30,8 @@ def readable_paths(policy: Policy) -> tuple[str, ...]:
     """A set of paths below which everything may be read: together all that is not hidden."""
     # What may be written may be read, whole: a file that comes to be later has no rule of its own.
     whole = (*policy.workspace, *policy.git_directories, *policy.writable)
-    hidden = tuple(path for path in policy.hidden if path not in (*whole, *policy.readable))
+    wanted = (*policy.hidden, *denied_outside(policy))
+    hidden = tuple(path for path in wanted if path not in (*whole, *policy.readable))
     parts = (path for top in (Path("/"), *policy.readable, *essential(policy)) for path in _beside(top, hidden))
     return tuple(dict.fromkeys(str(path) for path in (*whole, *parts)))
 
@@ -52,5 +55,5 @@ def _beside(directory: Path, hidden: tuple[Path, ...]) -> Iterator[Path]:
         return
     for name in names:
         path = directory / name
-        if not path.is_symlink():
+        if not is_link(path):
             yield from _beside(path, inside)

@@ -20,6 +20,7 @@ import msgspec
 from laguna_agent.atomic import replace_file
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import SandboxError
+from laguna_agent.sandbox.presence import is_real_directory
 
 _NOT_OURS_TO_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR}
 
@@ -61,7 +62,7 @@ class Placeholders:
                 record.holders = _with_this_process(record.holders, 1)
         except OSError as error:
             raise SandboxError(f"the sandbox cannot block absent names: {error}") from error
-        return tuple(path for path in absent if path.is_dir() and not path.is_symlink())
+        return tuple(path for path in absent if is_real_directory(path))
 
     def release(self) -> None:
         """Remove them when nobody else relies on them."""

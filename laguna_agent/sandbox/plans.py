@@ -5,6 +5,7 @@ The one place that knows how each tier turns a policy into mounts, rules and a r
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -37,15 +38,23 @@ def recipe(tier: Tier, policy: Policy) -> Callable[[Kind], Recipe]:
         program = find_bubblewrap()
         if program is None:
             raise SandboxError(f"there is no bwrap; {INSTALL}")
+        if _can_be_written(program, policy):
+            raise SandboxError(f"{program} lies where commands may write: they could exchange it; {INSTALL}")
         found = program
         return lambda kind: _with_mounts(found, policy, kind)
     if tier == "landlock":
+        if _can_be_written(python := Path(os.path.realpath(sys.executable)), policy):
+            raise SandboxError(f"{python} lies where commands may write, and must not put up walls: use another")
         return lambda kind: _without_mounts(policy, kind)
     if tier == "seatbelt":
         if sys.platform != "darwin":
             raise SandboxError(f"sandbox-exec is a program of macOS, and this is {platform.system()}")
         return lambda kind: _with_a_profile(policy, kind)
     raise SandboxError(f"there is no sandbox {tier!r}")
+
+
+def _can_be_written(program: Path, policy: Policy) -> bool:
+    return any(program.is_relative_to(each) for each in (*policy.workspace, *policy.writable))
 
 
 def _with_mounts(program: Path, policy: Policy, kind: Kind) -> Recipe:

@@ -19,6 +19,7 @@ import msgspec
 
 from laguna_agent.directories import config_directory, data_directory, state_directory
 from laguna_agent.sandbox.git_directories import git_directories, read_small
+from laguna_agent.sandbox.presence import exists, is_directory
 
 PROTECTED_NAMES = (
     ".envrc", ".mcp.json", ".laguna", ".vscode", ".idea", ".zed", ".cursor", ".claude", ".codex", ".gemini",
@@ -168,7 +169,7 @@ def hidden_paths(home: Path) -> tuple[Path, ...]:
     configuration, state and weights, and the directories of sockets; only what there is."""
     ours = (config_directory(), state_directory(), data_directory())
     wanted = [*(home / name for name in _SECRETS), *ours, Path("/run"), Path("/var/run")]
-    return tuple(dict.fromkeys(Path(os.path.realpath(path)) for path in wanted if path.exists()))
+    return tuple(dict.fromkeys(Path(os.path.realpath(path)) for path in wanted if exists(path)))
 
 
 def protected_paths(roots: Sequence[Path], home: Path) -> tuple[Path, ...]:
@@ -184,10 +185,10 @@ def protected_paths(roots: Sequence[Path], home: Path) -> tuple[Path, ...]:
 
 
 def _git_directories(root: Path) -> Iterator[Path]:
-    if all((root / name).exists() for name in ("HEAD", "objects", "refs")):
+    if all(exists(root / name) for name in ("HEAD", "objects", "refs")):
         yield root
     git = Path(os.path.realpath(root / ".git"))
-    if git.is_dir():
+    if is_directory(git):
         yield git
     elif found := re.match(r"gitdir:\s*(.+)", read_small(git)):
         yield Path(os.path.realpath(root / found[1].rstrip()))

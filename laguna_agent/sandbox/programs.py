@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from laguna_agent.sandbox.policy import Policy
+from laguna_agent.sandbox.presence import is_directory, is_file
 
 _SYSTEM = ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin", "/run/current-system/sw/bin")
 
@@ -41,21 +42,21 @@ def _of_the_wheel() -> Path | None:
     if found is None or found.origin is None:
         return None
     program = Path(os.path.realpath(Path(found.origin).parent / "_bin" / "bwrap"))
-    return program if program.is_file() and os.access(program, os.X_OK) else None
+    return program if is_file(program) and os.access(program, os.X_OK) else None
 
 
 def essential(policy: Policy) -> tuple[Path, ...]:
     """Real directories below hidden ones that must be seen all the same: this Python, this package, and where PATH
     finds its programs. A hidden directory itself is never one of them."""
     found = (path for path in _needed() if policy.is_hidden(path) and path not in policy.hidden)
-    return tuple(dict.fromkeys(path for path in found if path.is_dir()))
+    return tuple(dict.fromkeys(path for path in found if is_directory(path)))
 
 
 def below_temporary() -> tuple[Path, ...]:
     """The same, and the home directory, where they lie below the /tmp that a sandbox may exchange."""
     exchanged = (Path("/tmp"), Path("/var/tmp"))
     found = (path for path in (Path.home().resolve(), *_needed()) if any(each in path.parents for each in exchanged))
-    return tuple(dict.fromkeys(path for path in found if path.is_dir()))
+    return tuple(dict.fromkeys(path for path in found if is_directory(path)))
 
 
 def _needed() -> list[Path]:

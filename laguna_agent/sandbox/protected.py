@@ -14,6 +14,7 @@ import msgspec
 
 from laguna_agent.sandbox.git_directories import read_small
 from laguna_agent.sandbox.policy import PROTECTED_GIT, PROTECTED_NAMES, Policy
+from laguna_agent.sandbox.presence import is_file, is_link, is_real_directory
 
 DEPTH = 4
 """Directories below a root that are looked into."""
@@ -41,7 +42,7 @@ class _Finding:
     def name(self, path: Path) -> None:
         """Sort an existing path."""
         full = len(self.present) >= MOST_PATHS
-        (self.unenforced if full or path.is_symlink() else self.present).append(path)
+        (self.unenforced if full or is_link(path) else self.present).append(path)
 
     def root(self, root: Path) -> None:
         """A root, where the absent counts as well."""
@@ -70,7 +71,7 @@ class _Finding:
 
     def git_entry(self, path: Path, depth: int) -> None:
         """A `.git` in the workspace: a directory, or a pointer to one."""
-        if not _is_real(path):
+        if not is_real_directory(path):
             self.name(path)
         else:
             self.git_directory(path, block_absent=depth == 0)
@@ -81,7 +82,7 @@ class _Finding:
         for module in _modules(directory / "modules", 3):
             self._parts_of_git(module, block_absent=block_absent)
         for name in _listing(directory / "worktrees"):
-            if _is_real(directory / "worktrees" / name):
+            if is_real_directory(directory / "worktrees" / name):
                 self._parts_of_git(directory / "worktrees" / name, block_absent=False)
 
     def _parts_of_git(self, directory: Path, *, block_absent: bool) -> None:
@@ -125,8 +126,8 @@ def _modules(directory: Path, depth: int) -> Iterator[Path]:
     """The git directories of submodules, whose names may hold slashes."""
     for name in _listing(directory):
         path = directory / name
-        if _is_real(path):
-            if (path / "HEAD").is_file():
+        if is_real_directory(path):
+            if is_file(path / "HEAD"):
                 yield path
             elif depth:
                 yield from _modules(path, depth - 1)
@@ -134,10 +135,6 @@ def _modules(directory: Path, depth: int) -> Iterator[Path]:
 
 def _has_worktree_config(directory: Path) -> bool:
     return "worktreeconfig" in read_small(directory / "config").casefold()
-
-
-def _is_real(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
 
 
 def _listing(directory: Path) -> list[str]:

@@ -88,7 +88,8 @@ def _any_case(name: str) -> str:
 
 
 def _pattern(root: Path, denied: str) -> str:
-    return f'(regex #"^{_literal(_checked(root))}/{_expression(_checked(denied))}(/.*)?$")'
+    below = "" if denied.startswith("/") else _literal(_checked(root))
+    return f'(regex #"^{below}/{_expression(_checked(denied))}(/.*)?$")'
 
 
 def _below(decision: str, what: str, paths: Iterable[Path]) -> list[str]:

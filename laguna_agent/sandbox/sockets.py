@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from laguna_agent.sandbox.policy import Policy
+from laguna_agent.sandbox.presence import is_socket
 
 _TABLE = Path("/proc/net/unix")
 _PATH_COLUMN = 7
@@ -31,7 +32,7 @@ def sockets_outside(policy: Policy) -> tuple[Path, ...]:
         dict.fromkeys(
             path
             for path in found
-            if path.is_socket()
+            if is_socket(path)
             and policy.root_of(path) is None
             and not policy.is_hidden(path)
             and not any(path.is_relative_to(each) for each in (*ours, Path("/run")))

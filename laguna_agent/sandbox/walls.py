@@ -16,6 +16,7 @@ import msgspec
 from laguna_agent.errors import SandboxError
 from laguna_agent.sandbox.confinement import Boundary, Confinement, Tier
 from laguna_agent.sandbox.environment import command_environment, confined_environment
+from laguna_agent.sandbox.landlock_tier import cannot_deny
 from laguna_agent.sandbox.policy import Policy, policy_for
 from laguna_agent.sandbox.protected import Protected, find_protected
 from laguna_agent.sandbox.tiers import confine, prove
@@ -45,6 +46,11 @@ class Walls(msgspec.Struct, frozen=True):
     def tier(self) -> Tier:
         """What confines commands."""
         return self.confinement.tier
+
+    @property
+    def leaks(self) -> bool:
+        """Whether commands can read what the person denies reading of."""
+        return self.tier == "landlock" and cannot_deny(self.policy)
 
     @property
     def environment(self) -> dict[str, str]:

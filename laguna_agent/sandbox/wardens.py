@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from laguna_agent.errors import SandboxError
+from laguna_agent.sandbox.archive import warden_archive
 from laguna_agent.sandbox.warden.starting import BORN, ENDED, FAILED, REPORT, RUNNING
 from laguna_agent.sandbox.warden.walls import Rules
 
@@ -29,6 +30,7 @@ PATIENCE = 30.0
 _END_PATIENCE = 8.0
 _KILLED = -9
 _CREDENTIALS = struct.Struct("=iII")
+_PACKAGE = str(Path(__file__).parent)
 _START = "import sys; sys.path.append({path!r}); from warden.{module} import main; main()"
 
 
@@ -75,21 +77,26 @@ class Warden:
         return not self._over.is_set() and not self._closed
 
     def _keep(self, theirs: socket.socket) -> None:
+        archive = _file_of(warden_archive())
+        descriptors = (theirs.fileno(), archive.fileno())
+        # A file without a name, so that nobody can have changed it; where there is no such path, the package itself.
+        place = f"/proc/self/fd/{archive.fileno()}" if sys.platform == "linux" else _PACKAGE
         try:
             self._process = subprocess.Popen(
-                [*self._recipe.wrapper, *interpreter("serving"), str(theirs.fileno())],
+                [*self._recipe.wrapper, *interpreter("serving", place), *map(str, descriptors)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._words,
                 cwd="/",
                 env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-                pass_fds=(theirs.fileno(),),
+                pass_fds=descriptors,
                 start_new_session=True,
             )
         except OSError as error:
             self._error = error
         finally:
             theirs.close()
+            archive.close()
             self._started.set()
         if self._process is not None:
             self._process.wait()
@@ -202,10 +209,11 @@ def _read_end(reports: socket.socket) -> int | None:
     return number if what == ENDED else _KILLED
 
 
-def interpreter(module: str) -> tuple[str, ...]:
-    """The words that run a module of `warden/`: this Python without site packages, environment or current directory.
-    The real file, not a link: a virtual environment may lie in a workspace."""
-    code = _START.format(path=str(Path(__file__).parent), module=module)
+def interpreter(module: str, place: str = _PACKAGE) -> tuple[str, ...]:
+    """The words that run a module of the package `warden`, from a directory or an archive: this Python without site
+    packages, environment or current directory. The real file, not a link: a virtual environment may lie in a
+    workspace."""
+    code = _START.format(path=place, module=module)
     return (os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", "-c", code)
 
 

@@ -19,7 +19,7 @@ from laguna_agent.errors import ToolError
 from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.sandbox.launcher import CommandResult, Granted, Launcher
 from laguna_agent.sandbox.output import Capture
-from laguna_agent.sandbox.policy import policy_for
+from laguna_agent.sandbox.policy import PROTECTED_NAMES, policy_for
 from laguna_agent.sandbox.walls import Walls
 from laguna_agent.tools.files import Entry, Files
 from laguna_agent.tools.footprint import Change
@@ -200,15 +200,28 @@ class LocalWorkspace:
             shared = next((each for each in _SHARED_TEMPORARY if real.is_relative_to(each)), None)
             if shared is None or any(real.is_relative_to(each) for each in same):
                 break
+            named = private / real.relative_to(shared)
+            if not os.path.lexists(named) and os.path.lexists(real):
+                # Not theirs: a file that the person speaks of.
+                break
             # A link in there leads to where it leads for commands.
-            real = Path(os.path.realpath(private / real.relative_to(shared)))
+            real = Path(os.path.realpath(named))
         return real
 
     async def entry(self, path: Path) -> Entry | None:
         return await anyio.to_thread.run_sync(self.files.entry, path)
 
     async def list(self, path: Path) -> list[Entry]:
-        return await anyio.to_thread.run_sync(self.files.list, path)
+        return [*await anyio.to_thread.run_sync(self._list, path)]
+
+    def _list(self, path: Path) -> Sequence[Entry]:
+        entries = self.files.list(path)
+        if self.sandbox == "none" or path not in self.policy.workspace:
+            return entries
+        # While a sandbox is up, empty directories keep absent protected names from being taken.
+        held = {each.name for each in entries if each.name in PROTECTED_NAMES and each.kind == "directory"}
+        empty = {name for name in held if not self.files.list(path / name)}
+        return [each for each in entries if each.name not in empty]
 
     async def read_bytes(self, path: Path, limit: int) -> bytes:
         return await anyio.to_thread.run_sync(self.files.read, path, limit)

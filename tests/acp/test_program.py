@@ -218,7 +218,7 @@ def test_cancel_while_the_person_is_asked_withdraws_the_question(
     start: Start, model_server: ModelServer, workspace: Path
 ) -> None:
     program = start(answer=lambda _: None)
-    model_server.reply(tool_call("shell", {"command": "echo hi"}))
+    model_server.reply(tool_call("shell", {"command": "touch hi"}))
     session = program.begin(workspace)
     id = program.send("session/prompt", prompt(session, "Run it"))
     question = program.until(lambda m: m.get("method") == "session/request_permission")

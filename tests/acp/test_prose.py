@@ -80,7 +80,7 @@ ALPHABET = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(ALPHABET, max_size=20).map("".join), st.lists(st.integers(0, 50), max_size=6))
 def test_no_split_changes_what_is_drawn(text: str, cuts: list[int]) -> None:
     ends = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})

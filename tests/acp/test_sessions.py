@@ -195,7 +195,7 @@ def test_modes_are_the_same_by_mode_and_by_option(start: Start, model_server: Mo
     assert answer["modes"]["currentModeId"] == option(answer, "mode")["currentValue"] == "ask"
     assert [m["id"] for m in answer["modes"]["availableModes"]] == ["plan", "ask", "edits", "all"]
     write = tool_call("write", {"path": "a.txt", "content": "1\n"})
-    shell = tool_call("shell", {"command": "echo ran > b.txt"})
+    shell = tool_call("shell", {"command": "echo ran > b.txt", "network": True})
 
     assert program.call("session/set_mode", {"sessionId": session, "modeId": "edits"}) == {}
     told = program.update(sessionUpdate="config_option_update")["params"]["update"]
@@ -213,7 +213,7 @@ def test_modes_are_the_same_by_mode_and_by_option(start: Start, model_server: Mo
     model_server.reply(write, shell, text("I would write a.txt."))
     assert program.prompt(session) == {"stopReason": "end_turn"}
     assert len(asked) == 1
-    assert not list(workspace.iterdir())
+    assert not [path for path in workspace.rglob("*") if path.is_file()]
     assert "Plan mode" in str(model_server.chats[-1]["messages"])
 
     for wrong in ({"modeId": "yolo"}, {"modeId": ""}):

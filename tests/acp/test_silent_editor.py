@@ -23,6 +23,7 @@ from laguna_agent.errors import ToolError
 from laguna_agent.sandbox.policy import policy_for
 from laguna_agent.tools.text import decode
 from laguna_agent.tools.workspace import LocalWorkspace
+from tests.unwalled import unwalled
 
 PATIENCE = 0.3
 FILES = schema.FileSystemCapabilities(read_text_file=True, write_text_file=True)
@@ -63,7 +64,7 @@ async def silent_editor(
     ours, theirs = socket.socketpair()
     peer = Peer(FdSource(ours.fileno()), FdSink(ours.fileno()), {}, {})
     policy = policy_for(root, readable=[root.parent / "spool"], denied=denied)
-    local = LocalWorkspace(root, spool=root.parent / "spool", policy=policy)
+    local = LocalWorkspace(root, spool=root.parent / "spool", walls=unwalled(policy))
     terminals = Terminals(peer, "s", True, PATIENCE)
     async with anyio.create_task_group() as group:
         group.start_soon(peer.run, lambda: None)

@@ -331,6 +331,11 @@ def test_git_is_found_outside_the_workspace(tmp_path: Path, program: Path, monke
     places = [".", "", "bin", str(where / "bin"), str(tmp_path / "link"), str(tmp_path / "out")]
     monkeypatch.setenv("PATH", os.pathsep.join([*places, str(Path(str(real)).parent)]))
     assert find_program("git", (where,)) == real
+    # Nor a relative one that happens to lead somewhere else.
+    (tmp_path / "beside").mkdir()
+    shutil.copy(program, tmp_path / "beside" / "git")
+    monkeypatch.chdir(tmp_path / "beside")
+    assert find_program("git", (where,)) == real
     assert find_program("there-is-no-such-program", (where,)) is None
 
 
@@ -380,6 +385,18 @@ def test_files_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     snapshot = Snapshot(where, tmp_path / "start.git")
     (where / "new").write_text("new\n")
     assert snapshot.changed() == ["new"]
+
+
+def test_nested_repositories_are_no_part_of_it(tmp_path: Path) -> None:
+    """As an entry of the index one would make git look into it."""
+    where = tmp_path / "workspace"
+    where.mkdir()
+    nested = repository(where / "nested")
+    snapshot = Snapshot(where, tmp_path / "start.git")
+    git(nested, "commit", "-q", "-a", "-m", "second")
+    repository(where / "other")
+    assert snapshot.changed() == []
+    assert run_git(["ls-files"], cwd=where, git_directory=tmp_path / "start.git") == b""
 
 
 def test_what_git_says_is_told(tmp_path: Path) -> None:

@@ -57,19 +57,6 @@ def test_a_hidden_file_is_not_shown_to_ask_whether_it_may_be_changed(
     assert CANARY not in spoken.log.read_text()
 
 
-def test_instructions_that_lead_out_are_not_read(model_server: ModelServer, workspace: Path, key: Path) -> None:
-    (workspace / "AGENTS.md").symlink_to(key)
-    model_server.reply(text("Hello."))
-    spoken = converse(model_server, workspace, "x")
-    assert CANARY not in str(posted(model_server)) + spoken.log.read_text()
-    (workspace / "AGENTS.md").unlink()
-    (workspace / "NOTES.md").write_text("Be kind.\n")
-    (workspace / "AGENTS.md").symlink_to("NOTES.md")
-    model_server.reply(text("Hello."))
-    converse(model_server, workspace, "x")
-    assert "Be kind." in str(posted(model_server))
-
-
 def test_each_call_has_the_leave_that_it_was_given(
     model_server: ModelServer, workspace: Path, tmp_path: Path, key: Path
 ) -> None:

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from laguna_agent import held_keys
-from laguna_agent.agent.events import TextDelta, ToolCallUpdate
+from laguna_agent.agent.events import Event, TextDelta, ToolCallUpdate
+from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import Prompted, Replied, ToolRan
 from laguna_agent.credentials import store_key
 from laguna_agent.messages import ToolCall
@@ -139,3 +140,16 @@ def test_what_is_no_secret_is_not_touched(model_server: ModelServer, workspace: 
     (ran,) = came.records(ToolRan)
     assert all(line in ran.result.text for line in lock.splitlines())
     assert isinstance(ran.call, ToolCall)
+
+
+def test_a_prompt_is_redacted_before_anything_is_made_of_it(model_server: ModelServer, workspace: Path) -> None:
+    """What small models are driven by is read out of the prompts themselves, live and in a replay."""
+    model_server.reply(text("done"))
+    seen: list[str] = []
+
+    def watch(session: Session, _: Event) -> None:
+        seen.extend(session.prompts)
+
+    converse(model_server, workspace, f"Use {CANARY}.", watch=watch)
+    assert seen
+    assert set(seen) == {f"Use {MARK} OPENROUTER_API_KEY\u27e7."}

@@ -121,11 +121,9 @@ def test_interrupted_while_a_person_is_asked(model_server: ModelServer, workspac
     assert lines(replayed(spoken.log)) == lines(spoken.events)
 
 
-def test_what_was_asked_needs_no_path_of_this_machine(
-    model_server: ModelServer, workspace: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "secret.txt").write_text("s3cret\n")
-    (workspace / "link.txt").symlink_to(tmp_path / "secret.txt")
+def test_what_was_asked_needs_no_path_of_this_machine(model_server: ModelServer, workspace: Path) -> None:
+    # Not below /tmp, which is the sandbox's own.
+    (workspace / "link.txt").symlink_to("/etc/passwd")
 
     async def person(_: PermissionRequested) -> PermissionAnswer:
         return PermissionAnswer(True)
@@ -133,7 +131,7 @@ def test_what_was_asked_needs_no_path_of_this_machine(
     model_server.reply(tool_call("read", {"path": "link.txt"}), text("Done."))
     spoken = converse(model_server, workspace, "x", approve="ask", approver=person)
     (asked,) = spoken.of(PermissionRequested)
-    assert str(tmp_path / "secret.txt") in asked.options[1].grant
+    assert "/etc/passwd" in asked.options[1].grant
     (workspace / "link.txt").unlink()
     assert lines(replayed(spoken.log)) == lines(spoken.events)
     (workspace / "link.txt").write_text("inside now")

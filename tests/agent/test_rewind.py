@@ -207,7 +207,7 @@ def test_a_grant_outlives_what_is_taken_back(model_server: ModelServer, workspac
     async def always(_: PermissionRequested) -> PermissionAnswer:
         return PermissionAnswer(True, remember=True)
 
-    call = tool_call("shell", {"command": "echo x"})
+    call = tool_call("shell", {"command": "touch x"})
     model_server.reply(call, text("1"), call, text("2"))
     spoken = converse(model_server, workspace, "one", "/rewind", "two", approver=always, approve="ask")
     assert len(spoken.of(PermissionRequested)) == 1

@@ -284,7 +284,7 @@ def test_a_line_without_end_is_refused(model_server: ModelServer) -> None:
 def test_a_finish_without_more_does_not_wait_for_the_end(
     model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("laguna_agent.backend.openai_http.AFTER_FINISH", 0.1)
+    monkeypatch.setattr("laguna_agent.backend.timer.AFTER_FINISH", 0.1)
     model_server.reply(
         stream(raw(sse({"choices": [{"delta": {"content": "fine"}, "finish_reason": "stop"}]})), stall())
     )

@@ -36,7 +36,7 @@ def canary(workspace: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("command", [["run", "x"], ["config", "show"], ["doctor"], ["trust", "--show"], ["--version"]])
+@pytest.mark.parametrize("command", [["run", "x"], ["doctor"], ["trust", "--show"]])
 def test_no_module_of_the_directory_is_imported(
     run_cli: RunCli, model_server: ModelServer, canary: Path, command: list[str]
 ) -> None:
@@ -66,28 +66,7 @@ def test_nor_when_pip_is_asked_for_its_settings(canary: Path, workspace: Path, m
 # -- a prompt is never an option ---------------------------------------------------------------------------------------
 
 
-HOSTILE = [
-    "--help",
-    "--version",
-    "-h",
-    "--approve=all",
-    "--base-url=http://127.0.0.1:1/v1",
-    "--cwd=/",
-    "--trust",
-    "--check=touch pwned",
-    "--resume",
-    "--output=json",
-    "-m evil",
-    "-C/",
-    "-f/etc/passwd",
-    "--",
-    "-",
-    "--settings {}",
-    "--install-completion",
-]
-
-
-@pytest.mark.parametrize("prompt", [each for each in HOSTILE if each != "-"])
+@pytest.mark.parametrize("prompt", ["--help", "--approve=all", "--check=touch pwned", "--"])
 def test_behind_two_dashes_nothing_is_an_option(
     run_cli: RunCli, model_server: ModelServer, workspace: Path, prompt: str
 ) -> None:
@@ -99,10 +78,8 @@ def test_behind_two_dashes_nothing_is_an_option(
     assert not (workspace / "pwned").exists()
 
 
-@pytest.mark.parametrize("prompt", ["--help", "--approve=all", "-C/", "--output=json"])
-def test_nor_in_a_file_or_on_standard_input(
-    run_cli: RunCli, model_server: ModelServer, workspace: Path, prompt: str
-) -> None:
+def test_nor_in_a_file_or_on_standard_input(run_cli: RunCli, model_server: ModelServer, workspace: Path) -> None:
+    prompt = "--approve=all"
     model_server.always(text("Done."))
     (workspace / "prompt.txt").write_text(prompt)
     for arguments, stdin in ((["-f", "prompt.txt"], None), (["-"], prompt), ([], prompt)):
@@ -110,7 +87,7 @@ def test_nor_in_a_file_or_on_standard_input(
         assert model_server.chats[-1]["messages"][-1]["content"].startswith(prompt)
 
 
-@pytest.mark.parametrize("value", ["--approve=all", "--trust", "--help", "--"])
+@pytest.mark.parametrize("value", ["--trust", "--"])
 def test_the_value_of_an_option_is_no_option(run_cli: RunCli, model_server: ModelServer, value: str) -> None:
     """The one parser takes what follows an option as its value, whatever it looks like."""
     model_server.always(text("Done."))

@@ -80,6 +80,8 @@ ACTS = [
     "fd -x rm",
     "tree -o x",
     "uniq a b",
+    "uniq - b",
+    "uniq -- a b",
     "date -s 2020-01-01",
     "file -C -m x",
     "awk '{print > \"x\"}' a",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import json
 import math
 import os
@@ -111,7 +112,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: safetensors(b"{" + b",".join(b'"%d":{}' % number for number in range(1_000_000)) + b"}"),
         "more than 200,000 tensors need",
     ),
-    "a header of 100 MB": (lambda: safetensors(b" " * (100 << 20)), "a header of 104857600 bytes"),
+    "a header of 34 MB": (lambda: safetensors(b" " * (34 << 20)), "a header of 35651584 bytes"),
     "a name of 20 MB": (lambda: safetensors(b'{"%s":5}' % (b"x" * (20 << 20))), "has no dtype"),
     "no JSON": (lambda: safetensors(b"\x80\x04."), "not JSON"),
     "a header that is a list": (lambda: safetensors(b"[]"), "its header is a list"),
@@ -144,7 +145,7 @@ LINES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=4), LINES | JSON_VALUES, max_size=4), st.integers(0, 40))
 def test_any_header_is_read_or_refused(tmp_path: Path, header: dict[str, Any], size: int) -> None:
     path = tmp_path / "model.safetensors"
@@ -191,11 +192,20 @@ def test_the_program_imports_nothing_that_unpickles() -> None:
 
 def test_the_program_names_no_call_that_runs_a_checkpoints_code() -> None:
     words = {"trust_remote_code", "auto_map", "from_pretrained", "weights_only", "unpickle", "Unpickler"}
-    for path in PROGRAM.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, nodes in _program().items():
+        for node in nodes:
             assert not (isinstance(node, ast.Attribute | ast.Name | ast.keyword) and _word(node) in words), path
             if isinstance(node, ast.Attribute) and node.attr == "load" and isinstance(node.value, ast.Name):
                 assert node.value.id not in {"torch", "numpy", "np"}, path
+
+
+@functools.cache
+def _program() -> dict[Path, list[ast.AST]]:
+    kinds = (ast.Import, ast.ImportFrom, ast.Attribute, ast.Name, ast.keyword)
+    return {
+        path: [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
+        for path in PROGRAM.rglob("*.py")
+    }
 
 
 def _word(node: ast.Attribute | ast.Name | ast.keyword) -> str | None:
@@ -203,8 +213,8 @@ def _word(node: ast.Attribute | ast.Name | ast.keyword) -> str | None:
 
 
 def _imported() -> Iterator[str]:
-    for path in PROGRAM.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for nodes in _program().values():
+        for node in nodes:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):

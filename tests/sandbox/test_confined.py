@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from laguna_agent.errors import SandboxError
-from laguna_agent.sandbox import plans
+from laguna_agent.sandbox import archive, plans, wardens
 from laguna_agent.sandbox.confinement import Tier
 from tests.sandbox.confining import Ground, ended, gone, parent
 from tests.sandbox.conftest import Grounds
@@ -179,6 +179,25 @@ def test_resource_limits(ground: Ground) -> None:
     assert ground.run("ulimit -Hc; ulimit -Hn").output.split()[0] == "0"
     assert int(ground.run("ulimit -Hn").output) <= 65_536
     assert ground.run("cat /proc/self/oom_score_adj").output.strip() == "500"
+
+
+def test_nothing_gives_rights_back(ground: Ground) -> None:
+    """No program that root owns, no capability, no second filter taken off."""
+    status = dict(line.split(":\t") for line in ground.run("cat /proc/self/status").output.splitlines())
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+    if os.getuid() == 0 or ground.tier == "bubblewrap":
+        assert status["CapBnd"] == "0" * 16
+
+
+def test_a_changed_program_is_not_started(ground: Ground, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Who works on this program has it in the workspace: a warden is what it was when the session began."""
+    package = tmp_path / "package"
+    (package / "warden").mkdir(parents=True)
+    (package / "warden" / "serving.py").write_text("def main():\n    raise SystemExit('changed')\n")
+    monkeypatch.setattr(wardens, "_PACKAGE", str(package))
+    monkeypatch.setattr(archive, "_FOLDER", package / "warden")
+    assert ground.run("echo unchanged") == (0, "unchanged\n")
 
 
 def test_no_confinement_without_walls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,23 @@ from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.sandbox.policy import policy_for
 from laguna_agent.sandbox.probe import CLAIMS, probe
 from laguna_agent.sandbox.programs import find_bubblewrap
+from laguna_agent.sandbox.warden import landlock
 from laguna_agent.sandbox.wardens import Recipe
-from tests.sandbox.confining import Ground
+from tests.sandbox.confining import Ground, why_not
 from tests.sandbox.conftest import Grounds
 
 PYTHON = sys.executable
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="these tiers are Linux's")
+def test_no_tier_is_skipped_without_need() -> None:
+    """What the other tests skip for is a machine that lacks something, never a wall of ours that has fallen."""
+    if landlock.abi():
+        assert why_not("landlock") == ""
+    if program := find_bubblewrap():
+        words = [str(program), "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "true"]
+        if subprocess.run(words, capture_output=True, check=False).returncode == 0:
+            assert why_not("bubblewrap") == ""
 
 
 def test_what_the_probe_finds(tier: Tier) -> None:
@@ -227,6 +239,8 @@ def test_keys_are_hidden(make_ground: Grounds, tier: Tier, tmp_path: Path) -> No
     assert "very secret" not in ground.run("cat -r .ssh/* .netrc laguna-agent/log 2>/dev/null").output
     assert ground.run(f"cat {shown}/text {home}/plain").output == "an outputplain"
     assert ground.run(f"echo x > {shown}/new").code != 0
+    # Nothing is lost in a directory that is not really there.
+    assert ground.run(f"echo x > {home}/.ssh/new").code != 0
 
 
 def test_a_home_directory_as_the_workspace(make_ground: Grounds, bubblewrap: Tier) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from laguna_agent.tools.ledger import FileLedger
 from laguna_agent.tools.registry import default_registry
 from laguna_agent.tools.workspace import LocalWorkspace
 from tests.tools.conftest import Call
+from tests.unwalled import unwalled
 
 pytestmark = pytest.mark.anyio
 CANARY = "CANARY-7f3a"
@@ -40,7 +42,7 @@ def key(tmp_path: Path) -> Path:
 async def context(key: Path, root: Path, tmp_path: Path) -> AsyncIterator[ToolContext]:
     (tmp_path / "spool").mkdir()
     policy = policy_for(root, readable=[tmp_path / "spool"], denied=[".env", "**/*.pem", "secrets/**"])
-    workspace = LocalWorkspace(root, spool=tmp_path / "spool", policy=policy)
+    workspace = LocalWorkspace(root, spool=tmp_path / "spool", walls=unwalled(policy))
     yield ToolContext(workspace, FileLedger())
     await workspace.aclose()
 
@@ -313,21 +315,25 @@ async def test_kept_output_is_read_and_never_written(call: Call, tmp_path: Path)
 async def test_the_private_tmp_of_commands_is_the_model_s_under_the_name_it_has_there(
     key: Path, root: Path, tmp_path: Path
 ) -> None:
-    private = tmp_path / "private"
+    # None that the machine has.
+    name, private = f"{secrets.token_hex(8)}.txt", tmp_path / "private"
     private.mkdir()
-    workspace = LocalWorkspace(root, policy=policy_for(root, temporary=private))
+    workspace = LocalWorkspace(root, walls=unwalled(policy_for(root, temporary=private)))
     (private / "leads-out").symlink_to(key)
-    (private / "leads-on").symlink_to("/tmp/out.txt")
+    (private / "leads-on").symlink_to(f"/tmp/{name}")
     context = ToolContext(workspace, FileLedger())
-    assert need(context, "read", path="/tmp/some-file").outside  # type: ignore[union-attr]
+    assert need(context, "read", path=f"/tmp/{name}").outside  # type: ignore[union-attr]
     assert need(context, "read", path=str(private / "x")) == Need("read", str(private / "x"))
     workspace.sandbox = "bubblewrap"
-    await later(context, "write", path="/tmp/out.txt", content="kept\n")
-    assert (private / "out.txt").read_text() == "kept\n"
-    for path in ("/tmp/out.txt", "/var/tmp/out.txt", str(private / "out.txt"), "/tmp/leads-on"):
-        assert workspace.resolve(path).shown == "/tmp/out.txt"
-    assert await later(context, "grep", pattern="kept", path="/tmp") == "/tmp/out.txt:1:kept"
+    await later(context, "write", path=f"/tmp/{name}", content="kept\n")
+    assert (private / name).read_text() == "kept\n"
+    for path in (f"/tmp/{name}", f"/var/tmp/{name}", str(private / name), "/tmp/leads-on"):
+        assert workspace.resolve(path).shown == f"/tmp/{name}"
+    assert await later(context, "grep", pattern="kept", path="/tmp") == f"/tmp/{name}:1:kept"
     assert need(context, "read", path="/tmp/leads-out") == Need("read", str(key), outside=True, hidden=True)
+    # What only the person's own /tmp has is outside, and so is asked about.
+    (tmp_path / "crash.log").write_text("x")
+    assert need(context, "read", path=str(tmp_path / "crash.log")) == Need("read", str(tmp_path / "crash.log"), True)
     # The workspace itself may lie below /tmp.
     assert workspace.resolve(str(root / "a")).scope == "workspace"
     await workspace.aclose()

@@ -31,9 +31,10 @@ _DESCRIPTORS = 5
 
 
 def main() -> None:
-    """Serve the socket whose descriptor is the first argument, until it ends."""
+    """Serve the socket whose descriptor is the first argument, until it ends; the second is that of this program."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
+    os.close(int(sys.argv[2]))
     first = _receive(control)
     if first is None:
         return
