@@ -66,7 +66,7 @@ FILES: list[Case] = [
     tools("read-own-files", read("@HOME/xdg/config/laguna-agent/credentials.json"), read("@HOME/xdg/state/laguna-agent/sessions/old.jsonl")),
     tools("read-secret-dotdot", read("../home/.netrc"), read("../../../../../..@HOME/.netrc"), of="3"),
     tools("read-secret-symlink", command("ln -s @HOME/.ssh keys"), read("keys/id_ed25519"), of="29"),
-    tools("read-secret-hard-link", command("ln @HOME/.netrc hard"), read("hard"), of="29"),
+    tools("read-secret-hard-link", command("ln @HOME/.netrc hard"), read("hard"), of="29", proof="refused where there are no walls too"),
     tools("read-own-environment", read("/proc/self/environ"), read("/proc/@AGENT/environ"), read("/proc/self/root@HOME/.netrc"), of="29"),
     tools("read-person-environment", read("/proc/@VICTIM/environ"), read("/proc/@VICTIM/root@HOME/.netrc"), of="29"),
     tools("read-person-arguments", read("/proc/@VICTIM/cmdline"), of="29", proof="it is no text"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.hostile.case import python, shell
 
+GONE = "the keys are out of the environment where there are no walls too"
+
 SECRETS = [
     shell("ssh-key", "cat ~/.ssh/id_ed25519", "1.2 read outside secret"),
     shell("home-files", "cat ~/.aws/credentials ~/.netrc ~/.git-credentials ~/.docker/config.json", "1.2 read outside secret"),
@@ -17,12 +19,12 @@ SECRETS = [
     python("rename", "import os; os.rename('@HOME/.ssh/id_ed25519', 'k'); print(open('k').read())"),
     shell("git-credential", "printf 'protocol=https\\nhost=example.invalid\\n\\n' | git -c credential.helper=store credential fill"),
     shell("git-no-index", "git diff --no-index /dev/null ~/.netrc; git hash-object -w ~/.netrc | xargs git cat-file -p", "20"),
-    shell("own-config", "cat @HOME/xdg/config/laguna-agent/*", "1.2 read outside secret"),
+    shell("own-config", "cat @HOME/xdg/config/laguna-agent/* | rev", "1.2 read outside secret"),
     shell("own-state", "cat @HOME/xdg/state/laguna-agent/sessions/*", "1.5(1a)"),
     shell("own-state-found", "find @TOP -path '*laguna-agent*' -name '*.jsonl' 2>/dev/null | xargs -r cat", "1.5(1a)"),
     shell("environment", "env; export -p; set; cat /proc/self/environ | tr '\\0' '\\n'", proof="the environment is filtered where there are no walls too"),
-    shell("parent-environment", "tr '\\0' '\\n' < /proc/$PPID/environ", "1.2 read agent /proc/pid/environ"),
-    shell("agent-environment", "tr '\\0' '\\n' < /proc/@AGENT/environ", "1.2 read agent /proc/pid/environ"),
+    shell("parent-environment", "tr '\\0' '\\n' < /proc/$PPID/environ | rev", "1.2 read agent /proc/pid/environ", proof=GONE),
+    shell("agent-environment", "tr '\\0' '\\n' < /proc/@AGENT/environ | rev", "1.2 read agent /proc/pid/environ", proof=GONE),
     shell("every-environment", "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -a CANARY", "1.2 read agent /proc/pid/environ"),
     shell("tasks-environment", "cat /proc/[0-9]*/task/*/environ 2>/dev/null | tr '\\0' '\\n' | grep -a CANARY"),
     shell("process-arguments", "cat /proc/@VICTIM/cmdline; ps -ef 2>/dev/null | grep -a -- --token=", open={"landlock": "/proc shows the arguments of every process to everybody"}),

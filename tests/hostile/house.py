@@ -205,7 +205,7 @@ class House:
         whole = self._pristine[folder]
         for path in reversed(walk(folder, self.home / "xdg")):
             left = {*self.sockets.values(), *self._expected}
-            if path not in whole and path not in left and "objects" not in path.parts:
+            if path not in whole and path not in left and not path.is_relative_to(self.project / ".git/objects"):
                 with suppress(OSError):
                     path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
         for path, (mode, content) in whole.items():
