@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from laguna_agent.agent.changes import Snapshot
-from laguna_agent.agent.own_git import find_program, git_environment, run_git
+from laguna_agent.agent.own_git import find_program, git_environment
 from laguna_agent.config import load
-from laguna_agent.errors import UsageError
 from tests.conftest import RunCli
 from tests.model_server import ModelServer, text, tool_call
 
@@ -337,68 +336,3 @@ def test_git_is_found_outside_the_workspace(tmp_path: Path, program: Path, monke
     monkeypatch.chdir(tmp_path / "beside")
     assert find_program("git", (where,)) == real
     assert find_program("there-is-no-such-program", (where,)) is None
-
-
-def test_a_repository_that_breaks_git_breaks_no_snapshot(tmp_path: Path) -> None:
-    where = tmp_path / "workspace"
-    for name, content in {"none/.git": "gitdir: /nonexistent\n", "odd/.git": "what?\n"}.items():
-        (where / name).parent.mkdir(parents=True)
-        (where / name).write_text(content)
-    git(where, "init", "-q", "unborn")
-    (where / "crlf.txt").write_bytes(b"a\r\nb\r\n")
-    (where / ".gitattributes").write_text("* text=auto eol=lf\n")
-    snapshot = Snapshot(where, tmp_path / "start.git")
-    (where / "crlf.txt").write_bytes(b"a\nb\n")
-    assert snapshot.changed() == ["crlf.txt"]
-    again = tmp_path / "again"
-    again.mkdir()
-    (again / "crlf.txt").write_bytes(b"a\r\nb\r\n")
-    subprocess.run(["git", "apply"], cwd=again, input=snapshot.patch(), check=True)
-    assert (again / "crlf.txt").read_bytes() == b"a\nb\n"
-
-
-NAMES = [
-    ".GIT/config", "git~1/x", "x\\..\\y", "-n", "new\nline", ".gitmodules ", "c:\\x", ".g\u200cit/x", "\udcff\udcfe",
-    "con", ".gitmodules", ":(exclude)x", "*", "HEAD", "refs/heads/x", "objects/x",
-]  # fmt: skip
-
-
-def test_names_that_git_or_others_give_a_meaning(tmp_path: Path) -> None:
-    where = tmp_path / "workspace"
-    where.mkdir()
-    snapshot = Snapshot(where, tmp_path / "start.git")
-    for name in NAMES:
-        (where / name).parent.mkdir(parents=True, exist_ok=True)
-        (where / name).write_text("x")
-    # What git never takes for content is left out.
-    assert sorted(snapshot.changed()) == sorted(set(NAMES) - {".GIT/config"})
-    assert snapshot.patch()
-
-
-def test_files_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    where = tmp_path / "workspace"
-    where.mkdir()
-    os.mkfifo(where / "fifo")
-    (where / "zero").symlink_to("/dev/zero")
-    with (where / "sparse").open("wb") as file:
-        file.truncate(1 << 43)
-    snapshot = Snapshot(where, tmp_path / "start.git")
-    (where / "new").write_text("new\n")
-    assert snapshot.changed() == ["new"]
-
-
-def test_nested_repositories_are_no_part_of_it(tmp_path: Path) -> None:
-    """As an entry of the index one would make git look into it."""
-    where = tmp_path / "workspace"
-    where.mkdir()
-    nested = repository(where / "nested")
-    snapshot = Snapshot(where, tmp_path / "start.git")
-    git(nested, "commit", "-q", "-a", "-m", "second")
-    repository(where / "other")
-    assert snapshot.changed() == []
-    assert run_git(["ls-files"], cwd=where, git_directory=tmp_path / "start.git") == b""
-
-
-def test_what_git_says_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="git write-tree failed"):
-        run_git(["write-tree"], cwd=tmp_path, git_directory=tmp_path / "none")
