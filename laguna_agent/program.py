@@ -1,12 +1,14 @@
-"""How to start this program again, so that it works from an editor which was started without a shell's PATH."""
+"""Which file a program's name stands for, and how to start this one again where there is no shell's PATH."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 NAME = "laguna-agent"
+STANDARD_PATH = ("/usr/local/bin", "/usr/bin", "/bin", "/opt/homebrew/bin")
 
 
 def own_command() -> list[str]:
@@ -20,3 +22,22 @@ def own_command() -> list[str]:
         if script.name == NAME and script.is_file() and os.access(script, os.X_OK):
             return [str(script)]
     return [sys.executable, "-P", "-m", "laguna_agent"]
+
+
+def find_program(
+    name: str, workspace: Iterable[Path] = (), *, first: tuple[str, ...] = (), last: tuple[str, ...] = STANDARD_PATH
+) -> str | None:
+    """The absolute path of a program, looked for in `first`, on PATH, then in `last`; None where there is none. No entry of PATH
+    counts that is relative, for it means something else in every directory, or that leads into the workspace, where
+    whoever wrote it chose the programs."""
+    if Path(name).is_absolute():
+        return name if os.access(name, os.X_OK) else None
+    roots = [Path(os.path.realpath(root)) for root in workspace]
+    for entry in (*first, *os.environ.get("PATH", "").split(os.pathsep), *last):
+        candidate = Path(entry) / name
+        if not Path(entry).is_absolute() or not candidate.is_file() or not os.access(candidate, os.X_OK):
+            continue
+        places = (Path(os.path.realpath(entry)), Path(os.path.realpath(candidate)))
+        if entry in first or not any(place.is_relative_to(root) for place in places for root in roots):
+            return str(candidate)
+    return None

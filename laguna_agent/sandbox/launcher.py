@@ -33,6 +33,7 @@ import anyio.to_thread
 import msgspec
 
 from laguna_agent.errors import ToolError
+from laguna_agent.program import find_program
 from laguna_agent.sandbox import processes
 from laguna_agent.sandbox.confinement import Child, Confinement, Kind
 from laguna_agent.sandbox.environment import command_environment
@@ -365,7 +366,7 @@ def _end_all() -> None:
 
 def shell() -> str:
     """The program that commands are given to, after `-c`."""
-    return shutil.which("bash") or "/bin/sh"
+    return find_program("bash") or "/bin/sh"
 
 
 def _start(command: str, cwd: Path, output: int, mark: str, walls: Walls | None, kind: Kind) -> Child:

@@ -25,7 +25,7 @@ import msgspec
 from laguna_agent.atomic import replacing
 from laguna_agent.errors import ToolError
 from laguna_agent.sandbox.masks import denied_paths
-from laguna_agent.sandbox.policy import Policy
+from laguna_agent.sandbox.policy import PROTECTED_NAMES, Policy
 from laguna_agent.tools import beneath
 
 EntryKind = Literal["file", "directory", "symlink", "other"]
@@ -215,6 +215,8 @@ def _replaceable(path: Path, name: str, directory: int) -> os.stat_result | None
         old = _stat(name, directory)
     except FileNotFoundError:
         return None
+    if stat.S_ISDIR(old.st_mode) and path.name in PROTECTED_NAMES:
+        raise ToolError(f"{path} is a name that the sandbox keeps from being taken; ask the person to make that file.")
     _require_regular(path, old)
     if not os.access(name, os.W_OK, dir_fd=directory):
         raise ToolError(f"{path} is read-only.")

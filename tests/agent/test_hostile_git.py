@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from laguna_agent.agent.changes import Snapshot
-from laguna_agent.agent.own_git import find_program, git_environment
+from laguna_agent.agent.own_git import git_environment
 from laguna_agent.config import load
+from laguna_agent.program import find_program
 from tests.conftest import RunCli
 from tests.model_server import ModelServer, text, tool_call
 

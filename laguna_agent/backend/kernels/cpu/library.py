@@ -12,7 +12,6 @@ import ctypes
 import fcntl
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from laguna_agent.atomic import replace_file
 from laguna_agent.directories import cache_directory
+from laguna_agent.program import find_program
 
 SOURCES = Path(__file__).parent
 COMPILERS = ("cc", "gcc", "clang")
@@ -130,7 +130,7 @@ def _sources(*suffixes: str) -> list[Path]:
 def _compiler() -> list[str]:
     wanted = os.environ.get("CC", "").split()
     for words in [wanted] if wanted else [[name] for name in COMPILERS]:
-        found = shutil.which(words[0])
+        found = find_program(words[0], last=())
         if found:
             return [found, *words[1:]]
     named = f"$CC is {wanted[0]!r}, which is not there" if wanted else f"none of {', '.join(COMPILERS)} is installed"
