@@ -27,9 +27,11 @@ def own_command() -> list[str]:
 def find_program(
     name: str, workspace: Iterable[Path] = (), *, first: tuple[str, ...] = (), last: tuple[str, ...] = STANDARD_PATH
 ) -> str | None:
-    """The absolute path of a program, looked for in `first`, on PATH, then in `last`; None where there is none. No entry of PATH
-    counts that is relative, for it means something else in every directory, or that leads into the workspace, where
-    whoever wrote it chose the programs."""
+    """The absolute path of a program, looked for in `first`, on PATH, then in `last`; None where there is none.
+
+    No entry of PATH counts that is relative, for it means something else in every directory, or that leads into the
+    workspace, where whoever wrote it chose the programs.
+    """
     if Path(name).is_absolute():
         return name if os.access(name, os.X_OK) else None
     roots = [Path(os.path.realpath(root)) for root in workspace]
