@@ -102,6 +102,7 @@ def _without_a_sandbox(folder: Path) -> bool:
         folder.mkdir(parents=True, mode=0o700)
         for name, verdict in _proof.items():
             (folder / name).write_bytes(verdict)
+            (folder / name).chmod(0o600)
     return "none" in _proof
 
 

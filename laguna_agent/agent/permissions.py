@@ -96,8 +96,8 @@ class Permissions:
     boundary: Boundary = "none"
     network: bool = False
     without: bool = False
-    leaks: bool = False
     roots: tuple[Path, ...] = ()
+    leaks: bool = False
     grants: set[Need] = field(default_factory=set)
     refusals: set[Refusal] = field(default_factory=set)
 
@@ -221,8 +221,8 @@ def permissions_for(settings: Settings, workspace: Workspace, walls: Walls | Non
         walls.boundary if walls else "none",
         settings.network,
         settings.sandbox == "none",
-        walls.leaks if walls else False,
         roots,
+        walls.leaks if walls else False,
     )
 
 

@@ -98,7 +98,11 @@ def put_up(
     # What is there now can be a mount point; what comes later has to be looked after.
     mounted = find_protected(policy) if proof.tier != "landlock" else NOTHING
     enforced = frozenset((*mounted.present, *mounted.absent))
-    watch = Watch(lambda: _paths(find_protected(policy)) - enforced, spool / GONE_ASIDE)
+    watch = Watch(
+        (*policy.workspace, *policy.git_directories),
+        lambda: _paths(find_protected(policy)) - enforced,
+        spool / GONE_ASIDE,
+    )
     return Walls(policy, confine(proof, policy), proof.boundary, proof.summary, watch=watch, passed=passed)
 
 

@@ -8,20 +8,25 @@ may be the person's own change made meanwhile. Knows files; must not know comman
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
-import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
 import msgspec
+
+from laguna_agent.sandbox import beneath
 
 ENTRIES_CAP = 2_000
 """Files and directories that are looked at."""
 FILE_CAP = 256 * 1024
 """Bytes of the longest file that can be put back; of a longer one only a change is told."""
+_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _HARMLESS_CONFIG = re.compile(
     r"""(?xi)
@@ -56,12 +61,15 @@ class _Found(msgspec.Struct, frozen=True):
 
 
 class Watch:
-    """Looks after the paths that `paths` gives, asked anew at each look; `aside` is where replaced files are kept.
+    """Looks after the paths that `paths` gives, asked anew at each look, each of which lies below one of the real
+    directories `roots`; `aside` is where replaced files are kept.
 
-    While several commands run, what was before the first of them counts. Thread-safe, blocking.
+    While several commands run, what was before the first of them counts. No link is followed on the way to a path: what
+    lies behind one that was planted is somebody else's. Thread-safe, blocking.
     """
 
-    def __init__(self, paths: Callable[[], Iterable[Path]], aside: Path) -> None:
+    def __init__(self, roots: Iterable[Path], paths: Callable[[], Iterable[Path]], aside: Path) -> None:
+        self._roots = tuple(roots)
         self._paths = paths
         self._aside = aside
         self._lock = threading.Lock()
@@ -72,56 +80,129 @@ class Watch:
         """A command is about to run."""
         with self._lock:
             if not self._running:
-                self._before = _look(self._paths())
+                self._before = self._look()
             self._running.add(id)
 
     def end(self, id: str) -> tuple[str, ...]:
         """It has ended: put back what is not as it was; a line for each path."""
         with self._lock:
             self._running.discard(id)
-            # First what leads there: behind a link that was planted on the way lies somebody else's.
-            lines = [*self._put_back(on_the_way=True)]
-            lines += [*self._take_away(_look(self._paths())), *self._put_back(on_the_way=False)]
+            lines = [*self._put_back(on_the_way=True), *self._take_away(), *self._put_back(on_the_way=False)]
             if lines and self._running:
-                self._before = _look(self._paths())
+                self._before = self._look()
             return tuple(lines)
 
-    def _take_away(self, now: dict[Path, _Found]) -> Iterator[str]:
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def _look(self) -> dict[Path, _Found]:
+        found: dict[Path, _Found] = {}
+        waiting = list(self._paths())
+        # The git directory that a path lies in, itself: whoever replaces it replaces the path.
+        for above in {parent for path in waiting for parent in path.parents if parent.name == ".git"}:
+            if (entry := self._found(above)) is not None:
+                found[above] = entry
+        while waiting and len(found) < ENTRIES_CAP:
+            path = waiting.pop()
+            if path in found or (entry := self._found(path)) is None:
+                continue
+            found[path] = entry
+            if entry.kind == stat.S_IFDIR:
+                with contextlib.suppress(OSError), beneath.directory(self._root(path), path) as handle:
+                    waiting.extend(path / name for name in os.listdir(handle))  # noqa: PTH208 - of a descriptor
+        return found
+
+    def _found(self, path: Path) -> _Found | None:
+        try:
+            with self._parent(path) as parent:
+                status = os.stat(path.name, dir_fd=parent, follow_symlinks=False)
+                kind, data = stat.S_IFMT(status.st_mode), None
+                if kind == stat.S_IFLNK:
+                    data = os.fsencode(os.readlink(path.name, dir_fd=parent))
+                elif kind == stat.S_IFREG and status.st_size <= FILE_CAP:
+                    handle = os.open(
+                        path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent
+                    )
+                    with os.fdopen(handle, "rb") as file:
+                        data = file.read(FILE_CAP + 1)
+        except OSError:
+            return None
+        return _Found(kind, stat.S_IMODE(status.st_mode), data, (status.st_mtime_ns, status.st_size, status.st_ino))
+
+    def _root(self, path: Path) -> Path:
+        """The nearest root; what lies below none is looked for from itself."""
+        return max((root for root in self._roots if path.is_relative_to(root)), key=lambda root: len(root.parts))
+
+    def _parent(self, path: Path) -> AbstractContextManager[int]:
+        return beneath.directory(self._root(path), path.parent)
+
+    # -- undoing ----------------------------------------------------------------------------------------------------
+
+    def _take_away(self) -> Iterator[str]:
         """Remove what was not there, the deepest first."""
+        now = self._look()
         for path in sorted(now.keys() - self._before.keys(), key=lambda path: len(path.parts), reverse=True):
             if _harmless(path, now[path]):
                 continue
             if now[path].kind == stat.S_IFDIR:
                 # Holds what is harmless, or what is not looked at.
-                with contextlib.suppress(OSError):
-                    path.rmdir()
+                with contextlib.suppress(OSError), self._parent(path) as parent:
+                    os.rmdir(path.name, dir_fd=parent)
                 continue
             yield f"{path} is protected and was removed again{self._keep(path)}"
 
     def _put_back(self, *, on_the_way: bool) -> Iterator[str]:
-        """Restore what changed or went, directories before what they hold."""
+        """Restore what changed or went, directories before what they hold; with `on_the_way` git directories alone."""
         for path, before in sorted(self._before.items(), key=lambda item: len(item[0].parts)):
             if on_the_way and path.name != ".git":
                 continue
-            after = _found(path)
+            after = self._found(path)
             if after is not None and before.same(after):
+                continue
+            if after is None and path.name == ".git" and before.kind == stat.S_IFDIR:
+                # A repository that is gone cannot be made again of its hooks.
+                continue
+            if after is None and (way := self._way(path)) != "open":
+                # Where the directory that it lay in is gone, nobody is led to it any more.
+                if way == "changed":
+                    yield f"{path} is protected, but the way to it was changed; it was not put back"
                 continue
             if before.kind == stat.S_IFREG and before.data is None:
                 yield f"{path} is protected and was changed; it is too long to be put back"
                 continue
-            kept = self._keep(path) if after is not None and after.kind != stat.S_IFDIR else ""
-            if after is not None and after.kind == stat.S_IFDIR and before.kind != stat.S_IFDIR:
-                kept = self._keep(path)
-            _restore(path, before)
-            yield f"{path} is protected and was put back as it was{kept}"
+            both_directories = after is not None and after.kind == before.kind == stat.S_IFDIR
+            kept = self._keep(path) if after is not None and not both_directories else ""
+            try:
+                with self._parent(path) as parent:
+                    _restore(path.name, parent, before)
+            except OSError as error:
+                yield f"{path} is protected and was changed; it could not be put back: {error.strerror}{kept}"
+            else:
+                yield f"{path} is protected and was put back as it was{kept}"
+
+    def _way(self, path: Path) -> Literal["open", "gone", "changed"]:
+        """What became of the directory that a path lies in."""
+        try:
+            with self._parent(path):
+                return "open"
+        except FileNotFoundError:
+            return "gone"
+        except OSError:
+            return "changed"
 
     def _keep(self, path: Path) -> str:
         """Move what lies there aside; where to, in words."""
         self._aside.mkdir(parents=True, exist_ok=True, mode=0o700)
-        number = sum(1 for _ in self._aside.iterdir()) + 1
-        kept = self._aside / f"{number}-{path.name}"
+        kept = self._aside / f"{sum(1 for _ in self._aside.iterdir()) + 1}-{path.name}"
         try:
-            shutil.move(path, kept)
+            with self._parent(path) as parent:
+                try:
+                    os.rename(path.name, kept, src_dir_fd=parent)
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                    kept = path.with_name(f"{path.name}.{kept.name}")
+                    os.rename(path.name, kept.name, src_dir_fd=parent, dst_dir_fd=parent)
+                    return f"; what it held is in {kept}"
         except OSError as error:
             return f" (not moved aside: {error.strerror})"
         if kept.is_file() and not kept.is_symlink():
@@ -130,53 +211,23 @@ class Watch:
         return f"; what it held is in {kept}"
 
 
-def _look(paths: Iterable[Path]) -> dict[Path, _Found]:
-    found: dict[Path, _Found] = {}
-    waiting = list(paths)
-    # The git directory that a path lies in, itself: whoever replaces it replaces the path.
-    for above in {parent for path in waiting for parent in path.parents if parent.name == ".git"}:
-        if (entry := _found(above)) is not None:
-            found[above] = entry
-    while waiting and len(found) < ENTRIES_CAP:
-        path = waiting.pop()
-        entry = _found(path)
-        if entry is None or path in found:
-            continue
-        found[path] = entry
-        if entry.kind == stat.S_IFDIR:
-            with contextlib.suppress(OSError):
-                waiting.extend(Path(item.path) for item in os.scandir(path))
-    return found
-
-
-def _found(path: Path) -> _Found | None:
-    try:
-        status = os.lstat(path)
-        kind, data = stat.S_IFMT(status.st_mode), None
-        if kind == stat.S_IFLNK:
-            data = os.fsencode(path.readlink())
-        elif kind == stat.S_IFREG and status.st_size <= FILE_CAP:
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(handle, "rb") as file:
-                data = file.read(FILE_CAP + 1)
-    except OSError:
-        return None
-    return _Found(kind, stat.S_IMODE(status.st_mode), data, (status.st_mtime_ns, status.st_size, status.st_ino))
-
-
-def _restore(path: Path, before: _Found) -> None:
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if before.kind == stat.S_IFDIR:
-            path.mkdir(exist_ok=True)
-            path.chmod(before.mode)
-        elif before.kind == stat.S_IFLNK and before.data is not None:
-            path.symlink_to(os.fsdecode(before.data))
-        elif before.data is not None:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, before.mode)
-            with os.fdopen(handle, "wb") as file:
-                file.write(before.data)
-                os.fchmod(file.fileno(), before.mode)
+def _restore(name: str, parent: int, before: _Found) -> None:
+    """Raises OSError."""
+    if before.kind == stat.S_IFDIR:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, dir_fd=parent)
+        handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            os.fchmod(handle, before.mode)
+        finally:
+            os.close(handle)
+    elif before.kind == stat.S_IFLNK and before.data is not None:
+        os.symlink(os.fsdecode(before.data), name, dir_fd=parent)
+    elif before.data is not None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(name, flags, before.mode, dir_fd=parent), "wb") as file:
+            file.write(before.data)
+            os.fchmod(file.fileno(), before.mode)
 
 
 def _harmless(path: Path, found: _Found) -> bool:

@@ -24,9 +24,9 @@ import msgspec
 
 from laguna_agent.atomic import replacing
 from laguna_agent.errors import ToolError
+from laguna_agent.sandbox import beneath
 from laguna_agent.sandbox.masks import denied_paths
 from laguna_agent.sandbox.policy import PROTECTED_NAMES, Policy
-from laguna_agent.tools import beneath
 
 EntryKind = Literal["file", "directory", "symlink", "other"]
 HIDDEN_CAP = 5_000

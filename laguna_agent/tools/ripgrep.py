@@ -24,9 +24,9 @@ import msgspec
 
 from laguna_agent.errors import ToolError
 from laguna_agent.program import find_program
+from laguna_agent.sandbox.beneath import name_of
 from laguna_agent.sandbox.warden import landlock
 from laguna_agent.sandbox.warden.kernel import PR_SET_NO_NEW_PRIVS, prctl
-from laguna_agent.tools.beneath import name_of
 from laguna_agent.tools.files import Files, refusal
 
 OUTPUT_CAP = 4 * 1024 * 1024

@@ -227,7 +227,7 @@ def test_a_mode_that_is_set_while_the_turn_runs_holds_at_once(
     program = start(answer=lambda _: None)
     session = program.begin(workspace)
     model_server.reply(
-        tool_call("shell", {"command": "echo first"}), tool_call("shell", {"command": "echo second"}), text("Done.")
+        tool_call("shell", {"command": "touch first"}), tool_call("shell", {"command": "touch second"}), text("Done.")
     )
     id = program.send("session/prompt", prompt(session, "Run both"))
     question = program.until(lambda m: m.get("method") == "session/request_permission")

@@ -27,7 +27,7 @@ def test_a_whole_session(node: Path, model_server: ModelServer, workspace: Path)
         [reasoning("Look first."), tool_call("read", {"path": "greet.py"})],
         tool_call("edit", {"path": "greet.py", "old": "hello", "new": "goodbye"}),
         text("It says goodbye now."),
-        tool_call("shell", {"command": "sleep 300"}),
+        tool_call("shell", {"command": "touch begun; sleep 300"}),
     )
     # The prompt that is aborted at once may or may not reach the model.
     model_server.always(text("You asked me to say goodbye."))

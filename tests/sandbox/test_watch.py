@@ -79,7 +79,7 @@ ATTACKS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_a_command_does_to_protected_files_is_undone(root: Path, tmp_path: Path, attack: str) -> None:
     before = state(root)
-    watch = Watch(lambda: [root / name for name in NAMES], tmp_path / "aside")
+    watch = Watch([root], lambda: [root / name for name in NAMES], tmp_path / "aside")
     watch.begin("command-1")
     ATTACKS[attack](root)
     lines = watch.end("command-1")
@@ -95,7 +95,7 @@ def test_a_git_directory_that_became_a_link_is_one_again_and_nothing_behind_the_
     shutil.copytree(root / ".git", elsewhere)
     (elsewhere / "hooks" / "post-merge").write_text("theirs")
     before, hooks = state(elsewhere), state(root / ".git")
-    watch = Watch(lambda: [root / name for name in NAMES[:-1]], tmp_path / "aside")
+    watch = Watch([root], lambda: [root / name for name in NAMES[:-1]], tmp_path / "aside")
     watch.begin("command-1")
     (root / ".git").rename(root / "mine")
     (root / ".git").symlink_to(elsewhere)
@@ -106,7 +106,7 @@ def test_a_git_directory_that_became_a_link_is_one_again_and_nothing_behind_the_
 
 
 def test_what_lay_there_is_kept(root: Path, tmp_path: Path) -> None:
-    watch = Watch(lambda: [root / ".envrc"], tmp_path / "aside")
+    watch = Watch([root], lambda: [root / ".envrc"], tmp_path / "aside")
     watch.begin("command-1")
     (root / ".envrc").write_text("the person's own\n")
     (line,) = watch.end("command-1")
@@ -116,7 +116,7 @@ def test_what_lay_there_is_kept(root: Path, tmp_path: Path) -> None:
 
 
 def test_what_the_person_changed_between_two_commands_stays(root: Path, tmp_path: Path) -> None:
-    watch = Watch(lambda: [root / ".envrc"], tmp_path / "aside")
+    watch = Watch([root], lambda: [root / ".envrc"], tmp_path / "aside")
     for number in range(2):
         (root / ".envrc").write_text(f"{number}")
         watch.begin("command")
@@ -125,7 +125,7 @@ def test_what_the_person_changed_between_two_commands_stays(root: Path, tmp_path
 
 
 def test_while_a_job_runs_every_end_counts(root: Path, tmp_path: Path) -> None:
-    watch = Watch(lambda: [root / ".envrc"], tmp_path / "aside")
+    watch = Watch([root], lambda: [root / ".envrc"], tmp_path / "aside")
     watch.begin("job-1")
     watch.begin("command-1")
     (root / ".envrc").write_text("evil")
@@ -139,7 +139,7 @@ def test_a_fresh_repository_keeps_what_git_itself_makes(tmp_path: Path) -> None:
     root = tmp_path / "workspace"
     root.mkdir()
     paths = [root / ".git" / name for name in ("hooks", "config", "commondir", "config.worktree")]
-    watch = Watch(lambda: [root / ".git", *paths] if (root / ".git").is_file() else paths, tmp_path / "aside")
+    watch = Watch([root], lambda: [root / ".git", *paths] if (root / ".git").is_file() else paths, tmp_path / "aside")
     watch.begin("command-1")
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     (root / ".git" / "hooks").mkdir(exist_ok=True)
@@ -163,7 +163,7 @@ def test_a_fresh_repository_keeps_what_git_itself_makes(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_fresh_repository_whose_configuration_runs_programs_loses_it(tmp_path: Path, line: str) -> None:
     config = tmp_path / ".git" / "config"
-    watch = Watch(lambda: [config], tmp_path / "aside")
+    watch = Watch([tmp_path], lambda: [config], tmp_path / "aside")
     watch.begin("command-1")
     config.parent.mkdir()
     config.write_text("[core]\n\trepositoryformatversion = 0\n" + line + "\n")
@@ -174,7 +174,7 @@ def test_a_fresh_repository_whose_configuration_runs_programs_loses_it(tmp_path:
 def test_a_long_file_that_changed_is_told(tmp_path: Path) -> None:
     long = tmp_path / ".envrc"
     long.write_bytes(b"x" * 300_000)
-    watch = Watch(lambda: [long], tmp_path / "aside")
+    watch = Watch([tmp_path], lambda: [long], tmp_path / "aside")
     watch.begin("command-1")
     long.write_bytes(b"y" * 300_000)
     (line,) = watch.end("command-1")

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laguna_agent.errors import ToolError
+from laguna_agent.sandbox import beneath
 from laguna_agent.sandbox.policy import policy_for
-from laguna_agent.tools import beneath
 from laguna_agent.tools.files import Files
 
 PARTS = st.lists(st.sampled_from(["a", "b", "in", "out", "loop", "up", "file", "none", "..", "é", "a."]), max_size=5)

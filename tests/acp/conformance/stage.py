@@ -66,21 +66,22 @@ class Stage:
         return [*command, sys.executable, "-m", "laguna_agent", "acp"]
 
     def typescript(self, script: str) -> None:
-        """Play a scenario of tests/acp/ts/conformance.mjs, where the TypeScript SDK drives the agent."""
+        """Play a scenario of tests/acp/ts/conformance.mjs, where the TypeScript SDK drives the agent. Without a sandbox,
+        for only then commands run in the client's terminals."""
         install()
-        self.run([NODE, FOLDER / "conformance.mjs", script, self.workspace, *self.agent])
+        self.run([NODE, FOLDER / "conformance.mjs", script, self.workspace, *self.agent], LAGUNA_SANDBOX="none")
 
     def acpx_command(self, *args: str) -> list[str | Path]:
         """acpx with the agent."""
         install()
         return [NODE, ACPX, "--agent", shlex.join(self.agent), "--cwd", self.workspace, *args]
 
-    def run(self, command: Sequence[str | Path]) -> str:
+    def run(self, command: Sequence[str | Path], **environment: str) -> str:
         """Run a client to its end, which must be good; what it printed."""
         done = subprocess.run(
             command,
             cwd=self.workspace,
-            env=self.environment,
+            env=self.environment | environment,
             capture_output=True,
             text=True,
             timeout=PATIENCE,

@@ -28,14 +28,14 @@ def turn(stage: Stage) -> None:
 
 
 def cancel(stage: Stage) -> None:
-    stage.model.reply(tool_call("shell", {"command": "sleep 300"}))
+    stage.model.reply(tool_call("shell", {"command": "touch begun; sleep 300"}))
     # What is cancelled at once may or may not reach the model, which then must not be quicker than the cancel.
     stage.model.always(lambda body: text("Nothing.") if "What is left?" in str(body) else stall())
     stage.typescript("cancel")
 
 
 def leave(stage: Stage) -> None:
-    stage.model.reply(tool_call("shell", {"command": "sleep 300"}), text("It was cut off."))
+    stage.model.reply(tool_call("shell", {"command": "touch begun; sleep 300"}), text("It was cut off."))
     stage.typescript("leave")
 
 
@@ -45,7 +45,7 @@ def together(stage: Stage) -> None:
         if last["role"] == "tool":
             return text("Nothing.")
         held = "Hold the line" in str(last)
-        return tool_call("shell", {"command": "sleep 300"}) if held else tool_call("list", {"path": "."})
+        return tool_call("shell", {"command": "touch begun; sleep 300"}) if held else tool_call("list", {"path": "."})
 
     stage.model.always(answer)
     stage.typescript("together")
