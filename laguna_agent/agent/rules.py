@@ -12,6 +12,7 @@ or might; for leave every part must be matched exactly, or only look.
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -98,7 +99,10 @@ class CommandPattern:
 
 
 def _text(words: tuple[str, ...], at: int) -> str:
-    return name_of(Word(words[0])) if at == 0 else words[at]
+    if at:
+        return words[at]
+    # `/usr/../usr/bin/./touch` is `touch` too.
+    return name_of(Word(os.path.normpath(words[0]) if "/" in words[0] else words[0]))
 
 
 class _Compiled(msgspec.Struct, frozen=True):

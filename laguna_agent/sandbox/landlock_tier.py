@@ -17,6 +17,7 @@ from laguna_agent.sandbox.presence import is_link
 from laguna_agent.sandbox.programs import essential
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm")
+_RANDOM = ("/dev/random", "/dev/urandom")
 
 
 def writable_paths(policy: Policy, kind: Kind) -> tuple[str, ...]:
@@ -29,8 +30,9 @@ def writable_paths(policy: Policy, kind: Kind) -> tuple[str, ...]:
 def readable_paths(policy: Policy) -> tuple[str, ...]:
     """A set of paths below which everything may be read: together all that is not hidden."""
     # What may be written may be read, whole: a file that comes to be later has no rule of its own.
-    whole = (*policy.workspace, *policy.git_directories, *policy.writable)
-    wanted = (*policy.hidden, *denied_outside(policy))
+    whole = (*policy.workspace, *policy.git_directories, *policy.writable, *map(Path, (*_DEVICES, *_RANDOM)))
+    # Disks too are devices, and root may read them without any capability.
+    wanted = (Path("/dev"), *policy.hidden, *denied_outside(policy))
     hidden = tuple(path for path in wanted if path not in (*whole, *policy.readable))
     parts = (path for top in (Path("/"), *policy.readable, *essential(policy)) for path in _beside(top, hidden))
     return tuple(dict.fromkeys(str(path) for path in (*whole, *parts)))

@@ -129,19 +129,24 @@ class Watch:
         return _Found(kind, stat.S_IMODE(status.st_mode), data, (status.st_mtime_ns, status.st_size, status.st_ino))
 
     def _root(self, path: Path) -> Path:
-        """The nearest root; what lies below none is looked for from itself."""
-        return max((root for root in self._roots if path.is_relative_to(root)), key=lambda root: len(root.parts))
+        """The nearest root that a path lies in. Raises OSError where it lies in none: there no command can write."""
+        above = [root for root in self._roots if path.is_relative_to(root)]
+        if not above:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(path))
+        return max(above, key=lambda root: len(root.parts))
 
     def _parent(self, path: Path) -> AbstractContextManager[int]:
-        return beneath.directory(self._root(path), path.parent)
+        return beneath.directory(self._root(path.parent), path.parent)
 
     # -- undoing ----------------------------------------------------------------------------------------------------
 
     def _take_away(self) -> Iterator[str]:
         """Remove what was not there, the deepest first."""
         now = self._look()
+        moved = {(path.name, found.data) for path, found in self._before.items() if found.data is not None}
         for path in sorted(now.keys() - self._before.keys(), key=lambda path: len(path.parts), reverse=True):
-            if _harmless(path, now[path]):
+            # A repository that was moved, or copied, runs what it ran before.
+            if _harmless(path, now[path]) or (path.name, now[path].data) in moved:
                 continue
             if now[path].kind == stat.S_IFDIR:
                 # Holds what is harmless, or what is not looked at.
@@ -157,9 +162,6 @@ class Watch:
                 continue
             after = self._found(path)
             if after is not None and before.same(after):
-                continue
-            if after is None and path.name == ".git" and before.kind == stat.S_IFDIR:
-                # A repository that is gone cannot be made again of its hooks.
                 continue
             if after is None and (way := self._way(path)) != "open":
                 # Where the directory that it lay in is gone, nobody is led to it any more.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.hostile.case import python, shell
+from tests.hostile.case import python, shell, tools
 
 LATE = "a daemon writes after its command has ended: it is put back behind the next command, or at the end"
 NEW_MODULE = "a module that is not there yet is like a new repository below the root: `git submodule add` must work"
@@ -48,9 +48,9 @@ PROTECTED = [
     python("python-io", "import os; os.makedirs('.vscode', exist_ok=True); open('.vscode/tasks.json', 'w').write('x'); open('.git/hooks/post-commit', 'w').write('x')", "6"),
     shell("background-later", "(sleep 0.4; echo x > .envrc; echo x > .git/hooks/pre-commit) > /dev/null 2>&1 &", "6, 29", settle=0.9),
     shell("daemon-later", "setsid -f sh -c 'sleep 0.4; echo x > .envrc; echo x >> .git/config' > /dev/null 2>&1", "6, 29", settle=0.9, open={"landlock": LATE}),
-    shell("watcher-follows-a-link", "mv vendor v; ln -s @OUT/other vendor; rm -f v/lib/.git/config", "29", proof="only who puts back what is protected can be led astray"),
-    shell("watcher-follows-a-new-link", "mv vendor v; ln -s @OUT/dir vendor", "29", proof="only who puts back what is protected can be led astray"),
-    shell("watcher-and-a-race", "(for i in $(seq 300); do mv -T vendor v; ln -s @OUT/other vendor; rm vendor; mv -T v vendor; done) > /dev/null 2>&1 & sleep 0.2", "29", settle=1.0, proof="only who puts back what is protected can be led astray"),
-    shell("watcher-and-a-daemon", "setsid -f sh -c 'for i in $(seq 60); do mv -T vendor v; ln -s @OUT/other vendor; rm vendor; mv -T v vendor; done' > /dev/null 2>&1; sleep 0.1", "29", settle=1.5, proof="only who puts back what is protected can be led astray"),
+    tools("watcher-follows-a-link", ("shell", {"command": "mv vendor v; ln -s @OUT/other vendor"}), ("shell", {"command": "rm vendor; mv v vendor"}), of="29", proof="only who puts back what is protected can be led astray"),
+    tools("watcher-follows-a-new-link", ("shell", {"command": "mv vendor v; ln -s @OUT/dir vendor"}), ("shell", {"command": "rm vendor; mv v vendor"}), of="29", proof="only who puts back what is protected can be led astray"),
+    tools("watcher-and-a-race", ("shell", {"command": "(for i in $(seq 300); do mv -T vendor v; ln -s @OUT/other vendor; rm vendor; mv -T v vendor; done) > /dev/null 2>&1 & sleep 0.2"}), ("shell", {"command": "test -L vendor && rm vendor; test -d v && mv -T v vendor; true"}), of="29", settle=1.0, proof="only who puts back what is protected can be led astray"),
+    tools("watcher-and-a-daemon", ("shell", {"command": "setsid -f sh -c 'for i in $(seq 60); do mv -T vendor v; ln -s @OUT/other vendor; rm vendor; mv -T v vendor; done' > /dev/null 2>&1; sleep 2"}), ("shell", {"command": "test -L vendor && rm vendor; test -d v && mv -T v vendor; true"}), of="29", settle=0.5, proof="only who puts back what is protected can be led astray"),
     shell("mount-over", "mkdir m; echo evil > m/pre-commit; mount --bind m .git/hooks", "1.2 mount", proof="a mount is seen by the one who looks only in the same namespace"),
 ]  # fmt: skip

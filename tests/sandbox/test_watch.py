@@ -105,6 +105,59 @@ def test_a_git_directory_that_became_a_link_is_one_again_and_nothing_behind_the_
     assert state(root / ".git") == hooks
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_nothing_behind_a_link_that_was_planted_on_the_way_is_touched(tmp_path: Path, there: bool) -> None:
+    """`vendor` holds a repository; behind the link that takes its place lies another of the person's, or nothing."""
+    root, other = tmp_path / "workspace", tmp_path / "other"
+    config = root / "vendor" / "lib" / ".git" / "config"
+    config.parent.mkdir(parents=True)
+    config.write_text("[core]\n")
+    (other / "lib" / ".git").mkdir(parents=True) if there else other.mkdir()
+    if there:
+        (other / "lib" / ".git" / "config").write_text("[alias]\n")
+    before = state(other)
+    watch = Watch([root], lambda: [config, config.with_name("commondir"), config.parent / "hooks"], tmp_path / "aside")
+    watch.begin("command-1")
+    (root / "vendor").rename(root / "v")
+    (root / "vendor").symlink_to(other)
+    assert any("way to it was changed" in line for line in watch.end("command-1"))
+    assert state(other) == before
+
+
+def test_a_directory_that_was_removed_is_not_made_again_but_the_persons_hooks_are(root: Path, tmp_path: Path) -> None:
+    watch = Watch([tmp_path], lambda: [root / name for name in NAMES[:3]], tmp_path / "aside")
+    hooks = state(root / ".git" / "hooks")
+    watch.begin("command-1")
+    shutil.rmtree(root / ".git")
+    assert watch.end("command-1")
+    assert state(root / ".git" / "hooks") == hooks
+    watch.begin("command-2")
+    shutil.rmtree(root)
+    assert watch.end("command-2") == ()
+    assert not root.exists()
+
+
+def test_a_repository_that_is_moved_takes_its_hooks_along(root: Path, tmp_path: Path) -> None:
+    def hooks() -> list[Path]:
+        return [git / "hooks" for git in tmp_path.glob("*/.git")]
+
+    watch = Watch([tmp_path], hooks, tmp_path / "aside")
+    watch.begin("command-1")
+    root.rename(tmp_path / "moved")
+    assert watch.end("command-1") == ()
+    assert (tmp_path / "moved" / ".git" / "hooks" / "pre-commit").exists()
+
+
+def test_a_pointer_to_a_git_directory_comes_back(tmp_path: Path) -> None:
+    pointer = tmp_path / ".git"
+    pointer.write_text("gitdir: elsewhere\n")
+    watch = Watch([tmp_path], lambda: [pointer], tmp_path / "aside")
+    watch.begin("command-1")
+    pointer.unlink()
+    assert len(watch.end("command-1")) == 1
+    assert pointer.read_text() == "gitdir: elsewhere\n"
+
+
 def test_what_lay_there_is_kept(root: Path, tmp_path: Path) -> None:
     watch = Watch([root], lambda: [root / ".envrc"], tmp_path / "aside")
     watch.begin("command-1")

@@ -57,6 +57,8 @@ class Stage:
         home = self.folder / "home"
         moved = {f"XDG_{name.upper()}_HOME": str(home / name) for name in ("config", "cache", "data", "state")}
         path = f"{NODE_FOLDER}{os.pathsep}{os.environ['PATH']}"
+        # Only without a sandbox commands run in the client's terminals.
+        moved["LAGUNA_SANDBOX"] = "none"
         return os.environ | moved | {"HOME": str(home), "PATH": path} | self.model.env | dict(self.extra)
 
     @property
@@ -66,22 +68,21 @@ class Stage:
         return [*command, sys.executable, "-m", "laguna_agent", "acp"]
 
     def typescript(self, script: str) -> None:
-        """Play a scenario of tests/acp/ts/conformance.mjs, where the TypeScript SDK drives the agent. Without a sandbox,
-        for only then commands run in the client's terminals."""
+        """Play a scenario of tests/acp/ts/conformance.mjs, where the TypeScript SDK drives the agent."""
         install()
-        self.run([NODE, FOLDER / "conformance.mjs", script, self.workspace, *self.agent], LAGUNA_SANDBOX="none")
+        self.run([NODE, FOLDER / "conformance.mjs", script, self.workspace, *self.agent])
 
     def acpx_command(self, *args: str) -> list[str | Path]:
         """acpx with the agent."""
         install()
         return [NODE, ACPX, "--agent", shlex.join(self.agent), "--cwd", self.workspace, *args]
 
-    def run(self, command: Sequence[str | Path], **environment: str) -> str:
+    def run(self, command: Sequence[str | Path]) -> str:
         """Run a client to its end, which must be good; what it printed."""
         done = subprocess.run(
             command,
             cwd=self.workspace,
-            env=self.environment | environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
