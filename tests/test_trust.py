@@ -175,6 +175,9 @@ def test_a_fifo_is_not_waited_for(workspace: Path) -> None:
 
 def test_a_directory(workspace: Path) -> None:
     (workspace / INSTRUCTIONS).mkdir()
+    # A sandbox keeps names from being taken with empty directories.
+    assert look(workspace).asking == ()
+    (workspace / INSTRUCTIONS / "more").touch()
     never(workspace, INSTRUCTIONS, "no regular file")
 
 

@@ -102,7 +102,7 @@ def _text(words: tuple[str, ...], at: int) -> str:
     if at:
         return words[at]
     # `/usr/../usr/bin/./touch` is `touch` too.
-    return name_of(Word(os.path.normpath(words[0]) if "/" in words[0] else words[0]))
+    return name_of(Word(os.path.normpath(words[0]) if words[0].startswith("/") else words[0]))
 
 
 class _Compiled(msgspec.Struct, frozen=True):

@@ -5,7 +5,6 @@ Knows wardens and the plans for them; must not know how a plan comes about, tool
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from laguna_agent.errors import SandboxError
 from laguna_agent.sandbox.archive import warden_archive
 from laguna_agent.sandbox.confinement import Kind, Tier
-from laguna_agent.sandbox.wardens import Recipe, WardedChild, Warden, WardenGone, as_request
+from laguna_agent.sandbox.wardens import Recipe, WardedChild, Warden, WardenGone, as_request, put_up
 
 _TRIES = 3
 
@@ -77,12 +76,5 @@ class Confined:
             if warden is None or not warden.alive:
                 if warden is not None:
                     warden.close()
-                warden = self._wardens[kind] = self._new(kind)
+                warden = self._wardens[kind] = put_up(lambda: self._recipe(kind))
             return warden
-
-    def _new(self, kind: Kind) -> Warden:
-        # What was looked at may be gone when it is mounted: a socket, a nested repository. So look again.
-        for _ in range(_TRIES - 1):
-            with contextlib.suppress(SandboxError):
-                return Warden(self._recipe(kind))
-        return Warden(self._recipe(kind))

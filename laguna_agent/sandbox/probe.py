@@ -28,7 +28,7 @@ from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.sandbox.plans import recipe
 from laguna_agent.sandbox.policy import Policy
 from laguna_agent.sandbox.warden.attempts import Canaries
-from laguna_agent.sandbox.wardens import Warden, as_request, interpreter
+from laguna_agent.sandbox.wardens import Warden, as_request, interpreter, put_up
 
 _PATIENCE = 30.0
 _PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -104,7 +104,7 @@ def probe(tier: Tier) -> Report:
         policy = Policy(
             root=ground / "workspace", hidden=(ground / "hidden",), temporary=ground / "temporary", denied=(".env",)
         )
-        warden = Warden(recipe(tier, policy)("workspace"))
+        warden = put_up(lambda: recipe(tier, policy)("workspace"))
         try:
             told = _attempt(warden, canaries.described, ground)
         finally:

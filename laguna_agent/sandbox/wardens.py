@@ -29,6 +29,7 @@ PATIENCE = 30.0
 """Seconds that a warden may take to get ready, or to start a process, on a very busy machine."""
 _END_PATIENCE = 8.0
 _KILLED = -9
+_TRIES = 3
 _CREDENTIALS = struct.Struct("=iII")
 _PACKAGE = str(Path(__file__).parent)
 _START = "import sys; sys.path.append({path!r}); from warden.{module} import main; main()"
@@ -161,6 +162,15 @@ class Warden:
         self._keeper.join(_END_PATIENCE)
         self._control.close()
         self._words.close()
+
+
+def put_up(recipe: Callable[[], Recipe]) -> Warden:
+    """A new warden. What was looked at for its recipe may be gone when it is mounted (a socket, a repository), so
+    that is looked at anew a few times. Raises SandboxError."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(SandboxError):
+            return Warden(recipe())
+    return Warden(recipe())
 
 
 class WardedChild:

@@ -65,7 +65,7 @@ def test_drafts_change_no_token_of_a_call_and_neither_does_the_batch() -> None:
 
 
 def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass() -> None:
-    options = DecodingOptions(max_tokens=60, stop=STOP, close_after=4)
+    options = DecodingOptions(max_tokens=200, stop=STOP, close_after=4)
     decoding = Decoding([5], random_laguna().new_cache(), options, constraint=shell_call())
     passes = run([decoding])
     assert said(decoding).startswith("<tool_call>shell<arg_key>")
