@@ -234,7 +234,8 @@ def is_command(need: Need) -> bool:
 def part_line(part: Part) -> str:
     """One part for a person: its words as the program gets them, and what its redirections write."""
     if not part.words:
-        return part.text
+        # A redirection of a whole list, whose commands are parts of their own.
+        return " ".join(f"> {target}" for target in part.writes) or part.text
     words = [word if at in part.vague else shlex.quote(word) for at, word in enumerate(part.words)]
     return " ".join([*words, *(f"> {target}" for target in part.writes)])
 

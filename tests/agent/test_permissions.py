@@ -196,6 +196,7 @@ def test_a_person_is_shown_the_parts_and_what_is_unusual() -> None:
         ("echo x > .git/hooks/pre-commit",),
         ("writes .git/hooks/pre-commit, which other programs obey",),
     )
+    assert facts("make | sh && echo x > out")[0] == ("make", "sh", "echo x", "> out")
     assert facts("echo x > /etc/x")[1] == ("writes /etc/x, outside the workspace",)
     assert facts("echo x > src/../../x")[1] == ("writes src/../../x, outside the workspace",)
     assert facts("make > out 2>/dev/null")[1] == ()
