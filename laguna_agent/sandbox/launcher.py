@@ -229,7 +229,9 @@ class RunningCommand:
         """After an order end everything, else what is left in the group; meanwhile its output still flows."""
         ordered = self._order < 0
         leader = self._process.pid
-        remaining = processes.members(leader, self._mark, group_only=not ordered)
+        # Where protected files are only looked after, nothing may stay that could write them after the look.
+        group_only = not ordered and self.sandbox.partition(",")[0] != "landlock"
+        remaining = processes.members(leader, self._mark, group_only=group_only)
         steps = [(signal.SIGTERM, GRACE), (signal.SIGKILL, _GIVE_UP)]
         # The tee of a `> >(tee log)` lives a moment longer than the shell, and is about to end by itself.
         for number, patience in steps if ordered else [(None, _LINGER), *steps]:
@@ -246,7 +248,7 @@ class RunningCommand:
                 else:
                     time.sleep(0 if selector.get_map() else 0.02)
                 self._process.poll()
-                remaining = processes.members(leader, self._mark, group_only=not ordered)
+                remaining = processes.members(leader, self._mark, group_only=group_only)
 
     def _read(self) -> bytes | None:
         """Copy what is there: empty at the end of the pipe, None when there is nothing yet."""

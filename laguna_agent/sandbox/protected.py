@@ -127,7 +127,8 @@ def _modules(directory: Path, depth: int) -> Iterator[Path]:
     for name in _listing(directory):
         path = directory / name
         if is_real_directory(path):
-            if is_file(path / "HEAD"):
+            # Also what is only on the way to be one: git takes the hooks that it finds there.
+            if is_file(path / "HEAD") or any(os.path.lexists(path / name) for name in PROTECTED_GIT):
                 yield path
             elif depth:
                 yield from _modules(path, depth - 1)

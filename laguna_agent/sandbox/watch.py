@@ -235,7 +235,7 @@ def _restore(name: str, parent: int, before: _Found) -> None:
 def _harmless(path: Path, found: _Found) -> bool:
     """Whether something new is what `git init` makes, and makes git run nothing."""
     if found.kind == stat.S_IFDIR:
-        return path.name in ("hooks", ".git")
+        return path.name == ".git"
     if path.parent.name == "hooks":
         return path.suffix == ".sample"
     if path.name != "config" or found.data is None:

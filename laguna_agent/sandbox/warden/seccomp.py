@@ -55,6 +55,13 @@ _SHARED_MEMORY: dict[str, tuple[int | None, int | None]] = {
     "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188),
     "msgctl": (71, 187), "mq_open": (240, 180), "mq_unlink": (241, 181),
 }  # fmt: skip
+# Attributes of any file that is readable and the person's own: where no mount forbids it, nothing else does. (Programs
+# that copy them take the refusal for a file system that has none.)
+_ATTRIBUTES: dict[str, tuple[int | None, int | None]] = {
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
+    "lremovexattr": (198, 15), "fremovexattr": (199, 16), "setxattrat": (463, 463), "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
+}  # fmt: skip
 _WITH_ARGUMENTS: dict[str, tuple[int | None, int | None]] = {
     "clone": (56, 220), "clone3": (435, 435), "unshare": (272, 97), "ioctl": (16, 29), "mknod": (133, None),
     "mknodat": (259, 33), "personality": (135, 92), "socket": (41, 198), "socketpair": (53, 199),
@@ -64,6 +71,8 @@ _WITH_ARGUMENTS: dict[str, tuple[int | None, int | None]] = {
 _NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _NEW_TIME = 0x80
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+# FS_IOC_SETFLAGS, its 32-bit form, FS_IOC_FSSETXATTR.
+_SET_FLAGS = (0x40086602, 0x40046602, 0x401C5820)
 _TYPE_OF_FILE, _CHARACTER_DEVICE, _BLOCK_DEVICE = 0xF000, 0x2000, 0x6000
 # The usual one, asking, 32 bit, an old version number, and no randomised addresses, which sanitizers ask for.
 _PERSONALITIES = (0, 0xFFFFFFFF, 8, 0x20000, 0x20008, 0x40000)
@@ -85,7 +94,7 @@ def install(reach: Reach, *, own_ipc: bool) -> None:
 def program(machine: str, reach: Reach, *, own_ipc: bool) -> list[Instruction]:
     """The filter. What it does not name is allowed."""
     column = 0 if machine == "x86_64" else 1
-    denied = _DENIED if own_ipc else _DENIED | _SHARED_MEMORY
+    denied = _DENIED if own_ipc else _DENIED | _SHARED_MEMORY | _ATTRIBUTES
     code: list[Instruction] = [
         (_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, _AUDIT_ARCH[machine]), (_RETURN, 0, 0, KILL), (_LOAD, 0, 0, _NR),
     ]  # fmt: skip
@@ -108,7 +117,9 @@ def _judged_by_arguments(reach: Reach, *, own_ipc: bool) -> dict[str, list[Instr
         # Its flags lie in memory, where no filter sees them. ENOSYS makes libc fall back on clone.
         "clone3": [(_RETURN, 0, 0, ABSENT)],
         "unshare": [*_argument(0), *_refuse_bits(_NAMESPACES | _NEW_TIME), _ALLOWED],
-        "ioctl": [*_argument(1), *_refuse_values(_TIOCSTI, _TIOCLINUX), _ALLOWED],
+        "ioctl": [
+            *_argument(1), *_refuse_values(_TIOCSTI, _TIOCLINUX, *(() if own_ipc else _SET_FLAGS)), _ALLOWED,
+        ],
         "mknod": [*_argument(1), (_AND, 0, 0, _TYPE_OF_FILE), *_refuse_values(*devices), _ALLOWED],
         "mknodat": [*_argument(2), (_AND, 0, 0, _TYPE_OF_FILE), *_refuse_values(*devices), _ALLOWED],
         "personality": [*_argument(0), *_only(_PERSONALITIES)],
