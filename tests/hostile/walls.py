@@ -60,7 +60,7 @@ WALLS = (
     seccomp("ptrace", '"ptrace": (101, 117), ', ""),
     seccomp("keys of the kernel", '"add_key": (248, 217), ', "", f"{ATTACKS} -k kernel-keyring"),
     seccomp("new namespaces", '"unshare": [*_argument(0), *_refuse_bits(_NAMESPACES | _NEW_TIME), _ALLOWED],', '"unshare": [_ALLOWED],', *KERNEL, f"{ATTACKS} -k new-user-namespace"),
-    seccomp("pushing input into terminals", "*_refuse_values(_TIOCSTI, _TIOCLINUX), ", "", *KERNEL),
+    seccomp("pushing input into terminals", "*_refuse_values(_TIOCSTI, _TIOCLINUX, ", "*_refuse_values(", *KERNEL),
     seccomp("device nodes", '"mknod": [*_argument(1), (_AND, 0, 0, _TYPE_OF_FILE), *_refuse_values(*devices), _ALLOWED],', '"mknod": [_ALLOWED],', *KERNEL),
     seccomp("sockets where the machine's are in reach", '    if reach == "nothing":\n        return [(_RETURN, 0, 0, REFUSE)]\n', '    if reach == "nothing":\n        return [_ALLOWED]\n'),
     seccomp("families of sockets", 'return [*_argument(0), (_EQUAL, 0, len(netlink), _AF_NETLINK), *netlink, *_only(families)]', "return [_ALLOWED]"),

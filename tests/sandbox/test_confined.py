@@ -67,7 +67,8 @@ def test_nothing_but_three_descriptors(ground: Ground) -> None:
 
 def test_signals_are_as_programs_expect(ground: Ground) -> None:
     status = ground.run("grep -E '^Sig(Blk|Ign)' /proc/self/status").output.split()
-    assert status[1::2] == ["0" * 16, "0" * 16]
+    # libc keeps 32 and 33 to itself; what an outer program did to them, no other can undo.
+    assert [int(each, 16) & ~(0b11 << 31) for each in status[1::2]] == [0, 0]
 
 
 def test_a_process_is_known_by_its_id_outside(ground: Ground) -> None:

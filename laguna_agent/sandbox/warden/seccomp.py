@@ -27,7 +27,7 @@ _X32 = 0x40000000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _NR, _ARCH, _ARGUMENTS = 0, 4, 16
 ALLOW, KILL = 0x7FFF0000, 0x80000000
-REFUSE, ABSENT = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+REFUSE, ABSENT, UNSUPPORTED = (0x00050000 | number for number in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP))
 
 # name: (x86_64, aarch64); None where the architecture lacks the call.
 _DENIED: dict[str, tuple[int | None, int | None]] = {
@@ -55,8 +55,8 @@ _SHARED_MEMORY: dict[str, tuple[int | None, int | None]] = {
     "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188),
     "msgctl": (71, 187), "mq_open": (240, 180), "mq_unlink": (241, 181),
 }  # fmt: skip
-# Attributes of any file that is readable and the person's own: where no mount forbids it, nothing else does. (Programs
-# that copy them take the refusal for a file system that has none.)
+# Attributes of any file that is readable and the person's own: where no mount forbids it, nothing else does. The answer
+# is that of a file system that has none, which programs that copy files expect.
 _ATTRIBUTES: dict[str, tuple[int | None, int | None]] = {
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
     "lremovexattr": (198, 15), "fremovexattr": (199, 16), "setxattrat": (463, 463), "removexattrat": (466, 466),
@@ -94,15 +94,17 @@ def install(reach: Reach, *, own_ipc: bool) -> None:
 def program(machine: str, reach: Reach, *, own_ipc: bool) -> list[Instruction]:
     """The filter. What it does not name is allowed."""
     column = 0 if machine == "x86_64" else 1
-    denied = _DENIED if own_ipc else _DENIED | _SHARED_MEMORY | _ATTRIBUTES
+    denied = dict.fromkeys(_DENIED.values() if own_ipc else (*_DENIED.values(), *_SHARED_MEMORY.values()), REFUSE)
+    if not own_ipc:
+        denied |= dict.fromkeys(_ATTRIBUTES.values(), UNSUPPORTED)
     code: list[Instruction] = [
         (_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, _AUDIT_ARCH[machine]), (_RETURN, 0, 0, KILL), (_LOAD, 0, 0, _NR),
     ]  # fmt: skip
     if machine == "x86_64":
         code += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, REFUSE)]
-    for numbers in denied.values():
+    for numbers, answer in denied.items():
         if (number := numbers[column]) is not None:
-            code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, REFUSE)]
+            code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, answer)]
     for name, block in _judged_by_arguments(reach, own_ipc=own_ipc).items():
         if (number := _WITH_ARGUMENTS[name][column]) is not None:
             code += [(_EQUAL, 0, len(block), number), *block]
