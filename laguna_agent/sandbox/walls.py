@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -95,12 +96,16 @@ def put_up(
     except OSError as error:
         raise SandboxError(f"cannot make a temporary directory for commands: {error.strerror}") from error
     policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied, temporary=temporary)
-    # What is there now can be a mount point; what comes later has to be looked after.
-    mounted = find_protected(policy) if proof.tier != "landlock" else NOTHING
-    enforced = frozenset((*mounted.present, *mounted.absent))
+
+    @cache
+    def enforced() -> frozenset[Path]:
+        """What is there before the first command can be a mount point; what comes later has to be looked after."""
+        mounted = find_protected(policy) if proof.tier != "landlock" else NOTHING
+        return frozenset((*mounted.present, *mounted.absent))
+
     watch = Watch(
         (*policy.workspace, *policy.git_directories),
-        lambda: _paths(find_protected(policy)) - enforced,
+        lambda: _paths(find_protected(policy)) - enforced(),
         spool / GONE_ASIDE,
     )
     return Walls(policy, confine(proof, policy), proof.boundary, proof.summary, watch=watch, passed=passed)

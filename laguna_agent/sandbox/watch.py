@@ -119,10 +119,7 @@ class Watch:
                 if kind == stat.S_IFLNK:
                     data = os.fsencode(os.readlink(path.name, dir_fd=parent))
                 elif kind == stat.S_IFREG and status.st_size <= FILE_CAP:
-                    handle = os.open(
-                        path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent
-                    )
-                    with os.fdopen(handle, "rb") as file:
+                    with os.fdopen(os.open(path.name, _READING, dir_fd=parent), "rb") as file:
                         data = file.read(FILE_CAP + 1)
         except OSError:
             return None
@@ -218,7 +215,7 @@ def _restore(name: str, parent: int, before: _Found) -> None:
     if before.kind == stat.S_IFDIR:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, dir_fd=parent)
-        handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        handle = os.open(name, beneath.READING, dir_fd=parent)
         try:
             os.fchmod(handle, before.mode)
         finally:
