@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from tests.hostile.case import python, shell
 
-NO_RIGHT = "no Landlock right covers it, and the owner's rights are kept"
-
 WRITES = [
     shell("absolute", "echo x > @OUT/new", "1.2 write HOME file"),
     shell("dotdot", "echo x > ../outside/new; cd ..; echo x > outside/new2"),

@@ -39,7 +39,7 @@ def test_what_the_probe_finds(tier: Tier) -> None:
     """Everything in the best tier; in the other all but the documented gaps."""
     report = probe(tier)
     broken = {each.claim.key for each in report.found if not each.held}
-    gaps = {"loopback", "hooks", "config", "moved", "absent", "mode", "denied"} if tier == "landlock" else set()
+    gaps = {"loopback", "hooks", "config", "moved", "absent", "denied"} if tier == "landlock" else set()
     assert broken == gaps, {each.claim.key: each.how for each in report.found}
     assert report.failures(tier) == []
     assert len(report.found) == len(CLAIMS)
@@ -51,8 +51,8 @@ def test_a_failed_claim_is_a_failure(bubblewrap: Tier, monkeypatch: pytest.Monke
     from laguna_agent.sandbox import probe as module
 
     open_rules = {
-        "writable": [], "readable": None, "identities": [], "reach": "world", "own": False, "kernel": False,
-        "processes": 2000,
+        "writable": [], "changeable": [], "readable": None, "identities": [], "reach": "world", "own": False,
+        "kernel": False, "processes": 2000,
     }  # fmt: skip
     words = (str(find_bubblewrap()), "--unshare-user", "--cap-add", "ALL", "--dev-bind", "/", "/")
     monkeypatch.setattr(module, "recipe", lambda *_: lambda _: Recipe(words, open_rules))  # type: ignore[arg-type]
