@@ -54,7 +54,7 @@ def mounts(name: str, old: str, new: str = "", *tests: str) -> Wall:
 FILES = ("tests/tools/test_walls.py", "tests/tools/test_beneath.py", "tests/tools/test_workspace.py")
 GIT = ("tests/agent/test_hostile_git.py",)
 WALLS = (
-    seccomp("the whole filter of system calls", "def program(machine: str, reach: Reach, *, own_ipc: bool) -> list[Instruction]:\n", "def program(machine: str, reach: Reach, *, own_ipc: bool) -> list[Instruction]:\n    return [(_RETURN, 0, 0, ALLOW)]\n"),
+    seccomp("the whole filter of system calls", "def program(machine: str, reach: Reach, *, own_ipc: bool, supervised: bool = True) -> list[Instruction]:\n", "def program(machine: str, reach: Reach, *, own_ipc: bool, supervised: bool = True) -> list[Instruction]:\n    return [(_RETURN, 0, 0, ALLOW)]\n"),
     seccomp("io_uring", '"io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),'),
     seccomp("mounting", '"mount": (165, 40), "umount2": (166, 39), ', ""),
     seccomp("ptrace", '"ptrace": (101, 117), ', ""),

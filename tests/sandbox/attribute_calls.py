@@ -73,6 +73,7 @@ def forms(place: str) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "utimes wild", lambda: call("utimes", path, wild)
     for name, each in paths.items():
         yield f"fchmodat {name}", lambda each=each: call("fchmodat", CWD, each, 0o715)  # type: ignore[misc]
+        yield f"fchmodat nowhere {name}", lambda each=each: call("fchmodat", 999, each, 0o714)  # type: ignore[misc]
         yield f"utimensat {name}", lambda each=each: call("utimensat", CWD, each, exact, 0)  # type: ignore[misc]
     yield from with_descriptors(at, opened, exact)
 

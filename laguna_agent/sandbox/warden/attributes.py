@@ -84,6 +84,9 @@ def _open(call: Call, wanted: Change) -> int:
         base, path = f"fd/{int(named[2])}", None
         if named[1] is not None and int(named[1]) != _process(call.thread):
             raise _error(errno.EPERM)
+    if path is not None and path.startswith(b"/"):
+        # The directory counts for nothing then, and need not be one.
+        base = "root"
     start = _start(call.thread, base)
     if path is None:
         return start
