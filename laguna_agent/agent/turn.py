@@ -17,7 +17,16 @@ from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.checks import Check
 from laguna_agent.agent.dialect import Dialect
-from laguna_agent.agent.events import Compaction, Event, ModelProgress, Notice, TextDelta, ThoughtDelta, UsageUpdated
+from laguna_agent.agent.events import (
+    Compaction,
+    Event,
+    ModelProgress,
+    Notice,
+    Retrying,
+    TextDelta,
+    ThoughtDelta,
+    UsageUpdated,
+)
 from laguna_agent.agent.execution import Execution
 from laguna_agent.agent.shown import shown_message
 from laguna_agent.agent.store import Replied, Said
@@ -67,7 +76,8 @@ class Turn:
             if not await self._compact(force=True):
                 raise
             reply = await self._ask_once(await self._request())
-        if reply.finish in ("content_filter", "refusal") and not reply.message.tool_calls:
+        # A filter cuts wherever it strikes, so calls before that are no answer that anybody meant to give.
+        if reply.finish == "content_filter" or (reply.finish == "refusal" and not reply.message.tool_calls):
             raise ModelStopped(f"the model refused to answer ({reply.finish})", reason=reply.finish)
         return reply
 
@@ -135,8 +145,11 @@ class Turn:
                     await self.emit(ModelProgress(delta.stage, request.model, delta.done, delta.total))
                     continue
                 deltas.append(delta)
+                void = watched and assembler.begun
                 assembler.feed(delta)
-                if watched or isinstance(delta, wire.RetryDelta | wire.NoticeDelta):
+                if isinstance(delta, wire.RetryDelta):
+                    await self.emit(Retrying(delta.attempt, delta.delay, delta.reason, void))
+                elif watched or isinstance(delta, wire.NoticeDelta):
                     await self._report(delta)
             error = None
         except LagunaError as problem:
@@ -162,8 +175,6 @@ class Turn:
                 await self.emit(ThoughtDelta(text))
             case wire.NoticeDelta(text=text):
                 await self.emit(Notice("warning", text))
-            case wire.RetryDelta(attempt=attempt, delay=delay, reason=reason):
-                await self.emit(Notice("warning", f"{reason}; attempt {attempt + 1} in {delay:.1f} s"))
 
     async def _account(self, usage: wire.Usage) -> None:
         self.budget.add(usage)
