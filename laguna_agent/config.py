@@ -76,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """provider/model, such as `openrouter/poolside/laguna-xs.2:free`, `ollama/qwen2.5-coder:7b`, `local/NAME`."""
     base_url: str | None = None
     """Base URL of an OpenAI-compatible server; then `model` is the server's own name for it."""
+    fallback_models: tuple[str, ...] = ()
+    """Models to go on with, in this order, when the model's server fails for good; named like `model`."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the key for `base_url`."""
     approve: Approve = "ask"
@@ -113,10 +115,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_time: PositiveFloat | None = None
     """Seconds per run."""
     retry_budget: Annotated[float, msgspec.Meta(ge=0)] = 120.0
-    """Seconds that waiting for a failing server may take in all, per request."""
+    """Seconds that waiting for a failing server may take in all, per request, from its first failure on."""
     connect_timeout: PositiveFloat = 10.0
     stall_timeout: PositiveFloat = 90.0
-    """Seconds without an event before a stream counts as stalled (300 with keep-alives)."""
+    """Seconds of silence before a stream counts as stalled."""
+    keep_alive_timeout: PositiveFloat = 300.0
+    """Seconds in which keep-alives alone come before a stream counts as stalled."""
     shell_timeout: PositiveFloat = 120.0
 
 
@@ -226,7 +230,9 @@ def _refuse_in_environment(key: str, variable: str) -> None:
 
 
 def _convert(value: object, kind: Any, *, lenient: bool) -> Any:
-    """`value` as the setting's type; lenient, a text may spell a number. Raises ValueError."""
+    """`value` as the setting's type; lenient, a text may spell a number, or a list with commas. Raises ValueError."""
+    if lenient and isinstance(value, str) and get_origin(kind) is tuple:
+        value = [part for each in value.split(",") if (part := each.strip())]
     converted = msgspec.convert(value, kind, strict=not lenient)
     if isinstance(converted, float) and not math.isfinite(converted):
         raise ValueError(value)

@@ -13,7 +13,9 @@
     │   ├── ModelNotFound              3      the server does not know the model (404)
     │   ├── ContextTooLong             3      the request does not fit the model's window
     │   ├── BadRequest                 3      the server refuses the request (400, 422)
+    │   ├── ContentFiltered            4   model_stopped: the provider's filter refuses the conversation
     │   └── ProviderUnavailable        3      network, 5xx, stalls and cut streams, after the retry budget
+    │       └── Unreachable            3      no connection: name, refusal, TLS, proxy; known within seconds
     ├── ModelStopped                   4   model_stopped (refusal, content filter, empty answers, length)
     ├── BudgetSpent                    5   budget_spent (turns, tokens, cost, wall time)
     ├── LoopDetected                   6   loop
@@ -108,6 +110,17 @@ class BadRequest(ProviderError):
 
 class ProviderUnavailable(ProviderError):
     """No usable answer: network faults, 5xx, stalls, streams that end without a finish."""
+
+
+class Unreachable(ProviderUnavailable):
+    """No connection came about: wrong name, nobody listening, TLS, a proxy that refuses."""
+
+
+class ContentFiltered(ProviderError):
+    """The provider's filter refuses the conversation. Ends a run as a filtered answer does."""
+
+    exit_code = 4
+    outcome = "model_stopped"
 
 
 class ModelStopped(LagunaError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from laguna_agent.visible import visible
 
 if TYPE_CHECKING:
-    from laguna_agent.agent.events import ModelProgress, PermissionRequested, ToolCallStarted, ToolCallUpdate
+    from laguna_agent.agent.events import ModelProgress, PermissionRequested, Retrying, ToolCallStarted, ToolCallUpdate
     from laguna_agent.agent.outcome import RunRecord
     from laguna_agent.agent.permissions import PermissionAnswer
     from laguna_agent.messages import FileDiff
@@ -66,8 +66,16 @@ def progress_line(event: ModelProgress) -> str:
             return "reading the prompt"
         case "reading":
             return f"reading {event.done:,} of {event.total:,} tokens"
+        case "retrying":
+            return f"asking {event.model} again in {event.total - event.done} s"
         case stage:
             return f"{stage} {event.model}" + (f" {100 * event.done // event.total} %" if event.total else "")
+
+
+def retry_line(event: Retrying) -> str:
+    """An attempt that failed: `busy (503); what it had said is void; attempt 2 in 0.5 s`."""
+    void = "; what it had said is void" if event.void else ""
+    return f"{event.reason}{void}; attempt {event.attempt + 1} in {event.delay:.1f} s"
 
 
 def diff_lines(diff: FileDiff, limit: int = DIFF_LINES) -> Iterator[str]:

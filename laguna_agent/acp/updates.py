@@ -18,7 +18,7 @@ from laguna_agent.acp import schema
 from laguna_agent.acp.prompts import given_blocks
 from laguna_agent.acp.prose import Prose, unfetched
 from laguna_agent.agent import events
-from laguna_agent.event_lines import on_one_line, printable
+from laguna_agent.event_lines import on_one_line, printable, retry_line
 from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, ToolKind
 from laguna_agent.visible import Revealer, visible, visible_each
 
@@ -103,6 +103,10 @@ class Renderer:
                 # The protocol has no word for what a cache spared; `_meta` is open to all.
                 spared = {"inputTokens": event.input_tokens, "cachedTokens": event.cached_tokens}
                 yield schema.UsageUpdate(used=used, size=size, cost=price, meta=spared)
+            case events.Retrying():
+                # What follows is another message: the one that broke off stays as it is, and is no beginning of it.
+                self._speaking = ""
+                yield self._notice("warning", retry_line(event))
             case events.Notice(severity=severity, text=text):
                 yield self._notice(severity, text)
             case events.Rewound(text=text) if text:

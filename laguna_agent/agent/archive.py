@@ -19,6 +19,7 @@ from laguna_agent.agent.store import (
     AnyRecord,
     Configured,
     Ended,
+    FellBack,
     Journal,
     Opened,
     Prompted,
@@ -100,7 +101,7 @@ def summarize(path: Path) -> SessionSummary | None:
                 case Opened():
                     opened = opened or record
                     roots, model = record.roots, record.model
-                case Configured(settings={"model": str(chosen)}):
+                case Configured(settings={"model": str(chosen)}) | FellBack(model=chosen):
                     model = chosen
                 case Prompted(content=content):
                     if is_for_the_model(content):

@@ -146,11 +146,11 @@ class UsageUpdated(Event, frozen=True, tag="usage"):
 class ModelProgress(Event, frozen=True, tag="model_progress"):
     """How far the work before the model's first token is; live only, for it is another each time.
 
-    `done` of `total` are bytes of the model ("loading", "packing") or tokens of the prompt ("reading"); a request that
-    is "waiting" for others has no measure.
+    `done` of `total` are bytes of the model ("loading", "packing"), tokens of the prompt ("reading"), or seconds until
+    a failing server is asked again ("retrying"); a request that is "waiting" for others has no measure.
     """
 
-    stage: Literal["waiting", "loading", "packing", "reading"]
+    stage: Literal["waiting", "loading", "packing", "reading", "retrying"]
     model: str
     done: int = 0
     total: int = 0
@@ -158,6 +158,16 @@ class ModelProgress(Event, frozen=True, tag="model_progress"):
     @property
     def live_only(self) -> bool:
         return True
+
+
+class Retrying(Event, frozen=True, tag="retrying"):
+    """Attempt number `attempt` at a request failed for `reason`, and the next one begins after `delay` seconds. `void`
+    says that what had come of the answer counts no more, and what comes next begins it anew."""
+
+    attempt: int
+    delay: float
+    reason: str
+    void: bool = False
 
 
 class Notice(Event, frozen=True, tag="notice"):

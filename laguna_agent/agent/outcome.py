@@ -16,6 +16,7 @@ from laguna_agent.errors import (
     EXIT_SIGINT,
     EXIT_SIGTERM,
     BudgetSpent,
+    ContentFiltered,
     LagunaError,
     ModelStopped,
 )
@@ -95,6 +96,8 @@ def verdict_of(error: LagunaError) -> Verdict:
         stop = "max_tokens" if error.budget == "tokens" else "max_turn_requests"
     elif isinstance(error, ModelStopped):
         stop = {"length": "max_tokens", "refusal": "refusal", "content_filter": "refusal"}.get(error.reason, "end_turn")  # type: ignore[assignment]
+    elif isinstance(error, ContentFiltered):
+        stop = "refusal"
     elif error.exit_code >= 6:
         stop = "end_turn"
     return Verdict(error.outcome, stop, error.exit_code, str(error).strip(), type(error).__name__)

@@ -7,6 +7,7 @@ the files.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
@@ -16,6 +17,7 @@ from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
 from laguna_agent.agent.dialect import Dialect, ToolDialect
 from laguna_agent.agent.events import CheckRun, Event, Notice, TurnStarted
 from laguna_agent.agent.execution import Execution
+from laguna_agent.agent.fallback import describe_usable
 from laguna_agent.agent.opening import output_directory
 from laguna_agent.agent.profiles import Profile, choose_profile
 from laguna_agent.agent.prompt import system_text
@@ -27,6 +29,7 @@ from laguna_agent.agent.tape import RecordedTape, encodable, redacted
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Delta, ModelInfo, Request, Sampling
 from laguna_agent.config import Settings
+from laguna_agent.errors import ProviderError
 from laguna_agent.mcp.servers import NO_LIMIT
 from laguna_agent.mcp.tool import ServerTool, not_connected
 from laguna_agent.messages import ContentBlock, text_message
@@ -47,8 +50,8 @@ async def prepare(
     """Build the turn for a prompt and put the prompt into the history."""
     await emit(TurnStarted(session.prompt_number, session.id, session.model, session.workspace.sandbox))
     instructions = await _trusted_instructions(session, emit)
-    described = await session.tape.take(Described, lambda: _describe(session))
-    settings, info = session.settings, _with_overrides(described.info, session.settings)
+    described = await describe_usable(session, _describe, emit)
+    settings, info = session.settings, _with_overrides(described.info, session)
     profile = choose_profile(described.model, settings)
     registry = await _with_servers(session, profile, info.context_length, emit)
     dialect = _dialect(session, profile, registry, instructions)
@@ -76,6 +79,7 @@ async def prepare(
         call_ids=session.call_ids,
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
+        next_model=partial(_next_model, session),
     )
     _fit_results(turn)
     if not session.history:
@@ -179,12 +183,25 @@ async def _describe(session: Session) -> Described:
     return Described(session.wire_model, session.backend.name, info)
 
 
-def _with_overrides(info: ModelInfo, settings: Settings) -> ModelInfo:
+async def _next_model(session: Session, turn: Turn, error: ProviderError) -> None:
+    """Let the turn go on with the next model of the person's; raises a ProviderError where there is none."""
+    described = await describe_usable(session, _describe, turn.emit, error)
+    profile = choose_profile(described.model, session.settings)
+    turn.model, turn.info = described.model, _with_overrides(described.info, session)
+    turn.sampling = _sampling(session.settings, profile, turn.info)
+    _fit_results(turn)
+
+
+def _with_overrides(info: ModelInfo, session: Session) -> ModelInfo:
     import msgspec
 
-    if settings.context_length is None:
+    wished = session.settings.context_length
+    if wished is None:
         return info
-    return msgspec.structs.replace(info, context_length=settings.context_length)
+    if session.model != (session.settings.model or ""):
+        # The person knows of their own model; a fallback's window is no larger for that.
+        wished = min(wished, info.context_length or wished)
+    return msgspec.structs.replace(info, context_length=wished)
 
 
 def _dialect(session: Session, profile: Profile, registry: Registry, instructions: str) -> Dialect:

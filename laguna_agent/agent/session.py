@@ -28,6 +28,7 @@ from laguna_agent.agent.commands import command_in, expanded, is_for_the_model, 
 from laguna_agent.agent.conversation import Past, conversation_events, orphan_results, rebuild
 from laguna_agent.agent.delivery import Delivery
 from laguna_agent.agent.ending import ended_event, record_of
+from laguna_agent.agent.fallback import Fallback
 from laguna_agent.agent.loop import run_turn
 from laguna_agent.agent.obeying import obey
 from laguna_agent.agent.opening import new_session, output_directory, recorded_session, walls_for
@@ -66,7 +67,7 @@ from laguna_agent.trust import Trust
 
 Cause = Literal["interrupted", "terminated"]
 # Settings that say which server is asked for which model.
-WHERE = ("model", "base_url", "api_key_env")
+WHERE = ("model", "base_url", "api_key_env", "fallback_models")
 
 
 class Session:
@@ -103,6 +104,7 @@ class Session:
         self.backend: Backend | None = None
         self.resumed = self.prompted = False
         self.wire_model = ""
+        self.fallback = Fallback.of(settings)
         self.snapshot: Snapshot | None = None
         self.usage: events.UsageUpdated | None = None
         self._journal: Journal | None = None
@@ -163,7 +165,9 @@ class Session:
 
     @classmethod
     async def _open(cls, opened: Opened, settings: Settings, approver: Approver, snapshot: bool) -> Session:
-        Rules(settings.rules)  # raises for one that cannot be used, while there is nothing to close
+        # Each raises for one that cannot be used, while there is nothing to close.
+        Rules(settings.rules)
+        Fallback.of(settings)
         await anyio.to_thread.run_sync(know_stored_keys)
         walls = await anyio.to_thread.run_sync(walls_for, opened, settings)
         try:
@@ -224,6 +228,7 @@ class Session:
         moved = any(getattr(self.wanted, key) != getattr(self.settings, key) for key in WHERE)
         self.settings = self.wanted
         if moved:
+            self.fallback = Fallback.of(self.settings)
             self.model = self.settings.model or ""
             backend, self.backend = self.backend, None
             if backend is not None:

@@ -80,6 +80,14 @@ class Described(Record, frozen=True, tag="described"):
     info: ModelInfo
 
 
+class FellBack(Record, frozen=True, tag="fell_back"):
+    """The model failed for good and the session goes on with another, `model` as the settings name it; `notices` are
+    what the person is told. What the new one's server says of it follows as `Described`."""
+
+    model: str
+    notices: tuple[str, ...] = ()
+
+
 class Distrusted(Record, frozen=True, tag="distrusted"):
     """What of the workspace this prompt goes without, for nobody has trusted it, as the person is told. Only where
     there is something to tell."""
@@ -199,6 +207,7 @@ AnyRecord = (
     | Prompted
     | Distrusted
     | Described
+    | FellBack
     | Offered
     | Said
     | Replied

@@ -17,14 +17,23 @@ from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.checks import Check
 from laguna_agent.agent.dialect import Dialect
-from laguna_agent.agent.events import Compaction, Event, ModelProgress, Notice, TextDelta, ThoughtDelta, UsageUpdated
+from laguna_agent.agent.events import (
+    Compaction,
+    Event,
+    ModelProgress,
+    Notice,
+    Retrying,
+    TextDelta,
+    ThoughtDelta,
+    UsageUpdated,
+)
 from laguna_agent.agent.execution import Execution
 from laguna_agent.agent.shown import shown_message
 from laguna_agent.agent.store import Replied, Said
 from laguna_agent.agent.tape import Tape, request_digest
 from laguna_agent.backend import base as wire
 from laguna_agent.backend.assemble import Assembler, Reply
-from laguna_agent.errors import BudgetSpent, ContextTooLong, Denied, LagunaError, ModelStopped
+from laguna_agent.errors import BudgetSpent, ContextTooLong, Denied, LagunaError, ModelStopped, ProviderError
 from laguna_agent.messages import Message, ToolCall, text_message
 from laguna_agent.tools.base import ToolResult
 
@@ -36,7 +45,8 @@ CHOICE_TOKENS = 200
 @dataclass
 class Turn:
     """The state of one turn. `stream` gives the deltas for a request and its digest; `execution` runs what the answers
-    call; `call_ids` are all that the session ever had."""
+    call; `call_ids` are all that the session ever had. `next_model` puts another model into the turn in the place of
+    one that failed for good, and raises where there is none."""
 
     model: str
     history: list[Message]
@@ -52,6 +62,7 @@ class Turn:
     call_ids: set[str]
     check: Check | None = None
     schema: AnswerSchema | None = None
+    next_model: Callable[[Turn, ProviderError], Awaitable[None]] | None = None
     _empty: int = 0
     _constrained: bool = False
     _corrections: int = 0
@@ -60,16 +71,30 @@ class Turn:
 
     async def ask(self) -> Reply:
         """Send the conversation and remember the answer; raises ProviderError, BudgetSpent or ModelStopped."""
+        reply = await self._ask_someone(self._ask_making_room)
+        # A filter cuts wherever it strikes, so calls before that are no answer that anybody meant to give.
+        if reply.finish == "content_filter" or (reply.finish == "refusal" and not reply.message.tool_calls):
+            raise ModelStopped(f"the model refused to answer ({reply.finish})", reason=reply.finish)
+        return reply
+
+    async def _ask_someone(self, ask: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Ask, and where the model fails for good ask the next one."""
+        while True:
+            try:
+                return await ask()
+            except ProviderError as error:
+                if self.next_model is None:
+                    raise
+                await self.next_model(self, error)
+
+    async def _ask_making_room(self) -> Reply:
         try:
-            reply = await self._ask_once(await self._request())
+            return await self._ask_once(await self._request())
         except ContextTooLong:
             # The server counts otherwise than we do: make room once, by force, and ask again.
             if not await self._compact(force=True):
                 raise
-            reply = await self._ask_once(await self._request())
-        if reply.finish in ("content_filter", "refusal") and not reply.message.tool_calls:
-            raise ModelStopped(f"the model refused to answer ({reply.finish})", reason=reply.finish)
-        return reply
+        return await self._ask_once(await self._request())
 
     async def _request(self) -> wire.Request:
         await self._compact(force=False)
@@ -120,8 +145,12 @@ class Turn:
         self.history.append(question.message)
         sampling = replace(self.sampling, max_tokens=CHOICE_TOKENS)
         messages = (self.history[0], question.message)
-        request = wire.Request(self.model, messages, sampling=sampling, response_schema=schema)
-        return await self._ask_once(request, watched=False)
+
+        async def ask() -> Reply:
+            request = wire.Request(self.model, messages, sampling=sampling, response_schema=schema)
+            return await self._ask_once(request, watched=False)
+
+        return await self._ask_someone(ask)
 
     async def _ask_once(self, request: wire.Request, *, watched: bool = True) -> Reply:
         self.budget.take_turn()
@@ -135,8 +164,11 @@ class Turn:
                     await self.emit(ModelProgress(delta.stage, request.model, delta.done, delta.total))
                     continue
                 deltas.append(delta)
+                void = watched and assembler.begun
                 assembler.feed(delta)
-                if watched or isinstance(delta, wire.RetryDelta | wire.NoticeDelta):
+                if isinstance(delta, wire.RetryDelta):
+                    await self.emit(Retrying(delta.attempt, delta.delay, delta.reason, void))
+                elif watched or isinstance(delta, wire.NoticeDelta):
                     await self._report(delta)
             error = None
         except LagunaError as problem:
@@ -162,8 +194,6 @@ class Turn:
                 await self.emit(ThoughtDelta(text))
             case wire.NoticeDelta(text=text):
                 await self.emit(Notice("warning", text))
-            case wire.RetryDelta(attempt=attempt, delay=delay, reason=reason):
-                await self.emit(Notice("warning", f"{reason}; attempt {attempt + 1} in {delay:.1f} s"))
 
     async def _account(self, usage: wire.Usage) -> None:
         self.budget.add(usage)

@@ -63,6 +63,11 @@ class Assembler:
         self._usage = Usage()
         self._finish: FinishReason | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of an answer has come."""
+        return bool(self._text or self._reasoning or self._calls)
+
     def feed(self, delta: Delta) -> None:
         """Take the next delta; a RetryDelta voids all before it."""
         if isinstance(delta, TextDelta):

@@ -102,10 +102,11 @@ class TokenDelta(msgspec.Struct, frozen=True, omit_defaults=True, tag="token"):
 
 
 class ProgressDelta(msgspec.Struct, frozen=True, omit_defaults=True, tag="progress"):
-    """How far the work before the first token is: `done` of `total` bytes ("loading", "packing"), or of tokens
-    ("reading" the prompt). "waiting" stands in a queue and has no measure. For people: it is no part of the answer."""
+    """How far the work before the first token is: `done` of `total` bytes ("loading", "packing"), of tokens ("reading"
+    the prompt), or of seconds until the next attempt ("retrying"). "waiting" stands in a queue and has no measure. For
+    people: it is no part of the answer."""
 
-    stage: Literal["waiting", "loading", "packing", "reading"]
+    stage: Literal["waiting", "loading", "packing", "reading", "retrying"]
     done: int = 0
     total: int = 0
 
@@ -117,7 +118,8 @@ class NoticeDelta(msgspec.Struct, frozen=True, tag="notice"):
 
 
 class RetryDelta(msgspec.Struct, frozen=True, tag="retry"):
-    """The attempt failed before its end; what it had sent so far is void. The next one starts after `delay` s."""
+    """The attempt failed before its end; what it had sent so far is void. The next one starts after `delay` s, which
+    ProgressDeltas may count down."""
 
     attempt: int
     delay: float

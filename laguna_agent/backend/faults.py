@@ -12,27 +12,40 @@ from typing import Any
 
 import msgspec
 
-from laguna_agent.backend.retry import RETRYABLE_STATUSES, read_retry_after
+from laguna_agent.backend.retry import RETRYABLE_STATUSES
+from laguna_agent.backend.retry_after import wished_wait
 from laguna_agent.errors import (
     AuthenticationFailed,
     BadRequest,
+    ContentFiltered,
     ContextTooLong,
     ModelNotFound,
     ProviderError,
     ProviderUnavailable,
     QuotaExceeded,
+    Unreachable,
 )
 
 WORDS_LIMIT = 300
 
 # In the words of OpenAI, OpenRouter, vLLM, SGLang, LM Studio, llama.cpp, Anthropic, Gemini, Mistral, Bedrock, xAI,
-# Groq, Ollama, TGI and Cohere.
+# Groq, Ollama, TGI, Cohere, Copilot, Moonshot, Qwen, GLM and MiniMax.
 _CONTEXT = re.compile(
     r"context[_ ]length|context[_ ]window|maximum model length|max_model_len|max_tokens_exceeded"
     r"|(available|model'?s?|max\w*|exceeds?( the)?) context( size| limit)?\b|exceed_context_size|context (size|limit)"
     r"|prompt (is )?too long|input is too long|input token count|too large for model|maximum prompt length"
     r"|reduce the length of the|max_new_tokens`? must be|too many tokens"
-    r"|greater than the context|context the overflows",
+    r"|greater than the context|context the overflows"
+    r"|prompt exceeds max|token count of \d+ exceeds|exceeded model token limit|range of input length should be"
+    r"|`?inputs`? must have less than|requested tokens \(\d+\) exceed|model_context_window_exceeded"
+    r"|input length exceeds|too many input tokens",
+    re.IGNORECASE,
+)
+# A limit of tokens per minute that one request alone is above: no waiting helps, a shorter request does.
+_NEVER_FITS = re.compile(r"request too large|input or output tokens must be reduced", re.IGNORECASE)
+_FILTERED = re.compile(
+    r"content[_ ]filter|content management policy|content[_ ]policy[_ ]violation|requires moderation|was flagged"
+    r"|data_inspection_failed|prohibited content|responsible ai",
     re.IGNORECASE,
 )
 _NO_MODEL = re.compile(
@@ -69,13 +82,11 @@ _STATUS_OF: dict[str, int] = {
     "provider_unavailable": 503,
     "provider_overloaded": 503,
     "overloaded_error": 529,
+    "content_filter": 400,
+    "content_policy_violation": 400,
 }
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
 _SECRET = re.compile(r"\b(sk|pk|rk|gsk|xai)-[\w-]{8,}|(?i:bearer)\s+[\w.~+/=-]{8,}")
-
-
-class Unreachable(ProviderUnavailable):
-    """No connection came about: wrong name, nobody listening, TLS, a proxy that refuses."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -102,7 +113,7 @@ def http_error(status: int, headers: Mapping[str, str], body: bytes, origin: Ori
     if status in range(300, 400):
         place = origin.words(headers.get("location", "elsewhere"))
         return BadRequest(f"{origin.host} redirects to {place}; set the base URL to where it really is", status=status)
-    error = _error(status, words, _names(payload), origin, read_retry_after(headers))
+    error = _error(status, words, _names(payload), origin, wished_wait(status, headers, payload, words))
     if headers.get("x-should-retry") == "false":  # OpenAI's and our own server's word on what a status leaves open
         error.retryable = False
     return error
@@ -114,14 +125,17 @@ def error_object(payload: Any, origin: Origin) -> ProviderError:
     numbers = [int(name) for name in names if name.isdigit()]
     known = [_STATUS_OF[name.lower()] for name in names if name.lower() in _STATUS_OF]
     status = next((n for n in (*numbers, *known) if 400 <= n < 600), 500)
-    return _error(status, words, names, origin, None)
+    return _error(status, words, names, origin, wished_wait(status, {}, payload, words))
 
 
 def _error(status: int, words: str, names: list[str], origin: Origin, retry_after: float | None) -> ProviderError:
     host, said = origin.host, origin.words(words)
     told = f" ({status}): {said}" if said else f" ({status})"
     everything = f"{words} {' '.join(names)}"
-    if status == 413 or (status in {400, 422, 500} and _CONTEXT.search(everything)):
+    if status in {400, 403, 422, 451} and _FILTERED.search(everything):
+        return ContentFiltered(f"{host}: the provider's content filter refuses this conversation{told}", status=status)
+    too_long = status == 429 and _NEVER_FITS.search(everything)
+    if status == 413 or too_long or (status in {400, 422, 500} and _CONTEXT.search(everything)):
         return ContextTooLong(f"{host}: the request does not fit the model's context window{told}", status=status)
     if status in {401, 403}:
         where = f"check {origin.key_env}" if origin.key_env else "check the key"

@@ -11,6 +11,7 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,22 +20,31 @@ import anyio
 
 from laguna_agent import __version__
 from laguna_agent.backend.address import is_loopback
-from laguna_agent.backend.base import Delta, ModelInfo, NoticeDelta, Request, RetryDelta, Usage, UsageDelta
-from laguna_agent.backend.faults import Origin, Unreachable, error_object, http_error, network_error
+from laguna_agent.backend.base import (
+    Delta,
+    ModelInfo,
+    NoticeDelta,
+    ProgressDelta,
+    Request,
+    RetryDelta,
+    Usage,
+    UsageDelta,
+)
+from laguna_agent.backend.completion import HEAD_LIMIT, deltas_of, read_up_to
+from laguna_agent.backend.faults import Origin, http_error, network_error
 from laguna_agent.backend.http_library import import_httpx
 from laguna_agent.backend.probe import ServerKind, list_models, probe_model
 from laguna_agent.backend.proxy import proxy_for
 from laguna_agent.backend.retry import Retries, RetryPolicy
-from laguna_agent.backend.sse import LINE_LIMIT, SSEParser
+from laguna_agent.backend.sse import LINE_LIMIT
 from laguna_agent.backend.timer import Timer
-from laguna_agent.backend.wire import ChunkDecoder, Dialect, encode_request, parse_json
+from laguna_agent.backend.wire import Dialect, encode_request
 from laguna_agent.config import Settings
-from laguna_agent.errors import AuthenticationFailed, ProviderError, ProviderUnavailable, UsageError
+from laguna_agent.errors import AuthenticationFailed, ProviderError, ProviderUnavailable, Unreachable, UsageError
 
 if TYPE_CHECKING:
     import httpx
 
-ERROR_BODY_LIMIT = 64 * 1024
 PROBE_TIMEOUT = 5.0
 
 _DEFAULT_DIALECT = Dialect()
@@ -72,7 +82,7 @@ class OpenAIBackend:
         self._kind = kind
         self._policy = policy or RetryPolicy(settings.retry_budget)
         self._connect_timeout = settings.connect_timeout
-        self._stall = settings.stall_timeout
+        self._stall, self._keep_alive = settings.stall_timeout, settings.keep_alive_timeout
         self._client: httpx.AsyncClient | None = None
         self._infos: dict[str, ModelInfo] = {}
 
@@ -111,7 +121,8 @@ class OpenAIBackend:
             self._bare = False
             yield NoticeDelta(f"the key is sent to {self._origin.host} unencrypted; use https:// where the server can")
         while True:
-            timer, begun = Timer(self._stall, self._stall * 10 if self._local else self._stall), False
+            timer = Timer(self._stall, self._stall * 10 if self._local else self._stall, self._keep_alive)
+            begun = False
             try:
                 async with aclosing(self._attempt(body, timer, origin)) as deltas:
                     async for delta in deltas:
@@ -125,7 +136,8 @@ class OpenAIBackend:
                     raise _final(error, retries.attempts) from error
                 failed = error
             yield RetryDelta(retries.attempts - 1, round(wait, 3), str(failed))
-            await anyio.sleep(wait)
+            async for progress in _countdown(wait):
+                yield progress
 
     async def _attempt(self, body: bytes, timer: Timer, origin: Origin) -> AsyncGenerator[Delta]:
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
@@ -133,22 +145,12 @@ class OpenAIBackend:
             chunks = _bytes_of(response, timer, origin, self._proxy)
             async with aclosing(chunks):
                 if response.status_code != 200:
-                    refusal = await _read(chunks, ERROR_BODY_LIMIT)
+                    refusal = await read_up_to(chunks, HEAD_LIMIT)
                     raise http_error(response.status_code, response.headers, refusal, origin)
-                head = await _first_text(chunks)
                 media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-                decoder = ChunkDecoder()
-                if head.lstrip()[:1] == b"{":
-                    for delta in _whole_answer(head + await _read(chunks, LINE_LIMIT), decoder, origin):
+                async with aclosing(deltas_of(chunks, media_type, timer, origin)) as deltas:
+                    async for delta in deltas:
                         yield delta
-                elif media_type == "text/event-stream" or head.lstrip(b"\xef\xbb\xbf\r\n ").startswith(
-                    (b"data:", b":")
-                ):
-                    async with aclosing(_events(head, chunks, decoder, timer, origin)) as deltas:
-                        async for delta in deltas:
-                            yield delta
-                else:
-                    raise _no_completion(head, media_type, origin)
 
     @asynccontextmanager
     async def _exchange(
@@ -211,19 +213,19 @@ class OpenAIBackend:
         headers = {} if body is None else {"Content-Type": "application/json"}
         sent = None if body is None else json.dumps(body).encode()
         root = self.target.removesuffix("/v1")
-        timer = Timer(PROBE_TIMEOUT, PROBE_TIMEOUT)
+        timer = Timer(PROBE_TIMEOUT, PROBE_TIMEOUT, PROBE_TIMEOUT)
         try:
             url = self.target + path.removeprefix("/v1") if path.startswith("/v1/") else root + path
             async with self._exchange(method, url, sent, headers, timer) as response:
                 chunks = _bytes_of(response, timer, self._origin, self._proxy)
                 async with aclosing(chunks):
-                    answer = await _read(chunks, LINE_LIMIT)
+                    answer = await read_up_to(chunks, LINE_LIMIT)
         except Unreachable:
             raise
         except ProviderError:
             return None
         if response.status_code in {401, 403} and path.startswith("/v1/"):
-            raise http_error(response.status_code, response.headers, answer[:ERROR_BODY_LIMIT], self._origin)
+            raise http_error(response.status_code, response.headers, answer[:HEAD_LIMIT], self._origin)
         try:
             return json.loads(answer) if response.status_code == 200 else None
         except (ValueError, RecursionError):
@@ -243,6 +245,17 @@ class OpenAIBackend:
         return UsageDelta(
             Usage(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens, cost)
         )
+
+
+async def _countdown(wait: float) -> AsyncGenerator[Delta]:
+    """Wait, and say so each second; what is not worth a second is not worth a word."""
+    until, total = monotonic() + wait, ceil(wait)
+    while (left := until - monotonic()) > 0:
+        if total > 1:
+            yield ProgressDelta("retrying", total - ceil(left), total)
+        await anyio.sleep(min(1.0, left))
+    if total > 1:
+        yield ProgressDelta("retrying", total, total)
 
 
 def _final(error: ProviderError, attempts: int) -> ProviderError:
@@ -274,86 +287,3 @@ async def _bytes_of(response: httpx.Response, timer: Timer, origin: Origin, prox
         lent_at = monotonic()
         yield chunk
         timer.pause(monotonic() - lent_at)
-
-
-async def _first_text(chunks: AsyncIterator[bytes]) -> bytes:
-    """The bytes up to the chunk that holds the first one that is no white space."""
-    head = b""
-    async for chunk in chunks:
-        head += chunk
-        if head.strip() or len(head) > ERROR_BODY_LIMIT:
-            break
-    return head
-
-
-async def _read(chunks: AsyncIterator[bytes], limit: int) -> bytes:
-    """At most `limit` bytes, and whatever the last chunk holds beyond."""
-    parts, size = [], 0
-    async for chunk in chunks:
-        parts.append(chunk)
-        size += len(chunk)
-        if size >= limit:
-            break
-    return b"".join(parts)
-
-
-async def _events(
-    head: bytes, chunks: AsyncIterator[bytes], decoder: ChunkDecoder, timer: Timer, origin: Origin
-) -> AsyncGenerator[Delta]:
-    parser, piece = SSEParser(), head
-    while True:
-        for event in parser.feed(piece):
-            if event.data.strip() == "[DONE]":
-                if decoder.reason is None:
-                    raise ProviderUnavailable(f"{origin.host} ended its stream without a finish reason", retryable=True)
-                for delta in decoder.end():
-                    yield delta
-                return
-            deltas = decoder.decode(_chunk(event.data, event.event, origin))
-            if deltas or decoder.reason is not None:
-                timer.took_event()
-            if decoder.reason is not None:
-                timer.ended()
-            for delta in deltas:
-                yield delta
-        try:
-            following = await anext(chunks, None)
-        except ProviderError:
-            if decoder.reason is None:
-                raise
-            following = None  # the answer itself was complete
-        if following is None:
-            break
-        piece = following
-    if decoder.reason is None:
-        raise ProviderUnavailable(f"{origin.host} broke off in the middle of its answer", retryable=True)
-    for delta in decoder.end():
-        yield delta
-
-
-def _chunk(data: str, event: str, origin: Origin) -> dict[str, Any]:
-    chunk = parse_json(data)
-    if not isinstance(chunk, dict):
-        said = origin.words(data[:80])
-        raise ProviderUnavailable(f"{origin.host} sent an event that is no JSON object: {said}", retryable=True)
-    if chunk.get("error") or event == "error" or chunk.get("object") == "error":
-        raise error_object(chunk, origin)
-    return chunk
-
-
-def _whole_answer(body: bytes, decoder: ChunkDecoder, origin: Origin) -> list[Delta]:
-    """A completion that came in one piece, though a stream was asked for. JSON that closes is complete."""
-    chunk = _chunk(body.decode("utf-8", "replace"), "message", origin)
-    if not isinstance(chunk.get("choices"), list) or not chunk["choices"]:
-        raise error_object(chunk, origin)
-    return [*decoder.decode(chunk), *decoder.end()]
-
-
-def _no_completion(head: bytes, media_type: str, origin: Origin) -> ProviderError:
-    if not head.strip():
-        return ProviderUnavailable(f"{origin.host} gave an empty answer", retryable=True)
-    kind = "an HTML page" if head.lstrip()[:1] == b"<" else f"{media_type or 'something without a content type'}"
-    return ProviderError(
-        f"{origin.host} answered with {kind} where a completion was due; check the base URL (it usually ends in /v1)",
-        status=200,
-    )

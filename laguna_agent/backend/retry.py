@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import email.utils
 import random
-import re
-import time
-from collections.abc import Mapping
 
 import msgspec
 
@@ -15,33 +11,13 @@ from laguna_agent.errors import ProviderError
 RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
-def read_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds the server asks to wait: `retry-after-ms`, `Retry-After` in seconds or as a date (RFC 9110 10.2.3), else
-    `X-RateLimit-Reset` (seconds or milliseconds since 1970). None where it does not say."""
-    now = time.time() if now is None else now
-    milliseconds, wished = headers.get("retry-after-ms", ""), headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,12}(\.\d+)?", milliseconds):
-        return float(milliseconds) / 1000
-    if re.fullmatch(r"\d{1,12}(\.\d+)?", wished):
-        return float(wished)
-    if wished:
-        try:
-            return max(0.0, email.utils.parsedate_to_datetime(wished).timestamp() - now)
-        except (ValueError, OverflowError):
-            pass
-    reset = headers.get("x-ratelimit-reset", "").strip()
-    if re.fullmatch(r"\d{10,13}", reset):
-        moment = int(reset) / (1000 if len(reset) > 11 else 1)
-        return max(0.0, moment - now)
-    return None
-
-
 class RetryPolicy(msgspec.Struct, frozen=True):
     """How patient to be.
 
-    `budget` is how many seconds a request may spend in all on waiting and on silent attempts, `unreachable` how many
-    while no connection comes about. Waits double from `first` to `longest`. `broken` is how many answers may break off
-    after they had begun: each costs tokens.
+    `budget` is how many seconds a request may spend in all, from its first failure on, on waiting and on silent
+    attempts; `unreachable` how many while no connection comes about. Waits double from `first` to `longest`; a server's
+    own wish is kept to the second, or not begun where the budget has no room for it. `broken` is how many answers may
+    break off after they had begun: each costs tokens.
     """
 
     budget: float = 120.0
@@ -67,7 +43,9 @@ class Retries:
         `silence` is for how long the failed attempt had given nothing, `begun` whether it had given anything before,
         `reached` whether a connection had come about.
         """
-        self._spent += silence
+        # How long a first attempt may be silent is the timers' business: where that alone took more than the budget,
+        # a stalled stream would never be asked for again.
+        self._spent += silence if self.attempts > 1 or not reached else 0.0
         self._broken += begun
         backoff = min(self._policy.longest, self._policy.first * 2.0 ** (self.attempts - 1))
         wait = backoff * (0.75 + 0.5 * self._chance.random())

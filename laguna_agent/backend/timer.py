@@ -12,13 +12,14 @@ class Timer:
     """How long the next bytes may take.
 
     Silence may last `stall` seconds. Bytes that bring nothing (keep-alive comments, empty chunks) prolong that, but
-    not beyond `patience` seconds since the last thing that did. Before the first byte `first` applies, for a server on
-    this machine may need minutes to read a long prompt; one that says so in comments gets no less.
+    not beyond `keep_alive` seconds since the last thing that did. Before the first byte `first` applies, for a server
+    on this machine may need minutes to read a long prompt; one that says so in comments gets no less.
     """
 
-    def __init__(self, stall: float, first: float) -> None:
+    def __init__(self, stall: float, first: float, keep_alive: float) -> None:
         self._stall = stall
-        self._patience = max(first, stall * 10 / 3)
+        self._keep_alive = keep_alive
+        self._patience = max(first, keep_alive)
         self._first: float | None = first
         self._grace = 0.0
         self._bytes_at = self._event_at = monotonic()
@@ -28,7 +29,7 @@ class Timer:
         self._first = None
 
     def took_event(self) -> None:
-        self._patience = self._stall * 10 / 3
+        self._patience = self._keep_alive
         self._event_at = monotonic()
 
     def ended(self) -> None:

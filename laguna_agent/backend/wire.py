@@ -26,29 +26,18 @@ from laguna_agent.backend.base import (
     Usage,
     UsageDelta,
 )
+from laguna_agent.backend.finish import read_finish
 from laguna_agent.errors import ProviderUnavailable
 from laguna_agent.messages import ImageBlock, Message, ToolCall, ToolSpec
 
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHT_KEYS = frozenset({*REASONING_FIELDS, "reasoning_details"})
 
-_FINISH: dict[str, FinishReason] = {
-    "tool_calls": "tool_calls",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "content_filter": "content_filter",
-    "safety": "content_filter",
-    "refusal": "refusal",
-}
 _SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p"),
     *("frequency_penalty", "presence_penalty", "repetition_penalty"),
     *("max_tokens", "seed"),
 )
-_BROKEN = {"error", "abort", "unknown_error", "cancelled"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -302,9 +291,9 @@ class ChunkDecoder:
                 yield from self._call(call)
         finish = choice.get("finish_reason")
         if isinstance(finish, str) and finish:
-            if finish.lower() in _BROKEN:
-                raise ProviderUnavailable("the provider broke off the answer with an error", retryable=True)
-            self.reason = _FINISH.get(finish.lower(), "stop")
+            self.reason = read_finish(finish)
+            if self.reason is None:
+                raise ProviderUnavailable(f"the provider broke off the answer ({finish[:40]})", retryable=True)
 
     def _reasoning(self, delta: dict[str, Any]) -> Iterator[Delta]:
         if _THOUGHT_KEYS.isdisjoint(delta):

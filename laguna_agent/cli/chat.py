@@ -12,6 +12,7 @@ from laguna_agent.cli.options import (
     ContinueLatest,
     Cwd,
     EditFormat,
+    FallbackModel,
     Model,
     Network,
     Quant,
@@ -23,6 +24,7 @@ from laguna_agent.cli.options import (
 
 def chat(
     model: Model = None,
+    fallback_model: FallbackModel = None,
     base_url: BaseUrl = None,
     approve: Approve = None,
     edit_format: EditFormat = None,
@@ -36,7 +38,7 @@ def chat(
     """Talk with the agent on the terminal (the default)."""
     from laguna_agent.terminal.chat import chat as converse
 
-    flags = driving_flags(model, base_url, approve, edit_format, quant, sandbox, network)
+    flags = driving_flags(model, fallback_model, base_url, approve, edit_format, quant, sandbox, network)
     return converse(cwd=cwd, flags=flags, resume=resume, continue_latest=continue_latest)
 
 
@@ -48,6 +50,7 @@ Unstable = Annotated[
 def acp(
     context: typer.Context,
     model: Model = None,
+    fallback_model: FallbackModel = None,
     base_url: BaseUrl = None,
     approve: Approve = None,
     edit_format: EditFormat = None,
@@ -61,5 +64,5 @@ def acp(
         return 0
     from laguna_agent.acp import serve
 
-    flags = driving_flags(model, base_url, approve, edit_format, quant, sandbox, network)
+    flags = driving_flags(model, fallback_model, base_url, approve, edit_format, quant, sandbox, network)
     return serve(flags, unstable=unstable)

@@ -22,6 +22,12 @@ Model = Annotated[
         help="PROVIDER/NAME, such as ollama/qwen2.5-coder:7b or openrouter/poolside/laguna-xs-2.1:free",
     ),
 ]
+FallbackModel = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fallback-model", metavar="MODEL", help="go on with MODEL when the model's server fails; may be repeated"
+    ),
+]
 BaseUrl = Annotated[str | None, typer.Option(metavar="URL", help="base URL of an OpenAI-compatible server")]
 Approve = Annotated[
     str | None,
@@ -49,6 +55,7 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 def driving_flags(
     model: str | None,
+    fallback_model: list[str] | None,
     base_url: str | None,
     approve: str | None,
     edit_format: str | None,
@@ -59,6 +66,7 @@ def driving_flags(
     """The settings that every face takes from its command line, by their key; None for what was not given."""
     return {
         "model": model,
+        "fallback_models": tuple(fallback_model) if fallback_model else None,
         "base_url": base_url,
         "approve": approve,
         "edit_format": edit_format,

@@ -13,6 +13,7 @@ from laguna_agent.cli.options import (
     ContinueLatest,
     Cwd,
     EditFormat,
+    FallbackModel,
     Model,
     Network,
     Quant,
@@ -63,6 +64,7 @@ def run(
     prompt: Prompt = None,
     file: PromptFile = None,
     model: Model = None,
+    fallback_model: FallbackModel = None,
     base_url: BaseUrl = None,
     approve: Approve = None,
     cwd: Cwd = None,
@@ -91,7 +93,7 @@ def run(
     """Do one task without a person: a prompt in, a result out."""
     from laguna_agent import headless
 
-    driving = driving_flags(model, base_url, approve, edit_format, quant, sandbox, network)
+    driving = driving_flags(model, fallback_model, base_url, approve, edit_format, quant, sandbox, network)
     sampling = {"temperature": temperature, "seed": seed}
     budget = {"max_turns": max_turns, "max_tokens": max_tokens, "max_cost": max_cost, "max_time": max_time}
     return headless.run(

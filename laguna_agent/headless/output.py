@@ -22,13 +22,14 @@ from laguna_agent.agent.events import (
     ModelProgress,
     Notice,
     PermissionResolved,
+    Retrying,
     Rewound,
     ToolCallStarted,
     ToolCallUpdate,
 )
 from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.errors import EXIT_SIGTERM, UsageError
-from laguna_agent.event_lines import ended_line, one_line, printable, started_line, summary_line
+from laguna_agent.event_lines import ended_line, one_line, printable, retry_line, started_line, summary_line
 from laguna_agent.progress_line import ProgressLine
 from laguna_agent.visible import visible
 
@@ -128,6 +129,8 @@ class Output:
                 _say(f"{event.prompts} prompts taken back; files were left as they are")
             case Forked():
                 _say(f"session {event.session_id} is a copy of this conversation; files were not copied")
+            case Retrying():
+                _say(f"warning: {one_line(retry_line(event), 2_000)}")
             case Notice():
                 _say(f"{event.severity}: {one_line(event.text, 2_000)}")
 

@@ -17,6 +17,7 @@ from laguna_agent.agent.events import (
     PermissionRequested,
     PermissionResolved,
     PlanUpdated,
+    Retrying,
     TextDelta,
     ThoughtDelta,
     ToolCallStarted,
@@ -31,6 +32,7 @@ from laguna_agent.event_lines import (
     one_line,
     printable,
     question_lines,
+    retry_line,
     started_line,
 )
 from laguna_agent.progress_line import ProgressLine
@@ -77,6 +79,8 @@ class Screen:
                 self.say(f"denied: {one_line(event.reason)}", "yellow")
             case PlanUpdated():
                 self.say("\n".join(f"{PLAN_MARKS[each.status]} {one_line(each.content)}" for each in event.entries))
+            case Retrying():
+                self.say(printable(retry_line(event)), NOTICE_STYLES["warning"])
             case Notice():
                 self.say(printable(event.text), NOTICE_STYLES[event.severity])
             case Compaction():

@@ -58,8 +58,8 @@ class Conversation:
 
 
 def lines(events: list[Event]) -> bytes:
-    """Events as the JSON lines of `run --output stream-json`."""
-    return b"".join(msgspec.json.encode(event) + b"\n" for event in events)
+    """Events as the JSON lines of `run --output stream-json`, which has none that are live only."""
+    return b"".join(msgspec.json.encode(event) + b"\n" for event in events if not event.live_only)
 
 
 def replayed(log: Path) -> list[Event]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from laguna_agent.agent.events import Event, ModelProgress, Notice, TextDelta
+from laguna_agent.agent.events import Event, ModelProgress, Retrying, TextDelta
 from laguna_agent.agent.permissions import deny_all
 from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import Ended, Replied, find_session, read_log
@@ -58,8 +58,8 @@ def test_progress_is_live_only(workspace: Path) -> None:
 def test_progress_of_an_attempt_that_failed(workspace: Path) -> None:
     retried = [ProgressDelta("loading", 1, 2), RetryDelta(1, 0.0, "busy"), ProgressDelta("loading", 2, 2)]
     log, seen = spoken_with(ListedBackend([answer("Yes.", *retried)]), workspace, "x")
-    kinds = [type(event) for event in seen if isinstance(event, ModelProgress | Notice | TextDelta)]
-    assert kinds == [ModelProgress, Notice, ModelProgress, TextDelta]
+    kinds = [type(event) for event in seen if isinstance(event, ModelProgress | Retrying | TextDelta)]
+    assert kinds == [ModelProgress, Retrying, ModelProgress, TextDelta]
     assert lines(replayed(log)) == lines([event for event in seen if not event.live_only])
 
 
@@ -76,4 +76,5 @@ def test_the_words() -> None:
     assert progress_line(ModelProgress("packing", "a-model")) == "packing a-model"
     assert progress_line(ModelProgress("reading", "a-model", 1536, 4020)) == "reading 1,536 of 4,020 tokens"
     assert progress_line(ModelProgress("reading", "a-model")) == "reading the prompt"
+    assert progress_line(ModelProgress("retrying", "a-model", 3, 20)) == "asking a-model again in 17 s"
     assert "waiting" in progress_line(ModelProgress("waiting", "a-model"))

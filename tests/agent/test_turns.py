@@ -10,9 +10,9 @@ import pytest
 
 from laguna_agent.agent.events import (
     Event,
-    Notice,
     PermissionRequested,
     PlanUpdated,
+    Retrying,
     TextDelta,
     ThoughtDelta,
     ToolCallUpdate,
@@ -354,7 +354,7 @@ def test_retries_are_told_and_replayed(model_server: ModelServer, workspace: Pat
     model_server.reply(http(503, "busy", {"Retry-After": "0.01"}), stream(text("half an ans"), cut()), text("whole"))
     spoken = converse(model_server, workspace, "x", retry_budget=20.0)
     assert spoken.result.text == "whole"
-    assert [event.severity for event in spoken.of(Notice)] == ["warning", "warning"]
+    assert [(event.attempt, event.void) for event in spoken.of(Retrying)] == [(1, False), (2, True)]
     assert len(spoken.records(Replied)) == 1
 
 

@@ -299,7 +299,7 @@ def test_keepalives_prolong_a_silence_but_not_for_ever(model_server: ModelServer
     model_server.reply(stream(*pings[:30], text("fine")), stream(text("half", pieces=1), *pings))
     assert reply_of(model_server, stall_timeout=0.3).message.text == "fine"
     started = time.monotonic()
-    error = error_of(model_server, stall_timeout=0.3, retry_budget=0.1, policy=RetryPolicy(budget=0.1))
+    error = error_of(model_server, stall_timeout=0.3, keep_alive_timeout=1.0, policy=RetryPolicy(budget=0.1))
     assert "stalled: nothing new for 1 s" in str(error)
     assert 0.9 < time.monotonic() - started < 2.5
 

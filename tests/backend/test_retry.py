@@ -1,37 +1,11 @@
-"""When to ask again: the wishes of servers, the backoff, the budgets."""
+"""When to ask again: the backoff, the budgets."""
 
 from __future__ import annotations
 
-import email.utils
 import random
 
-import pytest
-
-from laguna_agent.backend.retry import Retries, RetryPolicy, read_retry_after
+from laguna_agent.backend.retry import Retries, RetryPolicy
 from laguna_agent.errors import ProviderError, ProviderUnavailable
-
-NOW = 1_800_000_000.0
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after": "7"}, 7.0),
-        ({"retry-after": "0.5"}, 0.5),
-        ({"retry-after": email.utils.formatdate(NOW + 30, usegmt=True)}, 30.0),
-        ({"retry-after": email.utils.formatdate(NOW - 30, usegmt=True)}, 0.0),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "-3"}, None),
-        ({"retry-after": "Sun, 99 Nov 9999 00:00:00 GMT"}, None),
-        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-        ({"x-ratelimit-reset": str(int((NOW + 12) * 1000))}, 12.0),
-        ({"x-ratelimit-reset": str(int(NOW + 12))}, 12.0),
-        ({"x-ratelimit-reset": "12"}, None),
-        ({}, None),
-    ],
-)
-def test_what_a_server_asks_for(headers: dict[str, str], seconds: float | None) -> None:
-    assert read_retry_after(headers, NOW) == seconds
 
 
 def waits(error: ProviderError, policy: RetryPolicy, silence: float = 0.0, **how: bool) -> list[float]:
@@ -53,8 +27,14 @@ def test_waits_double_up_to_the_longest_and_stay_within_the_budget() -> None:
     assert sum(got) <= 60
 
 
-def test_silence_counts_against_the_budget() -> None:
-    assert len(waits(PASSING, RetryPolicy(budget=120), silence=90)) == 1
+def test_silence_counts_against_the_budget_once_the_server_is_known_to_fail() -> None:
+    assert len(waits(PASSING, RetryPolicy(budget=120), silence=90)) == 2
+    assert len(waits(PASSING, RetryPolicy(budget=120), silence=300)) == 1
+    assert waits(PASSING, RetryPolicy(budget=0), silence=300) == []
+
+
+def test_a_name_that_takes_long_not_to_be_found_is_not_looked_for_again() -> None:
+    assert waits(PASSING, RetryPolicy(), silence=5, reached=False) == []
 
 
 def test_a_servers_wish_is_kept_or_not_begun() -> None:
