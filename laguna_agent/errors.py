@@ -6,7 +6,8 @@
     │   ├── WeightsError               2      a model's files are damaged, incomplete or of an unsupported kind
     │   ├── CacheError                 2      a saved KV cache is damaged or another model's; the prompt is read instead
     │   ├── DoesNotFit                 2      the model needs more memory or disk than there is
-    │   └── SandboxError               2      commands cannot be confined as asked, and are not run otherwise
+    │   ├── SandboxError               2      commands cannot be confined as asked, and are not run otherwise
+    │   └── StorageError               2   storage (the session's log cannot be written: no room, no rights)
     ├── ProviderError                  3   provider_error
     │   ├── AuthenticationFailed       3      key absent, wrong or without rights (401, 403)
     │   ├── QuotaExceeded              3      credit or quota is spent (402, 429 that will not pass)
@@ -67,6 +68,12 @@ class DoesNotFit(UsageError):
 
 class SandboxError(UsageError):
     """The walls around commands cannot be put up, or fell; nothing runs without them that was meant to have them."""
+
+
+class StorageError(UsageError):
+    """The session's log cannot be written: the disk is full, read-only or gone. What is in it so far stays whole."""
+
+    outcome = "storage"
 
 
 class ProviderError(LagunaError):

@@ -35,6 +35,7 @@ from laguna_agent.agent.opening import new_session, output_directory, recorded_s
 from laguna_agent.agent.outcome import RunRecord, Verdict
 from laguna_agent.agent.permissions import Approver, permissions_for
 from laguna_agent.agent.preparation import prepare
+from laguna_agent.agent.recovery import clear_up, take_over
 from laguna_agent.agent.remembering import remember
 from laguna_agent.agent.rules import Rules
 from laguna_agent.agent.store import (
@@ -157,6 +158,8 @@ class Session:
         try:
             # Read under the lock: until then another process may still have been writing.
             session.continue_from(rebuild(iterate_log(path)))
+            past = session.history, session.unanswered, session.registry, session.workspace
+            await anyio.to_thread.run_sync(clear_up, *past)
         except UsageError:
             await session.aclose()
             raise
@@ -173,6 +176,7 @@ class Session:
         try:
             journal = Journal(session_directory(opened.id) / "log.jsonl")
             opened = msgspec.structs.replace(opened, sandbox=walls.tier)
+            await anyio.to_thread.run_sync(take_over, journal.path.parent, walls.policy.temporary)
             journal.append(opened)
         except UsageError:
             walls.take_down()

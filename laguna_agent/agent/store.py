@@ -10,8 +10,6 @@ Layout: `<state>/sessions/<id>/log.jsonl`; beside it `output/` keeps whole comma
 from __future__ import annotations
 
 import datetime
-import fcntl
-import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -20,9 +18,10 @@ from pathlib import Path
 import msgspec
 
 from laguna_agent.agent.events import CheckRun
+from laguna_agent.agent.log_file import LogFile, is_whole
 from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.backend.base import Delta, ModelInfo
-from laguna_agent.directories import open_private, private_directory, state_directory
+from laguna_agent.directories import state_directory
 from laguna_agent.errors import UsageError
 from laguna_agent.mcp.tool import ServedTool
 from laguna_agent.messages import ContentBlock, FileDiff, Message, ToolCall
@@ -251,58 +250,31 @@ class Journal:
     """The open log of one session. Only one process may hold it."""
 
     def __init__(self, path: Path) -> None:
-        """Open (or create) the log at `path` for appending; raises UsageError where another process has it open or
-        it cannot be written."""
+        """Open (or create) the log at `path` for appending; raises UsageError where another process has it open, and
+        StorageError where it cannot be written."""
         self.path = path
-        try:
-            private_directory(path.parent)
-            self._fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        except OSError as error:
-            raise UsageError(f"cannot write the session log {path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._fd)
-            raise UsageError(f"session {path.parent.name} is open in another process") from error
-        self._cut_torn_tail()
-
-    def _cut_torn_tail(self) -> None:
-        size = os.fstat(self._fd).st_size
-        window = os.pread(self._fd, 1, size - 1) if size else b"\n"
-        if window != b"\n":
-            os.ftruncate(self._fd, self.path.read_bytes().rfind(b"\n") + 1)
+        self._file = LogFile(path)
 
     def append(self, record: AnyRecord, *, durable: bool = True) -> None:
-        """Write one record durably, or leave that to a later `sync`; a failed write leaves no partial line behind."""
+        """Write one record durably, or leave that to a later `sync`; a failed write leaves no partial line behind.
+        Raises StorageError."""
         # The last wall: whatever came here by a way that nobody thought of holds no key either.
-        line = bytes_without_keys(_encode(record)) + b"\n"
-        start = os.fstat(self._fd).st_size
-        try:
-            view = memoryview(line)
-            while view:
-                view = view[os.write(self._fd, view) :]
-            if durable:
-                os.fsync(self._fd)
-        except OSError as error:
-            os.ftruncate(self._fd, start)
-            raise UsageError(f"cannot write the session log {self.path}: {error.strerror}") from error
+        self._file.append(bytes_without_keys(_encode(record)) + b"\n", durable=durable)
 
     def sync(self) -> None:
         """Make what was appended durable."""
-        os.fsync(self._fd)
+        self._file.sync()
 
     def close(self) -> None:
         """Release the log."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
 
 def iterate_log(path: Path) -> Iterator[AnyRecord]:
     """The records of a log, one at a time; a torn last line is passed over, a damaged inner line is an error."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") and not is_whole(line):
                 return
             try:
                 yield _decode(line)

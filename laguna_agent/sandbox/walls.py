@@ -25,6 +25,8 @@ from laguna_agent.sandbox.unconfined import Unconfined
 from laguna_agent.sandbox.watch import Watch
 
 NOTHING = Protected((), (), ())
+TEMPORARY_PREFIX = "laguna-agent-"
+"""How the name of a private temporary directory begins."""
 GONE_ASIDE = "replaced"
 """The directory beside a session's output that holds what was found in the place of protected files."""
 
@@ -92,7 +94,7 @@ def put_up(
         why = "; ".join(proof.reasons)
         return Walls(policy, Unconfined(), "none", "none: commands run with your rights", why, passed=passed)
     try:
-        temporary = Path(tempfile.mkdtemp(prefix="laguna-agent-"))
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
     except OSError as error:
         raise SandboxError(f"cannot make a temporary directory for commands: {error.strerror}") from error
     policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied, temporary=temporary)

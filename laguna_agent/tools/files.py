@@ -22,7 +22,7 @@ from typing import Literal
 
 import msgspec
 
-from laguna_agent.atomic import replacing
+from laguna_agent.atomic import replacing, sweep
 from laguna_agent.errors import ToolError
 from laguna_agent.sandbox import beneath
 from laguna_agent.sandbox.masks import denied_paths
@@ -145,6 +145,16 @@ class Files:
                 _replaceable(path, name, directory)
         except OSError as error:
             raise refusal("write", path, error) from error
+
+    def sweep(self, path: Path) -> None:
+        """Remove what a process that was killed left of writing to a real path."""
+        try:
+            with self._parent(path) as (directory, name):
+                sweep(Path(name), directory=directory)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise refusal("clear up beside", path, error) from error
 
     def is_denied(self, path: Path) -> bool:
         """Whether the person denies reading a real path: by its own name, or by that of a link that leads to it."""

@@ -1,0 +1,31 @@
+"""The shim of `shim.c`, compiled once per test run, as an environment for the program."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def _library() -> Path:
+    source = Path(__file__).with_name("shim.c")
+    built = Path(tempfile.mkdtemp(prefix="fault-shim-")) / "shim.so"
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True, timeout=60)
+    return built
+
+
+def killed_at(call: int, when: str) -> dict[str, str]:
+    """SIGKILL at the `call`th call that changes a file; `when` is before, after or half."""
+    return {"LD_PRELOAD": str(_library()), "FAULT_KILL": f"{call} {when}"}
+
+
+def full_after(count: int, path: Path) -> dict[str, str]:
+    """No room is left once `count` bytes were written below `path`."""
+    return {"LD_PRELOAD": str(_library()), "FAULT_FULL": f"{count} {path}"}
+
+
+def jumping_clock(file: Path) -> dict[str, str]:
+    """The wall clock is off by as many seconds as `file` says."""
+    return {"LD_PRELOAD": str(_library()), "FAULT_CLOCK": str(file)}
