@@ -133,7 +133,7 @@ class Files:
                     file.write(data)
                     file.flush()
                     if old is not None and path.suffix == ".py":
-                        _outdate_bytecode(file.fileno(), old)
+                        outdate_bytecode(file.fileno(), old)
                 os.fsync(directory)
         except OSError as error:
             raise refusal("write", path, error) from error
@@ -277,7 +277,7 @@ def _with_other_names(paths: Iterable[Path]) -> Iterator[tuple[int, int]]:
                 continue
 
 
-def _outdate_bytecode(handle: int, old: os.stat_result) -> None:
+def outdate_bytecode(handle: int, old: os.stat_result) -> None:
     """Python takes a cached module for current while the source's size and whole seconds are the same, so a change as
     long as what it replaces, within the second, would not be seen by the next run of a check."""
     new = os.fstat(handle)
