@@ -17,6 +17,7 @@ import anyio
 import msgspec
 
 from laguna_agent.agent.events import (
+    Compaction,
     Event,
     Forked,
     ModelProgress,
@@ -128,6 +129,8 @@ class Output:
                 _say(f"{event.prompts} prompts taken back; files were left as they are")
             case Forked():
                 _say(f"session {event.session_id} is a copy of this conversation; files were not copied")
+            case Compaction(status="completed" | "failed"):
+                _say(f"history: {one_line(event.summary, 2_000)}")
             case Notice():
                 _say(f"{event.severity}: {one_line(event.text, 2_000)}")
 
