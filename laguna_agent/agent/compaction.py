@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Parts of the room: what pruning must get down to, to be enough; the newest messages that stay as they are; what the
 # person said; the summary; and what the rest must have, to be worth a request.
-ENOUGH, TAIL, WORDS, SUMMARY, WORTH = 0.6, 0.25, 0.15, 0.12, 0.1
+ENOUGH, TAIL, WORDS, SUMMARY, WORTH = 0.7, 0.25, 0.15, 0.12, 0.1
 TRANSCRIPT = 0.5
 """Part of the room that the conversation takes where it is put to the model as one text."""
 RESULT_CAP = 600
