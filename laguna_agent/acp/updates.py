@@ -245,14 +245,18 @@ class Renderer:
 
     def _compacted(self, event: events.Compaction) -> schema.SessionUpdate:
         if not self._compaction:
-            return self._thought(f"{event.summary or 'The conversation is being shortened.'}\n")
+            words = "\n".join(filter(None, [event.summary or "The conversation is being shortened.", event.text]))
+            return self._thought(f"{words}\n")
         if not self._compacting:
             self._compactions += 1
         self._compacting = event.status == "started"
-        # No `summary`: that would be what the model still knows of what was dropped, and there is no such text.
+        # `summary` is what the model still knows of what went; results that were dropped by rule leave nothing.
+        text = unfetched(visible(event.text))
         return schema.CompactionUpdate(
             compaction_id=f"{self._turn}-compaction-{self._compactions}",
             status="in_progress" if self._compacting else event.status,
+            summary=[schema.TextContent(text=text)] if text else None,
+            error=visible(event.summary) if event.status == "failed" else None,
         )
 
     def _ended(self, event: events.TurnEnded) -> Iterator[schema.SessionUpdate]:
@@ -263,6 +267,11 @@ class Renderer:
         for call_id in self._calls:
             yield schema.SessionUpdateToolCallUpdate(tool_call_id=call_id, status="failed")
         self._calls.clear()
+        if self._compacting:
+            self._compacting = False
+            yield schema.CompactionUpdate(
+                compaction_id=f"{self._turn}-compaction-{self._compactions}", status="cancelled"
+            )
         if event.message and event.exit_code and event.stop_reason not in {"error", "cancelled"}:
             if self._notices:
                 yield schema.Notice(severity="warning", title=visible(event.message))

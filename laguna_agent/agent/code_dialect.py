@@ -56,6 +56,7 @@ class CodeDialect:
 
     tools: tuple[ToolSpec, ...] = ()
     corrections = MOST
+    compacts = False  # each try is a conversation of its own
 
     def __init__(
         self, workspace: Workspace, ledger: FileLedger, prompts: Sequence[str], profile: Profile, number: int
@@ -214,6 +215,9 @@ class CodeDialect:
         return f"{what}. No tests, no explanation."
 
     # -- what follows from it ---------------------------------------------------------------------------------------
+
+    async def standing(self) -> str:
+        return ""
 
     def told(self, said: Said, position: int) -> None:
         self._shown = dict(said.shown)

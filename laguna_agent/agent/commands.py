@@ -26,7 +26,8 @@ class Command(msgspec.Struct, frozen=True):
 
 
 COMMANDS = (
-    Command("compact", "Drop old tool results, so that the conversation takes less of the model's window"),
+    Command("compact", "Summarise the older part of the conversation to make room; undo", "what to keep, or undo"),
+    Command("context", "Say what fills the model's window"),
     Command("usage", "Say how many tokens this session has used, and what they cost"),
     Command("rewind", "Take back your last prompt and all that followed; files stay as they are", "how many prompts"),
     Command("fork", "Copy this conversation into a new session; both work on the same files"),

@@ -1,26 +1,28 @@
 """What of the history goes into the next request: everything, until it no longer fits.
 
-Two things shorten it, both without a model: an exchange that was repeated word for word is shown once (its last
-occurrence), and when the window fills, the oldest tool results become one line each and then go, in large steps, so
-that the prefix that servers cache stays the same for many turns. The system message and the person's words are never
-touched.
+Here is what shortens it without a model: an exchange that repeats itself at once is shown once, and when the window
+fills, the oldest tool results become one line each and, where nothing else helps, go; in large steps, so that the
+prefix that servers cache stays the same for many turns. The system message and the person's words are never touched.
+What is done when that no longer suffices is in `compaction`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from laguna_agent.agent.repetition import fingerprint
 from laguna_agent.agent.store import Shortened
 from laguna_agent.errors import ContextTooLong
-from laguna_agent.messages import ImageBlock, Message, TextBlock, ToolCall, ToolSpec
+from laguna_agent.messages import ContentBlock, ImageBlock, Message, TextBlock, ToolSpec
 
 # Shorten when the estimate passes FULL of the room, down to TARGET of it.
 FULL, TARGET = 0.85, 0.5
 NEWEST = 4
 """Messages at the end that are the last to be shortened."""
+CYCLE = 3
+"""Exchanges of the longest run that is seen to repeat itself."""
 IMAGE_TOKENS = 1_200
 ELIDED = "[result dropped to save room; call again if it is needed]"
 TOO_BIG = "[the result does not fit the model's window; ask for less of it]"
@@ -45,59 +47,82 @@ class TokenEstimate:
 def size_of(messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
     """The size of a request in bytes of UTF-8, images counted as their token cost. Not characters: a Chinese one is
     three bytes and about one token, a Latin one is one byte and a third of a token."""
-    total = sum(_bytes(tool.description) + len(msgspec.json.encode(tool.parameters)) for tool in tools)
+    total = sum(bytes_of(tool.description) + len(msgspec.json.encode(tool.parameters)) for tool in tools)
     for message in messages:
-        total += _bytes(message.reasoning) + 16
+        total += bytes_of(message.reasoning) + 16
         for block in message.content:
-            total += _bytes(block.text) if isinstance(block, TextBlock) else IMAGE_TOKENS * 3
+            total += bytes_of(block.text) if isinstance(block, TextBlock) else IMAGE_TOKENS * 3
         for call in message.tool_calls:
-            total += len(call.name) + (_bytes(call.raw) or len(msgspec.json.encode(call.arguments))) + 24
+            total += len(call.name) + (bytes_of(call.raw) or len(msgspec.json.encode(call.arguments))) + 24
     return total
 
 
-def _bytes(text: str) -> int:
+def bytes_of(text: str) -> int:
+    """The text's length in UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def without_repeats(history: Sequence[Message]) -> list[Message]:
-    """The history with word-for-word repeated exchanges (one call, one result) left out but for the last of each."""
-    keep: list[Message] = []
-    seen: set[str] = set()
-    index = len(history) - 1
-    while index >= 0:
-        key = _exchange(history, index)
-        if key is not None and key in seen:
-            index -= 2
+    """The history with exchanges (one call, one result) that follow themselves word for word shown once, and so do runs
+    of up to three exchanges that come again at once.
+
+    A repeat goes when it is the newest of the conversation and is never missed later, so what is shown of a longer
+    history begins with what was shown of it before, or is the beginning of that: the prefix that servers cache stays.
+    """
+    kept: list[Message] = []
+    run: list[_Exchange] = []
+    at = 0
+    while at < len(history):
+        exchange = _exchange(history, at)
+        if exchange is None:
+            kept.append(history[at])
+            run.clear()
+            at += 1
             continue
-        if key is not None:
-            seen.add(key)
-        keep.append(history[index])
-        index -= 1
-    return keep[::-1]
+        kept += history[at : at + 2]
+        run.append(exchange)
+        at += 2
+        for length in range(1, min(CYCLE, len(run) // 2) + 1):
+            if run[-length:] == run[-2 * length : -length]:
+                del run[-length:], kept[-2 * length :]
+                break
+    return kept
 
 
-def _exchange(history: Sequence[Message], index: int) -> str | None:
-    """The identity of the result at `index` with the call before it; None where those are anything but one call and
-    its one result."""
-    question, result = history[index - 1], history[index]
-    if index == 0 or not result.tool_call_id or question.role != "assistant":
+_Exchange = tuple[str, dict[str, Any], str, tuple[ContentBlock, ...]]
+
+
+def _exchange(history: Sequence[Message], at: int) -> _Exchange | None:
+    """The call that is made at `at` with its result behind it; None where those are anything but one and one."""
+    if at + 1 >= len(history):
         return None
-    if result.role == "tool" and [call.id for call in question.tool_calls] == [result.tool_call_id]:
-        return fingerprint(question.tool_calls[0], result.text)
-    is_only = index + 1 == len(history) or not history[index + 1].tool_call_id
-    if result.role == "user" and not question.tool_calls and is_only:
-        return fingerprint(ToolCall("", "", raw=question.text), result.text)
-    return None
+    question, result = history[at], history[at + 1]
+    if question.role != "assistant" or not result.tool_call_id:
+        return None
+    if result.role == "tool":
+        if len(question.tool_calls) != 1 or question.tool_calls[0].id != result.tool_call_id:
+            return None
+        call = question.tool_calls[0]
+        return call.name, call.arguments, call.raw, result.content
+    is_only = at + 2 >= len(history) or not history[at + 2].tool_call_id
+    if question.tool_calls or not is_only:
+        return None
+    return "", {}, question.text, result.content
+
+
+def prune(history: list[Message], room: int, estimate: TokenEstimate, fixed: int) -> Shortened:
+    """Make the history, in place, take TARGET of `room` tokens (beside `fixed` bytes of tool descriptions), as far as
+    that is done by turning the oldest tool results into one line each. Returns what was done, for the log."""
+    before = list(history)
+    given_up = _elide(history, range(len(history) - NEWEST), bytes_for(room * TARGET, estimate) - fixed)
+    return _difference(before, history, given_up)
 
 
 def shorten(history: list[Message], room: int, estimate: TokenEstimate, fixed: int) -> Shortened:
-    """Make the history, in place, take TARGET of `room` tokens (beside `fixed` bytes of tool descriptions).
-
-    The oldest tool results become one line each; where that is not enough the oldest calls go with their results; and
-    where the rest does not fit at all, the newest results are replaced too. Returns what was done, for the log.
-    """
+    """The same, and where that is not enough the oldest calls go with their results; and where the rest does not fit at
+    all, the newest results are replaced too."""
     before = list(history)
-    target, full = (_bytes_for(room * part, estimate) - fixed for part in (TARGET, FULL))
+    target, full = (bytes_for(room * part, estimate) - fixed for part in (TARGET, FULL))
     given_up = _elide(history, range(len(history) - NEWEST), target)
     if size_of(history) > full:
         given_up += _drop_exchanges(history, target)
@@ -129,7 +154,8 @@ def shorten_again(history: list[Message], done: Shortened) -> None:
         del history[position]
 
 
-def _bytes_for(tokens: float, estimate: TokenEstimate) -> float:
+def bytes_for(tokens: float, estimate: TokenEstimate) -> float:
+    """The size, as `size_of` counts it, of that many tokens."""
     return tokens / (estimate.tokens(1_000_000) / 1_000_000)
 
 

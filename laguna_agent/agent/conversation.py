@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from laguna_agent.agent import events
 from laguna_agent.agent.commands import is_for_the_model, text_of
+from laguna_agent.agent.compaction import compact_again, compaction_event
 from laguna_agent.agent.context import TokenEstimate, shorten_again
 from laguna_agent.agent.store import (
     AnyRecord,
+    Compacted,
     Configured,
     Ended,
     Offered,
@@ -21,7 +23,9 @@ from laguna_agent.agent.store import (
     Said,
     Shortened,
     ToolRan,
+    Uncompacted,
 )
+from laguna_agent.agent.work import Work
 from laguna_agent.backend.base import UsageDelta
 from laguna_agent.errors import ToolError
 from laguna_agent.mcp.tool import ServerTool, not_connected
@@ -37,7 +41,7 @@ class Past:
     `history` is the conversation in force, `prompts` are the person's as typed, commands too, `asked` those for the
     model; `unanswered` are results that the history lacks, by call id. `prompt_number` and `call_ids` tell of what was
     taken back too, for faces have seen it and must not see the same number again. `estimate` has learned from every
-    answer.
+    answer; `work` is what the calls in force came to.
     """
 
     history: list[Message] = field(default_factory=list)
@@ -46,6 +50,7 @@ class Past:
     unanswered: dict[str, ToolResult] = field(default_factory=dict)
     prompt_number: int = 0
     call_ids: set[str] = field(default_factory=set)
+    work: Work = field(default_factory=Work)
     estimate: TokenEstimate = field(default_factory=TokenEstimate)
 
 
@@ -76,6 +81,8 @@ def _follow(past: Past, record: AnyRecord) -> None:
                 past.unanswered.clear()
         case Shortened():
             shorten_again(past.history, record)
+        case Compacted():
+            compact_again(past.history, record)
         case Prompted():
             text = text_of(record.content)
             past.prompts.append(text)
@@ -83,6 +90,7 @@ def _follow(past: Past, record: AnyRecord) -> None:
                 past.asked.append(text)
         case ToolRan(call=call, result=result):
             past.unanswered[call.id] = result
+            past.work.observe(call, result)
 
 
 def in_force(records: Iterable[AnyRecord]) -> list[AnyRecord]:
@@ -96,10 +104,23 @@ def in_force(records: Iterable[AnyRecord]) -> list[AnyRecord]:
             del begun[-record.prompts :]
             kept[start:] = [each for each in kept[start:] if isinstance(each, Opened | Configured)]
             continue
+        if isinstance(record, Uncompacted):
+            _take_back_compaction(kept)
+            continue
         if isinstance(record, Prompted) and is_for_the_model(record.content):
             begun.append(len(kept))
         kept.append(record)
     return kept
+
+
+def _take_back_compaction(kept: list[AnyRecord]) -> None:
+    """Put empty records in the place of the newest compaction and what was shortened since: positions stay."""
+    for at in range(len(kept) - 1, -1, -1):
+        if isinstance(kept[at], Compacted):
+            kept[at] = Shortened()
+            return
+        if isinstance(kept[at], Shortened):
+            kept[at] = Shortened()
 
 
 def orphan_results(history: Sequence[Message], unanswered: Mapping[str, ToolResult]) -> list[Message]:
@@ -141,6 +162,8 @@ def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Ite
                     yield events.TextDelta(message.text)
             case ToolRan():
                 yield from _call_events(record, known)
+            case Compacted():
+                yield compaction_event(record)
             case Ended(result=result) if result.exit_code and result.message and result.stop_reason != "cancelled":
                 yield events.Notice("warning", result.message)
 

@@ -14,7 +14,7 @@ import msgspec
 
 from laguna_agent.agent.choosing import Choice
 from laguna_agent.agent.events import CheckRun
-from laguna_agent.agent.prompt import environment
+from laguna_agent.agent.prompt import environment, rules, untold
 from laguna_agent.agent.store import Said
 from laguna_agent.backend.assemble import Reply
 from laguna_agent.backend.base import Sampling
@@ -31,11 +31,16 @@ PLANNING = (
 )
 
 
+MUST_PASS = "When you are done this command must pass: `{command}`."
+
+
 class Dialect(Protocol):
-    """See the module. `tools` are advertised in every request; `corrections` is how often a failing check goes back."""
+    """See the module. `tools` are advertised in every request; `corrections` is how often a failing check goes back.
+    `compacts`: the older part of a long conversation may give place to a summary."""
 
     tools: tuple[ToolSpec, ...]
     corrections: int
+    compacts: bool
 
     def system(self) -> str:
         """The system message."""
@@ -52,6 +57,10 @@ class Dialect(Protocol):
 
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
         """The prompt as the model gets it; `check` is how the check stands before any work."""
+        ...
+
+    async def standing(self) -> str:
+        """What holds for the whole prompt and is told anew where the conversation gives place to a summary."""
         ...
 
     def told(self, said: Said, position: int) -> None:
@@ -89,6 +98,7 @@ class ToolDialect:
     """Native tool calls, and calls that arrive as text where a server or a template fails to parse them."""
 
     corrections = 4
+    compacts = True
 
     def __init__(
         self,
@@ -97,16 +107,19 @@ class ToolDialect:
         workspace: Workspace,
         prompt: int,
         instructions: str = "",
+        history: Sequence[Message] = (),
         *,
         planning: bool = False,
     ) -> None:
         """`prompt` is the prompt's number in the session; call ids must be unique there. `instructions` are the
-        project's own, trusted. `planning`: nothing may be changed."""
+        project's own, trusted; `history` is what the model was told so far. `planning`: nothing may be changed."""
         self.tools = tools
         self._system = system
         self._workspace = workspace
         self._prefix = f"{TEXT_CALL}{prompt}_"
-        self._instructions = instructions
+        self._instructions = rules(instructions)
+        self._history = history
+        self._command = ""
         self._planning = planning
         self._recovered = 0
 
@@ -121,13 +134,19 @@ class ToolDialect:
 
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
         # State goes to the end of the newest message: the prefix before it stays the same from turn to turn.
-        notes = [await environment(self._workspace, self._instructions)]
+        notes = untold(self._history, await environment(self._workspace), self._instructions)
         if self._planning:
             notes.append(PLANNING)
         if check is not None:
+            self._command = MUST_PASS.format(command=check.command)
             state = "passes" if check.exit_code == 0 else f"fails:\n{check.output[-2_500:]}"
-            notes.append(f"When you are done this command must pass: `{check.command}`. At the moment it {state}")
-        return Said(Message("user", (*content, TextBlock("\n\n" + "\n\n".join(filter(None, notes))))))
+            notes.append(f"{self._command} At the moment it {state}")
+        return Said(Message("user", (*content, TextBlock("\n\n" + "\n\n".join(notes))) if notes else tuple(content)))
+
+    async def standing(self) -> str:
+        planning = PLANNING if self._planning else ""
+        notes = (await environment(self._workspace), self._instructions, planning, self._command)
+        return "\n\n".join(filter(None, notes))
 
     def told(self, said: Said, position: int) -> None:
         pass

@@ -201,10 +201,17 @@ class Forked(Event, frozen=True, tag="forked"):
 
 
 class Compaction(Event, frozen=True, tag="compaction"):
-    """The history was shortened to fit the window."""
+    """The history is made to fit the window; `summary` says in a line what was done.
+
+    Where the older part of the conversation gave place to a summary, `before` and `after` are the conversation's tokens
+    and `text` is that summary. "failed": there is none, for the reason that `summary` says; room was made without.
+    """
 
     status: Literal["started", "completed", "failed"]
     summary: str = ""
+    before: int = 0
+    after: int = 0
+    text: str = ""
 
 
 class TurnEnded(Event, frozen=True, tag="turn_ended"):

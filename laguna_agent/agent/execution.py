@@ -29,6 +29,7 @@ from laguna_agent.agent.repetition import RepetitionGuard
 from laguna_agent.agent.shown import shown_result
 from laguna_agent.agent.store import Asked, Permitted, ToolRan
 from laguna_agent.agent.tape import Tape
+from laguna_agent.agent.work import Work
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, ToolCall
 from laguna_agent.redaction import MARK, TokenStream, shows_mark
@@ -48,7 +49,7 @@ LIVE_CAP = 128 * 1024
 class Execution:
     """Runs the calls of one turn and keeps what came of them: `changed` are the files, `denied` the calls that were
     refused, `blocked` whether the last one was; `unanswered` holds results that the conversation does not have yet, by
-    call id."""
+    call id, `work` what the session's calls came to."""
 
     registry: Registry
     tools: ToolContext
@@ -57,6 +58,7 @@ class Execution:
     tape: Tape
     emit: Callable[[Event], Awaitable[None]]
     unanswered: dict[str, ToolResult] = field(default_factory=dict)
+    work: Work = field(default_factory=Work)
     guard: RepetitionGuard = field(default_factory=RepetitionGuard)
     changed: dict[str, None] = field(default_factory=dict)
     denied: list[str] = field(default_factory=list)
@@ -210,6 +212,7 @@ class Execution:
         if result.hidden:
             await self.emit(Notice("warning", f"the result of {call.name}: {result.hidden}"))
         self.changed.update(dict.fromkeys(diff.path for diff in result.diffs))
+        self.work.observe(call, result)
         if result.plan is not None:
             await self.emit(PlanUpdated(result.plan))
         self.guard.observe(call, result)

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from laguna_agent.agent import context, events
+from laguna_agent.agent import events
 from laguna_agent.agent.archive import fork_session
 from laguna_agent.agent.commands import argument_of
+from laguna_agent.agent.compaction import compact
+from laguna_agent.agent.filling import filling
+from laguna_agent.agent.preparation import build
 from laguna_agent.agent.store import Forked, Remarked
 from laguna_agent.errors import Denied, UsageError
 from laguna_agent.messages import ContentBlock
@@ -33,7 +36,9 @@ async def obey(name: str, content: tuple[ContentBlock, ...], session: Session, e
     await emit(events.TurnStarted(session.prompt_number, session.id, session.model))
     match name:
         case "compact":
-            await _compact(session, emit)
+            await _compact(argument_of(content), session, emit)
+        case "context":
+            await _remark(await filling(session, emit), session, emit)
         case "rewind":
             await _rewind(argument_of(content), session, emit)
         case "fork":
@@ -49,13 +54,27 @@ async def _remark(words: str, session: Session, emit: Emit) -> None:
     await emit(events.TextDelta(words))
 
 
-async def _compact(session: Session, emit: Emit) -> None:
-    await emit(events.Compaction("started"))
-    room = session.estimate.tokens(context.size_of(session.history))
-    done = context.shorten(session.history, room, session.estimate, 0)
-    if done.results:
-        session.tape.note(done)
-    await emit(events.Compaction("completed", f"dropped {done.results} old tool results"))
+async def _compact(argument: str, session: Session, emit: Emit) -> None:
+    if argument == "undo":
+        await _uncompact(session, emit)
+        return
+    if not session.history:
+        await _remark("There is nothing to compact yet.", session, emit)
+        return
+    turn = await build(session, emit)
+    tokens = turn.tokens(session.history)
+    room = tokens if turn.room is None else min(tokens, turn.room)
+    if not (turn.dialect.compacts and await compact(turn, room, focus=argument)):
+        await _remark("There is too little to compact.", session, emit)
+
+
+async def _uncompact(session: Session, emit: Emit) -> None:
+    if not session.compacted:
+        await _remark("No compaction is in force that could be taken back.", session, emit)
+        return
+    # Said first, as with /rewind.
+    await _remark("Took back the last compaction: the model has the conversation again as it was.", session, emit)
+    session.uncompact()
 
 
 async def _rewind(argument: str, session: Session, emit: Emit) -> None:

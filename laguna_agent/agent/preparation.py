@@ -49,6 +49,23 @@ async def prepare(
 ) -> Turn:
     """Build the turn for a prompt and put the prompt into the history."""
     await emit(TurnStarted(session.prompt_number, session.id, session.model, session.workspace.sandbox))
+    turn = await build(session, emit)
+    dialect = turn.dialect
+    if not session.history:
+        turn.remember(text_message("system", dialect.system()))
+    before = await session.check.run("before", turn) if session.check else None
+
+    await _choose(turn, content, before)
+
+    async def opening() -> Said:
+        return await dialect.opening(content, before)
+
+    await turn.say(opening)
+    return turn
+
+
+async def build(session: Session, emit: Callable[[Event], Awaitable[None]]) -> Turn:
+    """A turn over the session's conversation as it is."""
     instructions = await _trusted_instructions(session, emit)
     described = await describe_usable(session, _describe, emit)
     settings, info = session.settings, _with_overrides(described.info, session)
@@ -63,6 +80,7 @@ async def prepare(
         session.tape,
         emit,
         session.unanswered,
+        session.work,
     )
     turn = Turn(
         model=described.model,
@@ -77,21 +95,13 @@ async def prepare(
         stream=_stream(session),
         emit=emit,
         call_ids=session.call_ids,
+        asked=session.asked,
+        work=session.work,
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
         next_model=partial(_next_model, session),
     )
     _fit_results(turn)
-    if not session.history:
-        turn.remember(text_message("system", dialect.system()))
-    before = await session.check.run("before", turn) if session.check else None
-
-    await _choose(turn, content, before)
-
-    async def opening() -> Said:
-        return await dialect.opening(content, before)
-
-    await turn.say(opening)
     return turn
 
 
@@ -212,6 +222,7 @@ def _dialect(session: Session, profile: Profile, registry: Registry, instruction
             session.workspace,
             session.prompt_number,
             instructions,
+            session.history,
             planning=session.permissions.approve == "plan",
         )
     from laguna_agent.agent.code_dialect import CodeDialect

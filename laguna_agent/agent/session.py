@@ -25,7 +25,7 @@ from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.changes import Snapshot
 from laguna_agent.agent.checks import Check
 from laguna_agent.agent.commands import command_in, expanded, is_for_the_model, text_of
-from laguna_agent.agent.conversation import Past, conversation_events, orphan_results, rebuild
+from laguna_agent.agent.conversation import Past, conversation_events, in_force, orphan_results, rebuild
 from laguna_agent.agent.delivery import Delivery
 from laguna_agent.agent.ending import ended_event, record_of
 from laguna_agent.agent.fallback import Fallback
@@ -40,6 +40,7 @@ from laguna_agent.agent.remembering import remember
 from laguna_agent.agent.rules import Rules
 from laguna_agent.agent.store import (
     AnyRecord,
+    Compacted,
     Configured,
     Ended,
     Journal,
@@ -47,6 +48,7 @@ from laguna_agent.agent.store import (
     Prompted,
     Rewound,
     Said,
+    Uncompacted,
     find_session,
     iterate_log,
     session_directory,
@@ -196,7 +198,7 @@ class Session:
         must look at a file again before it writes over it."""
         self.history, self.unanswered, self.estimate = past.history, past.unanswered, past.estimate
         self.prompts, self.asked, self.prompt_number = past.prompts, past.asked, past.prompt_number
-        self.call_ids = past.call_ids
+        self.call_ids, self.work = past.call_ids, past.work
         self.ledger = FileLedger()
 
     def rewind(self, prompts: int) -> str:
@@ -211,6 +213,16 @@ class Session:
         self.tape.note(Rewound(prompts))
         self.continue_from(rebuild(self._log()))
         return text
+
+    @property
+    def compacted(self) -> bool:
+        """Whether a compaction is in force that can be taken back."""
+        return any(isinstance(record, Compacted) for record in in_force(self._log()))
+
+    def uncompact(self) -> None:
+        """Take back the newest compaction. Not while a prompt runs."""
+        self.tape.note(Uncompacted())
+        self.continue_from(rebuild(self._log()))
 
     def _log(self) -> Iterable[AnyRecord]:
         """What happened so far."""

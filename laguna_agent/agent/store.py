@@ -134,6 +134,24 @@ class Shortened(Record, frozen=True, tag="shortened"):
     results: int = 0
 
 
+class Compacted(Record, frozen=True, tag="compacted"):
+    """The older part of the conversation gave place to what is known of it: `messages` stand where, in the history as
+    it was, those from position 1 up to `until` were. `summary` is the model's part of that; empty where none was to be
+    had, for which `problem` is the reason. `before` and `after` are tokens of the conversation, as the session counted
+    them."""
+
+    until: int
+    messages: tuple[Message, ...]
+    summary: str = ""
+    problem: str = ""
+    before: int = 0
+    after: int = 0
+
+
+class Uncompacted(Record, frozen=True, tag="uncompacted"):
+    """The person took the newest compaction back that is in force, and with it what was shortened since."""
+
+
 class Asked(Record, frozen=True, tag="asked"):
     """What a person is asked to allow, the change that it would make, and what the question says of a command: none of
     it can be told again from paths, or behind another sandbox."""
@@ -211,6 +229,8 @@ AnyRecord = (
     | Said
     | Replied
     | Shortened
+    | Compacted
+    | Uncompacted
     | Asked
     | Permitted
     | ToolRan

@@ -16,21 +16,14 @@ from laguna_agent.agent import context
 from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.checks import Check
+from laguna_agent.agent.compaction import make_room
 from laguna_agent.agent.dialect import Dialect
-from laguna_agent.agent.events import (
-    Compaction,
-    Event,
-    ModelProgress,
-    Notice,
-    Retrying,
-    TextDelta,
-    ThoughtDelta,
-    UsageUpdated,
-)
+from laguna_agent.agent.events import Event, ModelProgress, Notice, Retrying, TextDelta, ThoughtDelta, UsageUpdated
 from laguna_agent.agent.execution import Execution
 from laguna_agent.agent.shown import shown_message
 from laguna_agent.agent.store import Replied, Said
 from laguna_agent.agent.tape import Tape, request_digest
+from laguna_agent.agent.work import Work
 from laguna_agent.backend import base as wire
 from laguna_agent.backend.assemble import Assembler, Reply
 from laguna_agent.errors import BudgetSpent, ContextTooLong, Denied, LagunaError, ModelStopped, ProviderError
@@ -45,8 +38,9 @@ CHOICE_TOKENS = 200
 @dataclass
 class Turn:
     """The state of one turn. `stream` gives the deltas for a request and its digest; `execution` runs what the answers
-    call; `call_ids` are all that the session ever had. `next_model` puts another model into the turn in the place of
-    one that failed for good, and raises where there is none."""
+    call; `call_ids` are all that the session ever had, `asked` the person's prompts, `work` what came of them.
+    `next_model` puts another model into the turn in the place of one that failed for good, and raises where there is
+    none."""
 
     model: str
     history: list[Message]
@@ -60,6 +54,8 @@ class Turn:
     stream: Stream
     emit: Callable[[Event], Awaitable[None]]
     call_ids: set[str]
+    asked: Sequence[str]
+    work: Work
     check: Check | None = None
     schema: AnswerSchema | None = None
     next_model: Callable[[Turn, ProviderError], Awaitable[None]] | None = None
@@ -92,14 +88,14 @@ class Turn:
             return await self._ask_once(await self._request())
         except ContextTooLong:
             # The server counts otherwise than we do: make room once, by force, and ask again.
-            if not await self._compact(force=True):
+            if not await make_room(self, force=True):
                 raise
         return await self._ask_once(await self._request())
 
     async def _request(self) -> wire.Request:
-        await self._compact(force=False)
-        messages = self.dialect.view(context.without_repeats(self.history))
-        context.require_fit(messages, self.room, self.estimate, self._fixed)
+        await make_room(self)
+        messages = self.shown(self.history)
+        context.require_fit(messages, self.room, self.estimate, self.fixed)
         sampling, schema = self.dialect.ask_with(self.sampling)
         if self.schema is not None and self._constrained:
             schema = self.schema.schema
@@ -122,22 +118,17 @@ class Turn:
         return window - answer
 
     @property
-    def _fixed(self) -> int:
+    def fixed(self) -> int:
+        """The size of the tool descriptions, which every request has."""
         return context.size_of((), self.dialect.tools)
 
-    async def _compact(self, *, force: bool) -> bool:
-        if self.room is None and not force:
-            return False
-        tokens = self.estimate.tokens(context.size_of(self.history) + self._fixed)
-        # A server that refused what we took to fit has less room than we think.
-        room = min(self.room or tokens, tokens) if force else self.room or tokens
-        if not force and tokens <= room * context.FULL:
-            return False
-        done = context.shorten(self.history, room, self.estimate, self._fixed)
-        if done.results:
-            self.tape.note(done)
-            await self.emit(Compaction("completed", f"dropped {done.results} old tool results to make room"))
-        return done.results > 0
+    def shown(self, history: Sequence[Message]) -> list[Message]:
+        """What of the history goes into a request."""
+        return self.dialect.view(context.without_repeats(history))
+
+    def tokens(self, history: Sequence[Message]) -> int:
+        """What a request with that history takes, as far as we know."""
+        return self.estimate.tokens(context.size_of(self.shown(history)) + self.fixed)
 
     async def choose(self, question: Said, schema: dict[str, Any]) -> Reply:
         """Put a question to the model whose answer is constrained to `schema`; nobody watches it being answered."""
@@ -153,6 +144,12 @@ class Turn:
         return await self._ask_someone(ask)
 
     async def _ask_once(self, request: wire.Request, *, watched: bool = True) -> Reply:
+        reply = await self.exchange(request, watched=watched)
+        self.remember(reply.message)
+        return reply
+
+    async def exchange(self, request: wire.Request, *, watched: bool = True) -> Reply:
+        """One request and its answer, which does not enter the conversation. Unless `watched`, no face sees it come."""
         self.budget.take_turn()
         assembler, deltas = Assembler(request, self.call_ids), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
@@ -183,7 +180,6 @@ class Turn:
             reply = replace(reply, message=replace(reply.message, tool_calls=()))
         self.estimate.calibrate(size, reply.usage.input_tokens)
         await self._account(reply.usage)
-        self.remember(reply.message)
         return reply
 
     async def _report(self, delta: wire.Delta) -> None:

@@ -109,6 +109,7 @@ def delete(sessions: SessionIds) -> int:
 def _lines(record: AnyRecord) -> Iterator[str]:
     """A record as a person reads it; what only a replay needs is left out."""
     from laguna_agent.agent import store
+    from laguna_agent.agent.compaction import compaction_event
     from laguna_agent.event_lines import one_line, summary_line
 
     match record:
@@ -128,6 +129,12 @@ def _lines(record: AnyRecord) -> Iterator[str]:
             yield f"- {record.call.name}({arguments}): {one_line(record.result.text)}"
         case store.Permitted(allowed=False):
             yield f"  denied: {one_line(record.reason)}"
+        case store.Compacted():
+            yield f"[compacted: {compaction_event(record).summary}]"
+            if record.summary:
+                yield record.summary
+        case store.Uncompacted():
+            yield "[the compaction before this was taken back]"
         case store.Rewound():
             yield f"[{record.prompts} of the prompts before this were taken back]"
         case store.Forked():

@@ -17,6 +17,7 @@ import anyio
 import msgspec
 
 from laguna_agent.agent.events import (
+    Compaction,
     Event,
     Forked,
     ModelProgress,
@@ -131,6 +132,8 @@ class Output:
                 _say(f"session {event.session_id} is a copy of this conversation; files were not copied")
             case Retrying():
                 _say(f"warning: {one_line(retry_line(event), 2_000)}")
+            case Compaction(status="completed" | "failed"):
+                _say(f"history: {one_line(event.summary, 2_000)}")
             case Notice():
                 _say(f"{event.severity}: {one_line(event.text, 2_000)}")
 

@@ -84,7 +84,9 @@ class Screen:
             case Notice():
                 self.say(printable(event.text), NOTICE_STYLES[event.severity])
             case Compaction():
-                self.say(one_line(f"history {event.status}: {event.summary}"), "dim")
+                self.say(one_line(f"history {event.status}: {event.summary}", 2_000), "dim")
+                if event.text:
+                    self.say(printable(event.text), "dim")
             case TurnEnded():
                 self._draw_turn_end(event)
 
