@@ -111,7 +111,7 @@ class ProviderUnavailable(ProviderError):
 
 
 class ModelStopped(LagunaError):
-    """The model could not finish. `reason` is one of refusal, content_filter, empty, length, no_action."""
+    """The model could not finish. `reason` is one of refusal, content_filter, empty, length, thinking, no_action."""
 
     exit_code = 4
     outcome = "model_stopped"

@@ -56,6 +56,7 @@ class CodeDialect:
 
     tools: tuple[ToolSpec, ...] = ()
     corrections = MOST
+    asks_anew = True
 
     def __init__(
         self, workspace: Workspace, ledger: FileLedger, prompts: Sequence[str], profile: Profile, number: int

@@ -32,10 +32,12 @@ PLANNING = (
 
 
 class Dialect(Protocol):
-    """See the module. `tools` are advertised in every request; `corrections` is how often a failing check goes back."""
+    """See the module. `tools` are advertised in every request; `corrections` is how often a failing check goes back,
+    `asks_anew` whether each time without what was said before."""
 
     tools: tuple[ToolSpec, ...]
     corrections: int
+    asks_anew: bool
 
     def system(self) -> str:
         """The system message."""
@@ -89,6 +91,7 @@ class ToolDialect:
     """Native tool calls, and calls that arrive as text where a server or a template fails to parse them."""
 
     corrections = 4
+    asks_anew = False
 
     def __init__(
         self,

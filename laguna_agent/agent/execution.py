@@ -24,6 +24,7 @@ from laguna_agent.agent.events import (
     ToolCallStarted,
     ToolCallUpdate,
 )
+from laguna_agent.agent.evidence import EditsAndTests
 from laguna_agent.agent.permissions import PLAN_MODE, Approver, Decision, Permissions, options
 from laguna_agent.agent.repetition import RepetitionGuard
 from laguna_agent.agent.shown import shown_result
@@ -46,9 +47,9 @@ LIVE_CAP = 128 * 1024
 
 @dataclass
 class Execution:
-    """Runs the calls of one turn and keeps what came of them: `changed` are the files, `denied` the calls that were
-    refused, `blocked` whether the last one was; `unanswered` holds results that the conversation does not have yet, by
-    call id."""
+    """Runs the calls of one turn and keeps what came of them: `changed` are the files, `evidence` the edits and tests,
+    `denied` the calls that were refused, `blocked` whether the last one was; `unanswered` holds results that the
+    conversation does not have yet, by call id."""
 
     registry: Registry
     tools: ToolContext
@@ -58,6 +59,7 @@ class Execution:
     emit: Callable[[Event], Awaitable[None]]
     unanswered: dict[str, ToolResult] = field(default_factory=dict)
     guard: RepetitionGuard = field(default_factory=RepetitionGuard)
+    evidence: EditsAndTests = field(default_factory=EditsAndTests)
     changed: dict[str, None] = field(default_factory=dict)
     denied: list[str] = field(default_factory=list)
     blocked: bool = False
@@ -212,5 +214,6 @@ class Execution:
         self.changed.update(dict.fromkeys(diff.path for diff in result.diffs))
         if result.plan is not None:
             await self.emit(PlanUpdated(result.plan))
+        self.evidence.ran(call, result)
         self.guard.observe(call, result)
         return result

@@ -6,10 +6,11 @@ the files.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
+import msgspec
 
 from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
 
 CHARACTERS_PER_TOKEN = 3
+IN_PROCESS = "local"
+"""The provider whose backend can close a thought while it is made."""
 
 
 async def prepare(
@@ -61,6 +64,11 @@ async def prepare(
         emit,
         session.unanswered,
     )
+    sampling = _sampling(settings, profile, info)
+    thought = _thought_budget(settings, sampling)
+    if thought is not None and described.provider == IN_PROCESS:
+        # There the thought is closed and the answer goes on; cutting it is for models that open it again.
+        sampling, thought = msgspec.structs.replace(sampling, reasoning_tokens=thought), thought * 5 // 4
     turn = Turn(
         model=described.model,
         history=session.history,
@@ -69,13 +77,14 @@ async def prepare(
         budget=session.budget,
         estimate=session.estimate,
         info=info,
-        sampling=_sampling(settings, profile, info),
+        sampling=sampling,
         tape=session.tape,
         stream=_stream(session),
         emit=emit,
         call_ids=session.call_ids,
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
+        thought_budget=thought,
     )
     _fit_results(turn)
     if not session.history:
@@ -180,8 +189,6 @@ async def _describe(session: Session) -> Described:
 
 
 def _with_overrides(info: ModelInfo, settings: Settings) -> ModelInfo:
-    import msgspec
-
     if settings.context_length is None:
         return info
     return msgspec.structs.replace(info, context_length=settings.context_length)
@@ -214,7 +221,14 @@ def _sampling(settings: Settings, profile: Profile, info: ModelInfo) -> Sampling
     )
 
 
-def _stream(session: Session) -> Callable[[Request, str], AsyncIterator[Delta]]:
+def _thought_budget(settings: Settings, sampling: Sampling) -> int | None:
+    """Tokens of one thought; a quarter of the answer's stays for the answer itself."""
+    if not settings.reasoning_budget:
+        return None
+    return min(settings.reasoning_budget, (sampling.max_tokens or settings.reasoning_budget * 2) * 3 // 4)
+
+
+def _stream(session: Session) -> Callable[[Request, str], AsyncGenerator[Delta]]:
     tape = session.tape
     if isinstance(tape, RecordedTape):
         return lambda _, digest: tape.stream(digest)

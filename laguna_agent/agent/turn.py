@@ -7,7 +7,9 @@ is live or replayed. It reports through `emit`, in order, and ends by returning 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from msgspec.structs import replace
@@ -19,12 +21,14 @@ from laguna_agent.agent.checks import Check
 from laguna_agent.agent.dialect import Dialect
 from laguna_agent.agent.events import Compaction, Event, ModelProgress, Notice, TextDelta, ThoughtDelta, UsageUpdated
 from laguna_agent.agent.execution import Execution
+from laguna_agent.agent.repetition import RepetitionGuard
+from laguna_agent.agent.runaway import Restraint, Runaway, StreamWatch
 from laguna_agent.agent.shown import shown_message
 from laguna_agent.agent.store import Replied, Said
 from laguna_agent.agent.tape import Tape, request_digest
 from laguna_agent.backend import base as wire
 from laguna_agent.backend.assemble import Assembler, Reply
-from laguna_agent.errors import BudgetSpent, ContextTooLong, Denied, LagunaError, ModelStopped
+from laguna_agent.errors import BadRequest, BudgetSpent, ContextTooLong, Denied, LagunaError, ModelStopped
 from laguna_agent.messages import Message, ToolCall, text_message
 from laguna_agent.tools.base import ToolResult
 
@@ -36,7 +40,7 @@ CHOICE_TOKENS = 200
 @dataclass
 class Turn:
     """The state of one turn. `stream` gives the deltas for a request and its digest; `execution` runs what the answers
-    call; `call_ids` are all that the session ever had."""
+    call; `call_ids` are all that the session ever had; a thought may take `thought_budget` tokens (None: all)."""
 
     model: str
     history: list[Message]
@@ -52,24 +56,44 @@ class Turn:
     call_ids: set[str]
     check: Check | None = None
     schema: AnswerSchema | None = None
+    thought_budget: int | None = None
+    restraint: Restraint = field(default_factory=Restraint)
     _empty: int = 0
     _constrained: bool = False
     _corrections: int = 0
+    _answers: list[tuple[str, int]] = field(default_factory=list)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
     async def ask(self) -> Reply:
-        """Send the conversation and remember the answer; raises ProviderError, BudgetSpent or ModelStopped."""
+        """Send the conversation and remember the answer; raises ProviderError, BudgetSpent, ModelStopped or
+        LoopDetected."""
+        while True:
+            try:
+                reply = await self._ask_making_room()
+                break
+            except Runaway as cut:
+                told = self.restraint.after(cut)
+                await self.emit(Notice("warning", f"{cut}; asking again"))
+                if told is not None:
+                    self.remember(told)
+            except BadRequest:
+                if not self.restraint.closes_thought:
+                    raise
+                self.restraint.refused()
+        self.restraint.answered()
+        if reply.finish in ("content_filter", "refusal") and not reply.message.tool_calls:
+            raise ModelStopped(f"the model refused to answer ({reply.finish})", reason=reply.finish)
+        return reply
+
+    async def _ask_making_room(self) -> Reply:
         try:
-            reply = await self._ask_once(await self._request())
+            return await self._ask_once(await self._request())
         except ContextTooLong:
             # The server counts otherwise than we do: make room once, by force, and ask again.
             if not await self._compact(force=True):
                 raise
-            reply = await self._ask_once(await self._request())
-        if reply.finish in ("content_filter", "refusal") and not reply.message.tool_calls:
-            raise ModelStopped(f"the model refused to answer ({reply.finish})", reason=reply.finish)
-        return reply
+            return await self._ask_once(await self._request())
 
     async def _request(self) -> wire.Request:
         await self._compact(force=False)
@@ -83,7 +107,7 @@ class Turn:
             messages=tuple(messages),
             # No server constrains an answer to a schema and offers tools at once.
             tools=() if schema else self.dialect.tools,
-            sampling=sampling,
+            sampling=self.restraint.sampling(sampling),
             response_schema=schema if self.info.supports_schema else None,
         )
 
@@ -128,23 +152,35 @@ class Turn:
         assembler, deltas = Assembler(request, self.call_ids), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
         digest, size = request_digest(request), context.size_of(request.messages, request.tools)
+        watch = StreamWatch(self.thought_budget, self.estimate.tokens)
+        began, first = monotonic(), 0.0
         try:
-            async for delta in self.stream(request, digest):
-                if isinstance(delta, wire.ProgressDelta):
-                    # How long things take is no part of what happened.
-                    await self.emit(ModelProgress(delta.stage, request.model, delta.done, delta.total))
-                    continue
-                deltas.append(delta)
-                assembler.feed(delta)
-                if watched or isinstance(delta, wire.RetryDelta | wire.NoticeDelta):
-                    await self._report(delta)
+            async with aclosing(self.stream(request, digest)) as stream:
+                async for delta in stream:
+                    if isinstance(delta, wire.ProgressDelta):
+                        # How long things take is no part of what happened.
+                        await self.emit(ModelProgress(delta.stage, request.model, delta.done, delta.total))
+                        continue
+                    first = first or monotonic() - began
+                    deltas.append(delta)
+                    assembler.feed(delta)
+                    if watched or isinstance(delta, wire.RetryDelta | wire.NoticeDelta):
+                        await self._report(delta)
+                    if watched:
+                        watch.feed(delta)
             error = None
+        except Runaway:
+            error = None
+            # What was cut cost something too, and nobody says how much.
+            await self._account(self._guessed(size, watch.output))
+            raise
         except LagunaError as problem:
             error = (type(problem).__name__, str(problem))
             raise
         finally:
             if not self.tape.recorded:
-                self.tape.note(Replied(digest, tuple(deltas), error, size))
+                took = round(monotonic() - began, 3)
+                self.tape.note(Replied(digest, tuple(deltas), error, size, took, round(first, 3)))
         reply = assembler.reply()
         if not request.tools and reply.message.tool_calls:
             # Calls of tools that were not offered would stay without results, and servers refuse that.
@@ -153,6 +189,13 @@ class Turn:
         await self._account(reply.usage)
         self.remember(reply.message)
         return reply
+
+    def _guessed(self, size: int, output: int) -> wire.Usage:
+        """The usage of a request of `size` bytes whose answer was cut off after `output` bytes."""
+        given, made, info = self.estimate.tokens(size), self.estimate.tokens(output), self.info
+        known = info.input_price is not None and info.output_price is not None
+        cost = given * (info.input_price or 0.0) + made * (info.output_price or 0.0) if known else None
+        return wire.Usage(given, made, cost=cost)
 
     async def _report(self, delta: wire.Delta) -> None:
         match delta:
@@ -197,6 +240,9 @@ class Turn:
             return shown_message(await produce())
 
         said = await self.tape.take(Said, shown)
+        if said.restore:
+            # A try of its own, from the files as they were: what came before is no part of its past.
+            self.execution.guard = RepetitionGuard()
         for call in said.restore:
             await self.execution.run(call)
         self.dialect.told(said, len(self.history))
@@ -241,12 +287,15 @@ class Turn:
                 raise Denied(f"denied, and the model could not go on: {', '.join(execution.denied)}")
             return False
         run = await self.check.run("after", self)
+        if self.check.moving:
+            # What was checked is not what is there now.
+            run = await self.check.run("after", self)
         if run.exit_code == 0:
             return False
         if execution.blocked:
             raise Denied(f"denied, and the check still fails: {', '.join(execution.denied)}")
         self._corrections += 1
-        if self._corrections > self.dialect.corrections:
+        if self._corrections > self.dialect.corrections or self._says_the_same():
             raise self.check.failed(run)
 
         check = self.check
@@ -259,3 +308,12 @@ class Turn:
 
         await self.say(produce)
         return True
+
+    def _says_the_same(self) -> bool:
+        """Whether the model was told that the check fails and gave, once more, the answer that it had given twice, with
+        nothing changed in between."""
+        if self.dialect.asks_anew:
+            return False
+        answer = next((each.text for each in reversed(self.history) if each.role == "assistant"), "")
+        self._answers.append((" ".join(answer.split()), self.execution.evidence.edits))
+        return self._answers[-3:] == [self._answers[-1]] * 3
