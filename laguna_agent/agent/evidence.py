@@ -54,7 +54,7 @@ class EditsAndTests:
 
     def ran(self, call: ToolCall, result: ToolResult) -> None:
         """A call was executed."""
-        passed = tested(call, result)
+        passed = outcome_of_test(call, result)
         # A test leaves reports behind; of files that nobody has looked at that is all that is known.
         if result.diffs or (call.name == "shell" and result.locations and passed is None):
             self.edits += 1
@@ -84,7 +84,7 @@ class EditsAndTests:
         )
 
 
-def tested(call: ToolCall, result: ToolResult) -> bool | None:
+def outcome_of_test(call: ToolCall, result: ToolResult) -> bool | None:
     """Whether the call's command, which tested something, passed; None where it tested nothing or nobody can tell."""
     if call.name != "shell" or result.exit_code is None:
         return None
