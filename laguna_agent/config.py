@@ -43,6 +43,7 @@ PROJECT_KEYS = frozenset(
         "top_k",
         "seed",
         "reasoning",
+        "reasoning_budget",
         "edit_format",
         "max_output_tokens",
         "shell_timeout",
@@ -97,6 +98,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
     seed: int | None = None
     reasoning: Reasoning | None = None
+    reasoning_budget: Annotated[int, msgspec.Meta(ge=0)] = 16_384
+    """Tokens that one thought may take before the model must answer; 0: as many as it likes."""
     max_output_tokens: PositiveInt | None = None
     context_length: PositiveInt | None = None
     """Tokens; overrides what the server and the model table say."""

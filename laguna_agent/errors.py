@@ -131,7 +131,7 @@ class ContentFiltered(ProviderError):
 
 
 class ModelStopped(LagunaError):
-    """The model could not finish. `reason` is one of refusal, content_filter, empty, length, no_action."""
+    """The model could not finish. `reason` is one of refusal, content_filter, empty, length, thinking, no_action."""
 
     exit_code = 4
     outcome = "model_stopped"

@@ -104,7 +104,15 @@ def summary_line(record: RunRecord) -> str:
         f"{record.outcome}: {_count(record.turns, 'turn')}, {record.input_tokens:,} tokens in{cached}, "
         f"{record.output_tokens:,} out{cost}, {record.seconds:.1f} s, {_count(files, 'file')} changed"
     )
+    line += evidence_words(record.evidence, record.evidence_note)
     return line + (f"; session {record.session_id}" if record.session_id else "")
+
+
+def evidence_words(evidence: str, note: str) -> str:
+    """What stands behind an end, to be added to a line; nothing where there is nothing to say."""
+    if evidence == "unverified":
+        return f", unverified ({one_line(note)})"
+    return ", verified" if evidence == "verified" else ""
 
 
 def question_lines(request: PermissionRequested) -> list[str]:

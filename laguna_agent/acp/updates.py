@@ -277,6 +277,8 @@ class Renderer:
                 yield schema.Notice(severity="warning", title=visible(event.message))
             else:
                 yield self._word(event.message)
+        if event.evidence == "unverified":
+            yield self._notice("info", f"unverified: {event.evidence_note}")
         self._speaking = ""
 
     def _word(self, text: str) -> schema.AgentMessageChunk:

@@ -24,17 +24,25 @@ class Check:
     def __init__(self, command: str) -> None:
         self.command = command
         self.runs: list[CheckRun] = []
+        self.moving = False
+        """Whether a background command changed files while the last run was under way."""
 
     async def run(self, when: Literal["before", "after"], turn: Turn) -> CheckRun:
         """Run it in the workspace and keep the evidence."""
 
         async def produce() -> Checked:
-            result = await turn.execution.tools.workspace.run(self.command, timeout=TIMEOUT)
+            tools = turn.execution.tools
+            busy = when == "after" and any(job.result.exit_code is None for job in tools.workspace.jobs.values())
+            look = await tools.footprint.before(tools.workspace, tools.ledger) if busy else None
+            result = await tools.workspace.run(self.command, timeout=TIMEOUT)
             code = 124 if result.timed_out or result.exit_code is None else result.exit_code
-            return Checked(CheckRun(when, self.command, code, visible(result.output.text(TAIL))))
+            moving = look is not None and bool(await tools.footprint.changes(tools.workspace, look))
+            return Checked(CheckRun(when, self.command, code, visible(result.output.text(TAIL))), moving)
 
         checked = await turn.tape.take(Checked, produce)
         self.runs.append(checked.run)
+        turn.execution.evidence.checked(checked.run, moving=checked.moving)
+        self.moving = checked.moving
         verdict = "passes" if checked.run.exit_code == 0 else f"fails (exit {checked.run.exit_code})"
         await turn.emit(Notice("info", f"check {when}: {checked.run.command} {verdict}"))
         return checked.run

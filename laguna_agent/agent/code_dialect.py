@@ -57,6 +57,7 @@ class CodeDialect:
     tools: tuple[ToolSpec, ...] = ()
     corrections = MOST
     compacts = False  # each try is a conversation of its own
+    asks_anew = True
 
     def __init__(
         self, workspace: Workspace, ledger: FileLedger, prompts: Sequence[str], profile: Profile, number: int

@@ -35,11 +35,13 @@ MUST_PASS = "When you are done this command must pass: `{command}`."
 
 
 class Dialect(Protocol):
-    """See the module. `tools` are advertised in every request; `corrections` is how often a failing check goes back.
-    `compacts`: the older part of a long conversation may give place to a summary."""
+    """See the module. `tools` are advertised in every request; `corrections` is how often a failing check goes back,
+    `asks_anew` whether each time without what was said before. `compacts`: the older part of a long conversation may
+    give place to a summary."""
 
     tools: tuple[ToolSpec, ...]
     corrections: int
+    asks_anew: bool
     compacts: bool
 
     def system(self) -> str:
@@ -99,6 +101,7 @@ class ToolDialect:
 
     corrections = 4
     compacts = True
+    asks_anew = False
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ async def record_of(session: Session, verdict: Verdict, turn: Turn | None, secon
         except UsageError as error:
             message = f"{message} (the changes could not be listed: {error})".strip()
     spent = session.budget.usage
+    evidence, note = turn.execution.evidence.verdict(changed=bool(changed)) if turn else ("", "")
     return RunRecord(
         verdict.outcome,
         verdict.stop_reason,
@@ -45,6 +46,8 @@ async def record_of(session: Session, verdict: Verdict, turn: Turn | None, secon
         session.workspace.sandbox,
         session.id,
         session.model,
+        evidence,
+        note,
     )
 
 
@@ -59,4 +62,6 @@ def ended_event(record: RunRecord, error: str) -> TurnEnded:
         record.files_changed,
         record.checks,
         error,
+        record.evidence,
+        record.evidence_note,
     )

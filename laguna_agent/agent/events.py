@@ -217,7 +217,8 @@ class Compaction(Event, frozen=True, tag="compaction"):
 class TurnEnded(Event, frozen=True, tag="turn_ended"):
     """The turn is over; `outcome` and `exit_code` are those of `laguna_agent.errors`, `message` says why in a line.
 
-    `error` is the name of the error class that ended it, such as AuthenticationFailed; a face may act on it.
+    `error` is the name of the error class that ended it, such as AuthenticationFailed; a face may act on it. `evidence`
+    and `evidence_note` are as in the final record.
     """
 
     stop_reason: StopReason
@@ -228,3 +229,5 @@ class TurnEnded(Event, frozen=True, tag="turn_ended"):
     files_changed: tuple[str, ...] = ()
     checks: tuple[CheckRun, ...] = ()
     error: str = ""
+    evidence: str = ""
+    evidence_note: str = ""

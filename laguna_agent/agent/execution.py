@@ -24,6 +24,7 @@ from laguna_agent.agent.events import (
     ToolCallStarted,
     ToolCallUpdate,
 )
+from laguna_agent.agent.evidence import EditsAndTests
 from laguna_agent.agent.permissions import PLAN_MODE, Approver, Decision, Permissions, options
 from laguna_agent.agent.repetition import RepetitionGuard
 from laguna_agent.agent.shown import shown_result
@@ -47,9 +48,9 @@ LIVE_CAP = 128 * 1024
 
 @dataclass
 class Execution:
-    """Runs the calls of one turn and keeps what came of them: `changed` are the files, `denied` the calls that were
-    refused, `blocked` whether the last one was; `unanswered` holds results that the conversation does not have yet, by
-    call id, `work` what the session's calls came to."""
+    """Runs the calls of one turn and keeps what came of them: `changed` are the files, `evidence` the edits and tests,
+    `denied` the calls that were refused, `blocked` whether the last one was; `unanswered` holds results that the
+    conversation does not have yet, by call id, `work` what the session's calls came to."""
 
     registry: Registry
     tools: ToolContext
@@ -60,6 +61,7 @@ class Execution:
     unanswered: dict[str, ToolResult] = field(default_factory=dict)
     work: Work = field(default_factory=Work)
     guard: RepetitionGuard = field(default_factory=RepetitionGuard)
+    evidence: EditsAndTests = field(default_factory=EditsAndTests)
     changed: dict[str, None] = field(default_factory=dict)
     denied: list[str] = field(default_factory=list)
     blocked: bool = False
@@ -215,5 +217,6 @@ class Execution:
         self.work.observe(call, result)
         if result.plan is not None:
             await self.emit(PlanUpdated(result.plan))
+        self.evidence.ran(call, result)
         self.guard.observe(call, result)
         return result

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from laguna_agent.agent.events import CheckRun, StopReason
+from laguna_agent.agent.evidence import Evidence
 from laguna_agent.crash import describe_crash
 from laguna_agent.errors import (
     EXIT_COMPLETED,
@@ -28,6 +29,10 @@ class RunRecord(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
 
     `turns` counts model requests, `cost` is in US dollars (None: the price is unknown), `seconds` is wall time,
     `text` the model's last answer.
+
+    `evidence` says what stands behind it: "verified" (a test or the check passed after the last edit), "unverified"
+    (files were changed, and nothing that passed came after), "none_needed" (nothing was changed); "" where the run came
+    to no turn. `evidence_note` says it in a few words, such as "the last test run predates the last edit".
     """
 
     outcome: str
@@ -48,6 +53,8 @@ class RunRecord(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
     sandbox: str
     session_id: str
     model: str
+    evidence: Evidence = ""
+    evidence_note: str = ""
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -6,11 +6,12 @@ the files.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
+import msgspec
 
 from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
 
 CHARACTERS_PER_TOKEN = 3
+IN_PROCESS = "local"
+"""The provider whose backend can close a thought while it is made."""
 
 
 async def prepare(
@@ -82,6 +85,11 @@ async def build(session: Session, emit: Callable[[Event], Awaitable[None]]) -> T
         session.unanswered,
         session.work,
     )
+    sampling = _sampling(settings, profile, info)
+    thought = _thought_budget(settings, sampling)
+    if thought is not None and described.provider == IN_PROCESS:
+        # There the thought is closed and the answer goes on; cutting it is for models that open it again.
+        sampling, thought = msgspec.structs.replace(sampling, reasoning_tokens=thought), thought * 5 // 4
     turn = Turn(
         model=described.model,
         history=session.history,
@@ -90,7 +98,7 @@ async def build(session: Session, emit: Callable[[Event], Awaitable[None]]) -> T
         budget=session.budget,
         estimate=session.estimate,
         info=info,
-        sampling=_sampling(settings, profile, info),
+        sampling=sampling,
         tape=session.tape,
         stream=_stream(session),
         emit=emit,
@@ -100,6 +108,7 @@ async def build(session: Session, emit: Callable[[Event], Awaitable[None]]) -> T
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
         next_model=partial(_next_model, session),
+        thought_budget=thought,
     )
     _fit_results(turn)
     return turn
@@ -203,8 +212,6 @@ async def _next_model(session: Session, turn: Turn, error: ProviderError) -> Non
 
 
 def _with_overrides(info: ModelInfo, session: Session) -> ModelInfo:
-    import msgspec
-
     wished = session.settings.context_length
     if wished is None:
         return info
@@ -242,7 +249,14 @@ def _sampling(settings: Settings, profile: Profile, info: ModelInfo) -> Sampling
     )
 
 
-def _stream(session: Session) -> Callable[[Request, str], AsyncIterator[Delta]]:
+def _thought_budget(settings: Settings, sampling: Sampling) -> int | None:
+    """Tokens of one thought; a quarter of the answer's stays for the answer itself."""
+    if not settings.reasoning_budget:
+        return None
+    return min(settings.reasoning_budget, (sampling.max_tokens or settings.reasoning_budget * 2) * 3 // 4)
+
+
+def _stream(session: Session) -> Callable[[Request, str], AsyncGenerator[Delta]]:
     tape = session.tape
     if isinstance(tape, RecordedTape):
         return lambda _, digest: tape.stream(digest)

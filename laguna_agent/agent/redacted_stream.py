@@ -6,7 +6,8 @@ get neither. Knows deltas; must not know a session.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 
 from msgspec.structs import replace
 
@@ -15,13 +16,14 @@ from laguna_agent.errors import LagunaError
 from laguna_agent.redaction import StreamRedactor, redact
 
 
-async def stream_without_keys(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta]:
+async def stream_without_keys(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
     """The deltas with known keys taken out; an end that may begin one waits for what comes next."""
     redacting = _Redacting()
     try:
-        async for delta in deltas:
-            for clean in redacting.feed(delta):
-                yield clean
+        async with aclosing(deltas):
+            async for delta in deltas:
+                for clean in redacting.feed(delta):
+                    yield clean
     except LagunaError:
         for clean in redacting.rest():
             yield clean

@@ -117,12 +117,15 @@ class Said(Record, frozen=True, tag="said"):
 
 class Replied(Record, frozen=True, tag="replied"):
     """One answer of the model: the deltas as they came. `request` is the SHA-256 of the request that it answers, `size`
-    its bytes as `context.size_of` counts them; `error` is (type, message) where the stream did not end well."""
+    its bytes as `context.size_of` counts them; `error` is (type, message) where the stream did not end well. It took
+    `seconds` in all, `first` of them until something came."""
 
     request: str
     deltas: tuple[Delta, ...]
     error: tuple[str, str] | None = None
     size: int = 0
+    seconds: float = 0.0
+    first: float = 0.0
 
 
 class Shortened(Record, frozen=True, tag="shortened"):
@@ -182,9 +185,10 @@ class ToolRan(Record, frozen=True, tag="tool"):
 
 
 class Checked(Record, frozen=True, tag="checked"):
-    """One run of the check command."""
+    """One run of the check command; `moving` says that a background command was changing files meanwhile."""
 
     run: CheckRun
+    moving: bool = False
 
 
 class Ended(Record, frozen=True, tag="ended"):

@@ -7,7 +7,7 @@ core would act differently from the recorded one (`Diverged`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -110,7 +110,7 @@ class RecordedTape:
         """The record that comes next; None at the end of a recording that was cut off."""
         return self._next
 
-    async def stream(self, digest: str) -> AsyncIterator[Delta]:
+    async def stream(self, digest: str) -> AsyncGenerator[Delta]:
         """The recorded answer to the request with this digest; raises what the live backend raised."""
         record = self._pop()
         if not isinstance(record, Replied):

@@ -7,7 +7,9 @@ is live or replayed. It reports through `emit`, in order, and ends by returning 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from msgspec.structs import replace
@@ -20,13 +22,23 @@ from laguna_agent.agent.compaction import make_room
 from laguna_agent.agent.dialect import Dialect
 from laguna_agent.agent.events import Event, ModelProgress, Notice, Retrying, TextDelta, ThoughtDelta, UsageUpdated
 from laguna_agent.agent.execution import Execution
+from laguna_agent.agent.repetition import RepetitionGuard
+from laguna_agent.agent.runaway import Restraint, Runaway, StreamWatch
 from laguna_agent.agent.shown import shown_message
 from laguna_agent.agent.store import Replied, Said
 from laguna_agent.agent.tape import Tape, request_digest
 from laguna_agent.agent.work import Work
 from laguna_agent.backend import base as wire
 from laguna_agent.backend.assemble import Assembler, Reply
-from laguna_agent.errors import BudgetSpent, ContextTooLong, Denied, LagunaError, ModelStopped, ProviderError
+from laguna_agent.errors import (
+    BadRequest,
+    BudgetSpent,
+    ContextTooLong,
+    Denied,
+    LagunaError,
+    ModelStopped,
+    ProviderError,
+)
 from laguna_agent.messages import Message, ToolCall, text_message
 from laguna_agent.tools.base import ToolResult
 
@@ -38,9 +50,9 @@ CHOICE_TOKENS = 200
 @dataclass
 class Turn:
     """The state of one turn. `stream` gives the deltas for a request and its digest; `execution` runs what the answers
-    call; `call_ids` are all that the session ever had, `asked` the person's prompts, `work` what came of them.
-    `next_model` puts another model into the turn in the place of one that failed for good, and raises where there is
-    none."""
+    call; `call_ids` are all that the session ever had, `asked` the person's prompts, `work` what came of them; a
+    thought may take `thought_budget` tokens (None: all). `next_model` puts another model into the turn in the place of
+    one that failed for good, and raises where there is none."""
 
     model: str
     history: list[Message]
@@ -59,19 +71,41 @@ class Turn:
     check: Check | None = None
     schema: AnswerSchema | None = None
     next_model: Callable[[Turn, ProviderError], Awaitable[None]] | None = None
+    thought_budget: int | None = None
+    restraint: Restraint = field(default_factory=Restraint)
     _empty: int = 0
     _constrained: bool = False
     _corrections: int = 0
+    _answers: list[tuple[str, int]] = field(default_factory=list)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
     async def ask(self) -> Reply:
-        """Send the conversation and remember the answer; raises ProviderError, BudgetSpent or ModelStopped."""
-        reply = await self._ask_someone(self._ask_making_room)
+        """Send the conversation and remember the answer; raises ProviderError, BudgetSpent, ModelStopped or
+        LoopDetected."""
+        reply = await self._ask_someone(self._ask_restrained)
         # A filter cuts wherever it strikes, so calls before that are no answer that anybody meant to give.
         if reply.finish == "content_filter" or (reply.finish == "refusal" and not reply.message.tool_calls):
             raise ModelStopped(f"the model refused to answer ({reply.finish})", reason=reply.finish)
         return reply
+
+    async def _ask_restrained(self) -> Reply:
+        """Ask, and ask anew where the answer runs away."""
+        while True:
+            try:
+                reply = await self._ask_making_room()
+            except Runaway as cut:
+                told = self.restraint.after(cut)
+                await self.emit(Notice("warning", f"{cut}; asking again"))
+                if told is not None:
+                    self.remember(told)
+            except BadRequest:
+                if not self.restraint.closes_thought:
+                    raise
+                self.restraint.refused()
+            else:
+                self.restraint.answered()
+                return reply
 
     async def _ask_someone(self, ask: Callable[[], Awaitable[Reply]]) -> Reply:
         """Ask, and where the model fails for good ask the next one."""
@@ -104,7 +138,7 @@ class Turn:
             messages=tuple(messages),
             # No server constrains an answer to a schema and offers tools at once.
             tools=() if schema else self.dialect.tools,
-            sampling=sampling,
+            sampling=self.restraint.sampling(sampling),
             response_schema=schema if self.info.supports_schema else None,
         )
 
@@ -154,26 +188,38 @@ class Turn:
         assembler, deltas = Assembler(request, self.call_ids), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
         digest, size = request_digest(request), context.size_of(request.messages, request.tools)
+        watch = StreamWatch(self.thought_budget, self.estimate.tokens)
+        began, first = monotonic(), 0.0
         try:
-            async for delta in self.stream(request, digest):
-                if isinstance(delta, wire.ProgressDelta):
-                    # How long things take is no part of what happened.
-                    await self.emit(ModelProgress(delta.stage, request.model, delta.done, delta.total))
-                    continue
-                deltas.append(delta)
-                void = watched and assembler.begun
-                assembler.feed(delta)
-                if isinstance(delta, wire.RetryDelta):
-                    await self.emit(Retrying(delta.attempt, delta.delay, delta.reason, void))
-                elif watched or isinstance(delta, wire.NoticeDelta):
-                    await self._report(delta)
+            async with aclosing(self.stream(request, digest)) as stream:
+                async for delta in stream:
+                    if isinstance(delta, wire.ProgressDelta):
+                        # How long things take is no part of what happened.
+                        await self.emit(ModelProgress(delta.stage, request.model, delta.done, delta.total))
+                        continue
+                    first = first or monotonic() - began
+                    deltas.append(delta)
+                    void = watched and assembler.begun
+                    assembler.feed(delta)
+                    if isinstance(delta, wire.RetryDelta):
+                        await self.emit(Retrying(delta.attempt, delta.delay, delta.reason, void))
+                    elif watched or isinstance(delta, wire.NoticeDelta):
+                        await self._report(delta)
+                    if watched:
+                        watch.feed(delta)
             error = None
+        except Runaway:
+            error = None
+            # What was cut cost something too, and nobody says how much.
+            await self._account(self._guessed(size, watch.output))
+            raise
         except LagunaError as problem:
             error = (type(problem).__name__, str(problem))
             raise
         finally:
             if not self.tape.recorded:
-                self.tape.note(Replied(digest, tuple(deltas), error, size))
+                took = round(monotonic() - began, 3)
+                self.tape.note(Replied(digest, tuple(deltas), error, size, took, round(first, 3)))
         reply = assembler.reply()
         if not request.tools and reply.message.tool_calls:
             # Calls of tools that were not offered would stay without results, and servers refuse that.
@@ -181,6 +227,13 @@ class Turn:
         self.estimate.calibrate(size, reply.usage.input_tokens)
         await self._account(reply.usage)
         return reply
+
+    def _guessed(self, size: int, output: int) -> wire.Usage:
+        """The usage of a request of `size` bytes whose answer was cut off after `output` bytes."""
+        given, made, info = self.estimate.tokens(size), self.estimate.tokens(output), self.info
+        known = info.input_price is not None and info.output_price is not None
+        cost = given * (info.input_price or 0.0) + made * (info.output_price or 0.0) if known else None
+        return wire.Usage(given, made, cost=cost)
 
     async def _report(self, delta: wire.Delta) -> None:
         match delta:
@@ -223,6 +276,9 @@ class Turn:
             return shown_message(await produce())
 
         said = await self.tape.take(Said, shown)
+        if said.restore:
+            # A try of its own, from the files as they were: what came before is no part of its past.
+            self.execution.guard = RepetitionGuard()
         for call in said.restore:
             await self.execution.run(call)
         self.dialect.told(said, len(self.history))
@@ -267,12 +323,15 @@ class Turn:
                 raise Denied(f"denied, and the model could not go on: {', '.join(execution.denied)}")
             return False
         run = await self.check.run("after", self)
+        if self.check.moving:
+            # What was checked is not what is there now.
+            run = await self.check.run("after", self)
         if run.exit_code == 0:
             return False
         if execution.blocked:
             raise Denied(f"denied, and the check still fails: {', '.join(execution.denied)}")
         self._corrections += 1
-        if self._corrections > self.dialect.corrections:
+        if self._corrections > self.dialect.corrections or self._says_the_same():
             raise self.check.failed(run)
 
         check = self.check
@@ -285,3 +344,12 @@ class Turn:
 
         await self.say(produce)
         return True
+
+    def _says_the_same(self) -> bool:
+        """Whether the model was told that the check fails and gave, once more, the answer that it had given twice, with
+        nothing changed in between."""
+        if self.dialect.asks_anew:
+            return False
+        answer = next((each.text for each in reversed(self.history) if each.role == "assistant"), "")
+        self._answers.append((" ".join(answer.split()), self.execution.evidence.edits))
+        return self._answers[-3:] == [self._answers[-1]] * 3

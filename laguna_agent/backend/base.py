@@ -8,7 +8,7 @@ in-process engine produces them directly. A backend must end every stream with e
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -179,8 +179,8 @@ class Backend(Protocol):
         """Every model the server offers."""
         ...
 
-    def stream(self, request: Request) -> AsyncIterator[Delta]:
-        """Answer one request; see the module's contract."""
+    def stream(self, request: Request) -> AsyncGenerator[Delta]:
+        """Answer one request; see the module's contract. Closing it early ends the request."""
         ...
 
     async def aclose(self) -> None:

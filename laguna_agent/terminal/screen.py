@@ -29,6 +29,7 @@ from laguna_agent.event_lines import (
     answer_to,
     diff_lines,
     ended_line,
+    evidence_words,
     one_line,
     printable,
     question_lines,
@@ -132,3 +133,5 @@ class Screen:
             self.say(printable(event.message or event.outcome), "red")
         elif self._mid_line:
             self.say("")
+        if words := evidence_words(event.evidence, event.evidence_note):
+            self.say(words.removeprefix(", "), "dim")

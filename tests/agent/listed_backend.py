@@ -3,7 +3,7 @@ keep state beside the session."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from laguna_agent.backend.base import Delta, Finished, ModelInfo, Request, TextDelta, Usage, UsageDelta
 from laguna_agent.errors import ProviderUnavailable
@@ -32,7 +32,7 @@ class ListedBackend:
         """The one."""
         return [ModelInfo("listed")]
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta]:
         """The next answer; without one the backend is gone."""
         self.requests.append(request)
         if not self.answers:

@@ -92,7 +92,7 @@ def test_an_edit_and_a_check_that_fails_and_then_passes(model_server: ModelServe
 
 
 def test_a_check_that_never_passes(model_server: ModelServer, workspace: Path) -> None:
-    model_server.always(text("It works."))
+    model_server.always(lambda body: text(f"It works after {len(body['messages'])}."))
     spoken = converse(model_server, workspace, "x", check="echo still broken; exit 3")
     assert (spoken.result.outcome, spoken.result.exit_code) == ("check_failed", 8)
     assert len(model_server.chats) == 5

@@ -80,9 +80,9 @@ class Answer:
         self._deltas += self._stream.feed(text[: len(text) - keep])
 
     def _thought_limit(self) -> int | None:
-        if self.sampling.reasoning_tokens is not None:
-            return max(1, self.sampling.reasoning_tokens)
-        return THOUGHT_TOKENS.get(self.sampling.reasoning_effort or "")
+        limits = (self.sampling.reasoning_tokens, THOUGHT_TOKENS.get(self.sampling.reasoning_effort or ""))
+        given = [max(1, limit) for limit in limits if limit is not None]
+        return min(given, default=None)
 
     def _closing_of_thought(self) -> list[int]:
         """The ids that end a thought in the style of the template."""
