@@ -89,7 +89,7 @@ WALLS = (
     Wall("keys leave the environment", "held_keys.py", "(value := os.environ.pop(name, None))", "(value := os.environ.get(name))", ("tests/test_held_keys.py", "tests/sandbox/test_environment.py")),
     Wall("keys leave /proc", "held_keys.py", "                os.pwrite(memory, b\"\\0\" * length, at)", "                pass", ("tests/test_held_keys.py",)),
     Wall("keys are taken out of what is kept and sent", "agent/tape.py", "clean = msgspec.convert(redact(msgspec.to_builtins(record), tokens=tokens), type(record))", "clean = record", ("tests/agent/test_redaction.py",)),
-    Wall("files: links on the way", "sandbox/beneath.py", "_BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)", "0)", FILES[::-1]),
+    Wall("files: links on the way", "sandbox/beneath.py", "_RULES = BENEATH | NO_SYMLINKS | NO_MAGICLINKS", "_RULES = 0", FILES[::-1]),
     Wall("files: links on the way, without openat2", "sandbox/beneath.py", "_ON_THE_WAY = getattr(os, \"O_PATH\", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC", "_ON_THE_WAY = getattr(os, \"O_PATH\", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC", FILES[1:]),
     Wall("files: leave is for one place", "tools/leave.py", "    if need != context.leave:", "    if False:", FILES),
     Wall("files: what is protected", "tools/leave.py", "protected=writing and place.protected", "protected=False", FILES),
