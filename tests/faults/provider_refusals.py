@@ -212,7 +212,7 @@ CONTEXT_WORDS: dict[str, Scripted] = {
         400,
         {
             "error": {
-                "message": "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000.",
+                "message": "This model's maximum context length is 8192 tokens. However, you requested 9000.",
                 "code": "context_length_exceeded",
             }
         },
@@ -222,7 +222,7 @@ CONTEXT_WORDS: dict[str, Scripted] = {
         {
             "error": {
                 "code": 400,
-                "message": "This endpoint's maximum context length is 131040 tokens. However, you requested about 140000.",
+                "message": "This endpoint's maximum context length is 131040 tokens. You requested 140000.",
                 "metadata": {"error_type": "context_length_exceeded"},
             }
         },
@@ -270,9 +270,7 @@ CONTEXT_WORDS: dict[str, Scripted] = {
     ),
     "LM Studio": http(
         400,
-        {
-            "error": "Trying to keep the first 9000 tokens when context the overflows. However, the model is loaded with 4096"
-        },
+        {"error": "Trying to keep the first 9000 tokens when context the overflows. The model is loaded with 4096"},
     ),
     "Copilot": http(400, {"error": {"message": "prompt token count of 130000 exceeds the limit of 128000"}}),
     "a proxy": http(413, HTML.replace("502 Bad Gateway", "413 Request Entity Too Large")),
