@@ -15,8 +15,13 @@ SHORT = {"Retry-After": "0.02"}
 HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 
 
+BRIEF, OWN = (0.0, 0.05), (0.35, 0.65)
+"""Between which seconds a wait lies that the server has wished for, and one that it left to us."""
+
+
 def limited(name: str, body: Any = SLOW, headers: dict[str, str] | None = None, **how: Any) -> Fault:
-    """A 429 that passes."""
+    """A 429 that passes, after a wait that the server wished for."""
+    how = {"waits": BRIEF} | how
     return Fault(name, (http(429, body, headers),), retries=1, words="slow down" if body is SLOW else "", **how)
 
 
@@ -31,15 +36,15 @@ def at_reset(_: Any) -> Reply:
 
 LIMITS: tuple[Fault, ...] = (
     limited("429 with seconds", headers=SHORT, whole=True),
-    limited("429 with zero", headers={"Retry-After": "0"}),
+    limited("429 with zero", headers={"Retry-After": "0"}, waits=OWN),
     limited("429 with milliseconds", headers={"retry-after-ms": "15", "Retry-After": "900"}),
-    limited("429 with nothing", body=""),
-    limited("429 with a word", headers={"Retry-After": "soon"}),
-    limited("429 with a negative number", headers={"Retry-After": "-5"}),
-    limited("429 with a date in the past", headers={"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}),
-    Fault("429 with a date", (soon,), retries=1),
-    Fault("429 with the moment of the reset", (at_reset,), retries=1),
-    limited("429 with a reset in the past", headers={"X-RateLimit-Reset": "1700000000000"}),
+    limited("429 with nothing", body="", waits=OWN),
+    limited("429 with a word", headers={"Retry-After": "soon"}, waits=OWN),
+    limited("429 with a negative number", headers={"Retry-After": "-5"}, waits=OWN),
+    limited("429 with a date in the past", headers={"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}, waits=OWN),
+    Fault("429 with a date", (soon,), retries=1, waits=(0.0, 1.0)),
+    Fault("429 with the moment of the reset", (at_reset,), retries=1, waits=BRIEF),
+    limited("429 with a reset in the past", headers={"X-RateLimit-Reset": "1700000000000"}, waits=OWN),
     limited(
         "429 with the limit of tokens",
         headers={
@@ -69,6 +74,7 @@ LIMITS: tuple[Fault, ...] = (
         "429 inside the stream",
         (stream(text("I beg"), chunk(error={"code": 429, "message": "slow down, try again in 20ms"})),),
         retries=1,
+        waits=BRIEF,
         void=True,
     ),
     Fault(
@@ -118,7 +124,9 @@ LIMITS: tuple[Fault, ...] = (
 
 
 def passing(status: int, body: Any = "try later", headers: dict[str, str] | None = None) -> Fault:
-    return Fault(f"status {status} once", (http(status, body, headers or SHORT),), retries=1, words=str(status))
+    return Fault(
+        f"status {status} once", (http(status, body, headers or SHORT),), retries=1, waits=BRIEF, words=str(status)
+    )
 
 
 def final(status: int, words: str, body: Any = None, headers: dict[str, str] | None = None, **how: Any) -> Fault:
@@ -145,6 +153,7 @@ STATUSES: tuple[Fault, ...] = (
         "status 500 with the limits of every answer",
         (http(500, "oops", {"x-ratelimit-reset": "600", "x-ratelimit-remaining": "5"}),),
         retries=1,
+        waits=OWN,
         words="oops",
     ),
     Fault(

@@ -33,7 +33,8 @@ class Fault:
     """What the server does to the second request of a session, and what must come of it.
 
     The session's first request is answered with `first`; then come `answers`, and what follows a recovery is `then`.
-    `retries` counts the attempts that are void, `void` whether anything had been shown of one of them. A run that ends
+    `retries` counts the attempts that are void, `void` whether anything had been shown of one of them, `waits` is
+    between which seconds the first wait must lie. A run that ends
     has an `exit_code`, and `words` in its message. `requests` are those after the first, where they are not the number
     of answers; `settings` are LAGUNA_ variables. `same` says that asking again is the same request, byte by byte.
     """
@@ -48,6 +49,7 @@ class Fault:
     always: Scripted | None = None
     requests: int | None = None
     void: bool = False
+    waits: tuple[float, float] = (0.0, 0.7)
     same: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ("one", "two")
@@ -174,6 +176,7 @@ def _require_end(fault: Fault, ran: Ran) -> None:
     retried = ran.of("retrying")
     assert [event["attempt"] for event in retried] == list(range(1, fault.retries + 1)), said
     assert all(event["reason"] for event in retried)
+    assert all(fault.waits[0] <= event["delay"] <= fault.waits[1] for event in retried[:1]), retried
     assert any(event.get("void") for event in retried) == fault.void
 
 
