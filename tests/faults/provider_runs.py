@@ -188,6 +188,8 @@ def _require_requests(fault: Fault, server: ModelServer) -> None:
         assert all(body == asked[0] for body in asked[: fault.retries + 1])
     for body in server.chats:
         require_valid_conversation(body["messages"])
+        ids = [call["id"] for message in body["messages"] for call in message.get("tool_calls") or ()]
+        assert all(ids) and len(set(ids)) == len(ids), ids
 
 
 def _require_log(ran: Ran) -> None:
