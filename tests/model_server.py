@@ -7,9 +7,8 @@ ollama where a test sets them. It knows nothing of laguna-agent, so a test again
     server.reply([reasoning("hm"), tool_call("read", {"path": "a"})])  parts of one answer, in order
     server.reply(http(429, {"error": {"message": "slow down"}}, {"Retry-After": "1"}))
     server.reply(stream(text("half"), reset()))                      a connection that dies
-    server.reply(lambda body: text(body["messages"][-1]["content"]))   an answer made from the posted body
+    server.reply(lambda body: text(body["model"]))                   an answer made from the posted body
     server.always(text("again"))                                     whatever comes after the queue is empty
-
 A request beyond the script is answered with a 400 that says so, which no client retries.
 """
 
@@ -126,6 +125,11 @@ def http(status: int, body: Any = b"", headers: dict[str, str] | None = None) ->
     return Reply(status=status, body=body, headers=sent | (headers or {}))
 
 
+def connection(data: bytes = b"", *, torn: bool = False) -> Reply:
+    """Bytes in the place of an HTTP answer, then the end of the connection: closed, or torn down with a TCP reset."""
+    return Reply(status=0, body=data, done=not torn)
+
+
 Scripted = Part | Reply | list[Part] | Callable[[Any], "Scripted"]
 
 
@@ -206,6 +210,10 @@ class ModelServer:
         """Answer every request beyond the queue with this."""
         self._always = reply
         return self
+
+    def forget(self) -> None:
+        """Drop the rest of the script."""
+        self._queue, self._always = deque(), None
 
     def close(self) -> None:
         self.closing.set()
@@ -322,7 +330,12 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(reply.body)
 
         def complete(self, reply: Reply, streamed: bool) -> None:
-            if reply.status is not None:
+            if reply.status == 0:
+                self.wfile.write(reply.body)
+                self.close_connection = True
+                if not reply.done:
+                    self.tear_down()
+            elif reply.status is not None:
                 self.plain(reply)
             elif streamed and not reply.as_json:
                 self.send_stream(reply)

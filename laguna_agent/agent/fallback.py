@@ -129,10 +129,11 @@ async def _next(session: Session, error: ProviderError) -> FellBack | None:
             notices.append(f"{name} cannot take its place: it is on the same server")
             await backend.aclose()
             continue
+        failed = session.model or session.wire_model or "the model"
         before, session.backend, session.wire_model = session.backend, backend, wire_model
         if before is not None:
             await before.aclose()
-        return FellBack(name, (*notices, f"the session goes on with {name} in place of {session.model}"))
+        return FellBack(name, (*notices, f"the session goes on with {name} in place of {failed}"))
     return None
 
 

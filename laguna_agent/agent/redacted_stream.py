@@ -56,7 +56,7 @@ class _Redacting:
             case RetryDelta():
                 # What the failed attempt sent is void.
                 self.__init__()  # type: ignore[misc]
-                yield delta
+                yield replace(delta, reason=str(redact(delta.reason)))
             case _:
                 yield from self.rest()
                 yield delta

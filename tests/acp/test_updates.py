@@ -76,7 +76,8 @@ any_event = st.one_of(
         context_window=st.none() | st.integers(0, 9),
     ),
     st.builds(events.Notice, st.sampled_from(["info", "warning", "error"]), words),
-    st.builds(events.ModelProgress, st.sampled_from(["waiting", "loading", "packing", "reading"]), words),
+    st.builds(events.ModelProgress, st.sampled_from(["waiting", "loading", "packing", "reading", "retrying"]), words),
+    st.builds(events.Retrying, st.integers(1, 9), st.floats(0, 9), words, st.booleans()),
     st.builds(events.Rewound, st.integers(1, 9), words | st.just("")),
     st.builds(events.Forked, words),
     st.builds(events.Compaction, st.sampled_from(["started", "completed", "failed"]), words | st.just("")),
@@ -166,6 +167,17 @@ def test_an_end_looked_back_at_is_a_message_of_its_own() -> None:
         (ended,) = wire(rendered.look_back(events.Notice("warning", "5 turns are spent")))
         assert (ended["sessionUpdate"], ended["content"]["text"]) == ("agent_message_chunk", "\n\n5 turns are spent")
         assert ended["messageId"] != said["messageId"]
+
+
+def test_an_answer_that_begins_anew_is_another_message() -> None:
+    for client in (None, RICH):
+        rendered = renderer(client)
+        (void,) = wire(rendered.render(events.TextDelta("I shall")))
+        (told,) = wire(rendered.render(events.Retrying(1, 2.0, "the connection broke", void=True)))
+        (anew,) = wire(rendered.render(events.TextDelta("I shall")))
+        assert void["messageId"] != anew["messageId"]
+        said = told["title"] if client else told["content"]["text"].strip()
+        assert said == "the connection broke; what it had said is void; attempt 2 in 2.0 s"
 
 
 def test_what_a_cache_spared_is_told_beside_the_usage() -> None:

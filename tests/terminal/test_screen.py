@@ -18,6 +18,7 @@ from laguna_agent.agent.events import (
     PermissionRequested,
     PermissionResolved,
     PlanUpdated,
+    Retrying,
     TextDelta,
     ThoughtDelta,
     ToolCallStarted,
@@ -57,6 +58,7 @@ def events_saying(text: str) -> list[Event]:
         PermissionResolved("1", False, text),
         PlanUpdated((PlanEntry(text),)),
         Notice("warning", text),
+        Retrying(1, 2.0, text, void=True),
         Compaction("completed", text),
         TurnEnded("error", "failed", 1, text),
     ]
