@@ -17,6 +17,7 @@ from pathlib import Path
 from laguna_agent.atomic import OWNER_ONLY, replace_file
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import Message
+from laguna_agent.sandbox.placeholders import Placeholders
 from laguna_agent.sandbox.walls import TEMPORARY_PREFIX
 from laguna_agent.tools.base import ToolResult
 from laguna_agent.tools.registry import Registry
@@ -28,7 +29,9 @@ _NOTE = "temporary"
 def clear_up(
     history: Sequence[Message], unanswered: Mapping[str, ToolResult], registry: Registry, workspace: Workspace
 ) -> None:
-    """Remove the second names under which files were being replaced when the session was killed. Blocking."""
+    """Remove the second names under which files were being replaced when the session was killed, and what kept names
+    from being taken while commands ran. Blocking."""
+    Placeholders(workspace.root).tidy()
     last = next((message for message in reversed(history) if message.role == "assistant"), None)
     for call in last.tool_calls if last is not None else ():
         if call.id in unanswered:

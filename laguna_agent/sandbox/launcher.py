@@ -88,7 +88,14 @@ class RunningCommand:
     """A command and the thread that serves it."""
 
     def __init__(
-        self, id: str, command: str, cwd: Path, spool: Path, walls: Walls | None, kind: Kind = "workspace"
+        self,
+        id: str,
+        command: str,
+        cwd: Path,
+        spool: Path,
+        walls: Walls | None,
+        confinement: Confinement,
+        kind: Kind = "workspace",
     ) -> None:
         self.id = id
         self.command = command
@@ -113,7 +120,7 @@ class RunningCommand:
         try:
             if self._watch is not None:
                 self._watch.begin(id)
-            self._process: Child = _start(command, cwd, writer, self._mark, walls, kind)
+            self._process: Child = _start(command, cwd, writer, self._mark, walls, confinement, kind)
         except BaseException:
             for each in (self._output, self._news, self._tell, self._stop, self._order):
                 os.close(each)
@@ -292,6 +299,8 @@ class Launcher:
         self.jobs: dict[str, RunningCommand] = {}
         self._temporary = spool is None
         self._count = 0
+        self._lock = threading.Lock()
+        self._unconfined: Unconfined | None = None
 
     async def run(
         self,
@@ -326,6 +335,9 @@ class Launcher:
             job.order_end()
         for job in self.jobs.values():
             await job.end()
+        if self._unconfined is not None:
+            await anyio.to_thread.run_sync(self._unconfined.close)
+            self._unconfined = None
         if self._temporary and self.spool is not None:
             shutil.rmtree(self.spool, ignore_errors=True)
             self.spool = None
@@ -341,12 +353,18 @@ class Launcher:
         id = f"{kind}-{self._count}"
         return id, self.spool / f"{id}.log"
 
+    def _without_walls(self) -> Unconfined:
+        with self._lock:
+            self._unconfined = self._unconfined or Unconfined()
+            return self._unconfined
+
     def _begin(self, role: str, command: str, cwd: Path, granted: Granted) -> RunningCommand:
         id, spool = self.place(role)
         kind: Kind = "workspace" if granted == "unconfined" else granted
         walls = None if granted == "unconfined" else self.walls
         try:
-            running = RunningCommand(id, command, cwd, spool, walls, kind)
+            confinement = walls.confinement if walls else self._without_walls()
+            running = RunningCommand(id, command, cwd, spool, walls, confinement, kind)
         except (OSError, ValueError) as error:
             raise ToolError(f"The command could not be started: {error}.") from error
         _alive.add(running)
@@ -371,10 +389,11 @@ def shell() -> str:
     return find_program("bash") or "/bin/sh"
 
 
-def _start(command: str, cwd: Path, output: int, mark: str, walls: Walls | None, kind: Kind) -> Child:
+def _start(
+    command: str, cwd: Path, output: int, mark: str, walls: Walls | None, confinement: Confinement, kind: Kind
+) -> Child:
     allowed = walls.environment if walls else command_environment(os.environ)
     environment = allowed | {processes.MARK: mark, "PWD": str(cwd)}
-    confinement: Confinement = walls.confinement if walls else Unconfined()
     with Path(os.devnull).open("rb") as nothing:
         return confinement.start(
             [shell(), "-c", command],

@@ -65,6 +65,7 @@ def _with_mounts(program: Path, policy: Policy, kind: Kind) -> Recipe:
         ended()
         raise SandboxError(f"the workspace cannot be looked at: {error}") from error
     rules: Rules = {
+        "walls": True,
         "writable": [*seen.writable],
         "readable": None,
         "identities": [*seen.identities],
@@ -88,6 +89,7 @@ def _kept(policy: Policy, kind: Kind) -> tuple[Protected, Callable[[], None]]:
 
 def _without_mounts(policy: Policy, kind: Kind) -> Recipe:
     rules: Rules = {
+        "walls": True,
         "writable": [*writable_paths(policy, kind)],
         "readable": [*readable_paths(policy)],
         "identities": [],
@@ -103,6 +105,7 @@ def _with_a_profile(policy: Policy, kind: Kind) -> Recipe:
     if not PROGRAM.is_file():
         raise SandboxError(f"there is no {PROGRAM}")
     rules: Rules = {
+        "walls": True,
         "writable": [],
         "readable": None,
         "identities": [],

@@ -23,8 +23,10 @@ _LIKELY_VICTIM = "500"
 class Rules(TypedDict):
     """What a warden is told once, as JSON. `writable` and `readable` are real paths as the warden sees them; `readable`
     None leaves reading to the mounts. `identities` are paths with the device and inode that must be there. `own` says
-    whether processes, IPC and mounts are in namespaces of its own; `kernel` whether this system has these walls."""
+    whether processes, IPC and mounts are in namespaces of its own; `kernel` whether this system has these walls. Where
+    `walls` is false nothing is put up: the warden only answers for what it starts."""
 
+    walls: bool
     writable: list[str]
     readable: list[str] | None
     identities: list[tuple[str, int, int]]
@@ -36,6 +38,10 @@ class Rules(TypedDict):
 
 def put_up(rules: Rules) -> int:
     """Confine this process for good. Returns the Landlock ABI in force; raises OSError."""
+    if not rules["walls"]:
+        if rules["kernel"]:
+            prctl(PR_SET_CHILD_SUBREAPER, 1)
+        return 0
     # Outside a user namespace this limit counts what else the user runs.
     _limit(4 * rules["processes"] if rules["own"] else resource.RLIM_INFINITY)
     if not rules["kernel"]:
