@@ -34,7 +34,7 @@ from laguna_agent.agent.opening import new_session, output_directory, recorded_s
 from laguna_agent.agent.outcome import RunRecord, Verdict
 from laguna_agent.agent.permissions import Approver, permissions_for
 from laguna_agent.agent.preparation import prepare
-from laguna_agent.agent.recovery import clear_up, take_over
+from laguna_agent.agent.recovery import clear_up
 from laguna_agent.agent.remembering import remember
 from laguna_agent.agent.rules import Rules
 from laguna_agent.agent.store import (
@@ -172,7 +172,6 @@ class Session:
         try:
             journal = Journal(session_directory(opened.id) / "log.jsonl")
             opened = msgspec.structs.replace(opened, sandbox=walls.tier)
-            await anyio.to_thread.run_sync(take_over, journal.path.parent, walls.policy.temporary)
             journal.append(opened)
         except UsageError:
             walls.take_down()

@@ -6,8 +6,6 @@ Knows the proof, the policy and the confinement, and puts them together; must no
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -20,13 +18,12 @@ from laguna_agent.sandbox.environment import command_environment, confined_envir
 from laguna_agent.sandbox.landlock_tier import cannot_deny
 from laguna_agent.sandbox.policy import Policy, policy_for
 from laguna_agent.sandbox.protected import Protected, find_protected
+from laguna_agent.sandbox.temporary import make_temporary, remove_temporary
 from laguna_agent.sandbox.tiers import confine, prove
 from laguna_agent.sandbox.unconfined import Unconfined
 from laguna_agent.sandbox.watch import Watch
 
 NOTHING = Protected((), (), ())
-TEMPORARY_PREFIX = "laguna-agent-"
-"""How the name of a private temporary directory begins."""
 GONE_ASIDE = "replaced"
 """The directory beside a session's output that holds what was found in the place of protected files."""
 
@@ -69,7 +66,7 @@ class Walls(msgspec.Struct, frozen=True):
         """End what still runs behind them and remove the private temporary directory. Blocking."""
         self.confinement.close()
         if self.policy.temporary is not None:
-            shutil.rmtree(self.policy.temporary, ignore_errors=True)
+            remove_temporary(self.policy.temporary)
 
 
 def put_up(
@@ -94,7 +91,7 @@ def put_up(
         why = "; ".join(proof.reasons)
         return Walls(policy, Unconfined(), "none", "none: commands run with your rights", why, passed=passed)
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
+        temporary = make_temporary()
     except OSError as error:
         raise SandboxError(f"cannot make a temporary directory for commands: {error.strerror}") from error
     policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied, temporary=temporary)

@@ -61,9 +61,6 @@ def crash(reference: Reference, folder: Path, random: Random, kills: int, killed
             killed.found[session.require_nothing_lost()] += 1
             reference.versions.require(workspace)
     record = record or session.run_to_the_end()
-    if record["exit_code"]:
-        for m in server.chats[-1]["messages"][-30:]:
-            print("DBG", str(m)[:600])
     killed.runs += 1
     assert (record["exit_code"], record["outcome"], record["text"]) == (0, "completed", DONE), record
     assert tree(workspace) == reference.tree
