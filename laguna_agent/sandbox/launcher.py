@@ -366,6 +366,8 @@ class Launcher:
             confinement = walls.confinement if walls else self._without_walls()
             running = RunningCommand(id, command, cwd, spool, walls, confinement, kind)
         except (OSError, ValueError) as error:
+            if not cwd.is_dir():
+                raise ToolError(f"The command could not be started: the directory {cwd} is gone.") from error
             raise ToolError(f"The command could not be started: {error}.") from error
         _alive.add(running)
         return running

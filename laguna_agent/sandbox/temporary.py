@@ -17,12 +17,13 @@ from pathlib import Path
 from laguna_agent.directories import private_directory, state_directory
 from laguna_agent.sandbox.placeholders import born
 
-_PREFIX = "laguna-agent-"
+_PREFIXES = ("laguna-agent-", "la-")
 
 
-def make_temporary() -> Path:
-    """A new empty directory that only its owner may enter. Raises OSError."""
-    path = Path(os.path.realpath(tempfile.gettempdir())) / f"{_PREFIX}{secrets.token_hex(6)}"
+def make_temporary(prefix: str = _PREFIXES[0]) -> Path:
+    """A new empty directory that only its owner may enter; the shorter prefix is for where every byte of the path
+    counts. Raises OSError."""
+    path = Path(os.path.realpath(tempfile.gettempdir())) / f"{prefix}{secrets.token_hex(4)}"
     # Where nothing can be kept on record, what a killed session leaves is the system's to clear, as all in there.
     with suppress(OSError):
         private_directory(_folder())
@@ -61,5 +62,5 @@ def _sweep() -> None:
 def _remove(left: Path) -> None:
     """Only what is as we would have made it, and ours."""
     found = left.lstat()
-    if left.name.startswith(_PREFIX) and stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+    if left.name.startswith(_PREFIXES) and stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
         shutil.rmtree(left, ignore_errors=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from laguna_agent.errors import SandboxError
+from laguna_agent.errors import SandboxError, StorageError
 from laguna_agent.sandbox.confinement import Boundary, Confinement, Tier
 from laguna_agent.sandbox.environment import command_environment, confined_environment
 from laguna_agent.sandbox.landlock_tier import cannot_deny
@@ -80,12 +80,16 @@ def put_up(
     passed: tuple[str, ...] = (),
 ) -> Walls:
     """The walls for a session in `root`, with what `wish` names or the best that proves itself on this machine. What
-    confines is started by the first command. Blocking. Raises SandboxError where the wish cannot be fulfilled.
+    confines is started by the first command. Blocking. Raises SandboxError where the wish cannot be fulfilled, and
+    StorageError where there is no place for the session.
 
     `spool` is where commands' output is kept: hidden with our own state, but theirs to read.
     """
     proof = prove(wish)
-    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageError(f"cannot keep a session in {spool.parent}: {error.strerror}") from error
     if proof.tier == "none":
         policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied)
         why = "; ".join(proof.reasons)
