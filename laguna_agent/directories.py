@@ -29,17 +29,17 @@ _NOWHERE = Path(os.devnull)
 def _directory(variable: str, fallback: str) -> Path:
     base = os.environ.get(variable, "")
     # The XDG specification: a relative path in the variable is invalid and must be ignored.
-    root = Path(base) if base.startswith("/") else _home() / fallback
+    root = Path(base) if base.startswith("/") else home() / fallback
     return root / "laguna-agent"
 
 
-def _home() -> Path:
-    """Where nothing can be where neither the environment nor the list of users says where home is."""
+def home() -> Path:
+    """The person's home; where nobody says which it is, a place where nothing can be."""
     try:
-        home = Path.home()
+        found = Path.home()
     except RuntimeError:
         return _NOWHERE
-    return home if home.is_absolute() else _NOWHERE
+    return found if found.is_absolute() else _NOWHERE
 
 
 @cache
