@@ -153,14 +153,8 @@ class Session:
         path = find_session(session_id)
         opened = recorded_session(path, settings, check, output_schema, roots, cwd)
         session = await cls._open(opened, settings, approver, snapshot)
-        try:
-            # Read under the lock: until then another process may still have been writing.
-            session.continue_from(rebuild(iterate_log(path)))
-            past = session.history, session.unanswered, session.registry, session.workspace
-            await anyio.to_thread.run_sync(clear_up, *past)
-        except UsageError:
-            await session.aclose()
-            raise
+        past = session.history, session.unanswered, session.registry, session.workspace
+        await anyio.to_thread.run_sync(clear_up, *past)
         session.resumed = True
         return session
 
@@ -169,15 +163,22 @@ class Session:
         Rules(settings.rules)  # raises for one that cannot be used, while there is nothing to close
         await anyio.to_thread.run_sync(know_stored_keys)
         walls = await anyio.to_thread.run_sync(walls_for, opened, settings)
+        journal: Journal | None = None
         try:
             journal = Journal(session_directory(opened.id) / "log.jsonl")
+            # Under the lock, for until then another process may have been writing; and a log that is damaged stays as
+            # it is.
+            past = rebuild(iterate_log(journal.path))
             opened = msgspec.structs.replace(opened, sandbox=walls.tier)
             journal.append(opened)
         except UsageError:
+            if journal is not None:
+                journal.close()
             walls.take_down()
             raise
         session = cls(opened, settings, approver, LiveTape(journal), walls)
         session._journal = journal
+        session.continue_from(past)
         if snapshot:
             session.snapshot = await anyio.to_thread.run_sync(
                 Snapshot, session.cwd, session_directory(opened.id) / "start.git"
