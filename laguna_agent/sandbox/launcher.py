@@ -33,11 +33,10 @@ import anyio.to_thread
 import msgspec
 
 from laguna_agent.errors import ToolError
-from laguna_agent.program import find_program
 from laguna_agent.sandbox import processes
 from laguna_agent.sandbox.confinement import Child, Confinement, Kind
-from laguna_agent.sandbox.environment import command_environment
 from laguna_agent.sandbox.output import Capture
+from laguna_agent.sandbox.shells import start_shell
 from laguna_agent.sandbox.unconfined import Unconfined
 from laguna_agent.sandbox.walls import Walls
 from laguna_agent.sandbox.watch import Watch
@@ -120,7 +119,7 @@ class RunningCommand:
         try:
             if self._watch is not None:
                 self._watch.begin(id)
-            self._process: Child = _start(command, cwd, writer, self._mark, walls, confinement, kind)
+            self._process: Child = start_shell(command, cwd, writer, self._mark, walls, confinement, kind)
         except BaseException:
             for each in (self._output, self._news, self._tell, self._stop, self._order):
                 os.close(each)
@@ -384,25 +383,3 @@ def _end_all() -> None:
         each.order_end()
     for each in running:
         each.join(GRACE + 1)
-
-
-def shell() -> str:
-    """The program that commands are given to, after `-c`."""
-    return find_program("bash") or "/bin/sh"
-
-
-def _start(
-    command: str, cwd: Path, output: int, mark: str, walls: Walls | None, confinement: Confinement, kind: Kind
-) -> Child:
-    allowed = walls.environment if walls else command_environment(os.environ)
-    environment = allowed | {processes.MARK: mark, "PWD": str(cwd)}
-    with Path(os.devnull).open("rb") as nothing:
-        return confinement.start(
-            [shell(), "-c", command],
-            cwd=cwd,
-            environment=environment,
-            stdin=nothing.fileno(),
-            stdout=output,
-            stderr=output,
-            kind=kind,
-        )

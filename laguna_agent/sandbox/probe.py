@@ -127,6 +127,13 @@ def _judge(claim: Claim, said: str, canaries: _Canaries) -> tuple[bool, str]:
     return said != "done" and not happened, f"{said}, and it took effect" if happened and said != "done" else said
 
 
+def _stand_in(secret: str) -> subprocess.Popen[bytes]:
+    """A process that stands for the agent. It reads from this one, and so ends with it, whatever ends that."""
+    environment = {"PATH": _PATH, "SECRET": secret}
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(["cat"], env=environment, stdin=subprocess.PIPE, stdout=nowhere, start_new_session=True)
+
+
 def _sweep(folder: Path) -> None:
     """Remove the grounds of probes that were killed; none takes so long."""
     for left in folder.glob("probe-*"):
@@ -179,14 +186,7 @@ class _Canaries:
         (workspace / ".env").write_text(secret)
         (workspace / "link").symlink_to(self._ground / "outside")
         self._sizes = {each: self._size(each) for each in ("outside/file", "outside/linked", "workspace/.git/config")}
-        # It reads from this process, and so ends with it, whatever ends that.
-        self._agent = subprocess.Popen(
-            ["cat"],
-            env={"PATH": _PATH, "SECRET": secret},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._agent = _stand_in(secret)
         stack.callback(self._agent.communicate)
         stack.callback(self._agent.kill)
         self._listening: dict[str, socket.socket] = {}
