@@ -72,7 +72,7 @@ def sweep(target: Path, *, directory: int | None = None) -> list[str]:
     """Remove what a killed process left of replacing `target`, and return the names; what one that lives is writing
     stays. `directory` as for `replacing`. Raises OSError."""
     prefix, swept = _prefix(target.name), []
-    for name in os.listdir(target.parent if directory is None else directory):
+    for name in os.listdir(target.parent if directory is None else directory):  # noqa: PTH208 - a descriptor, too
         middle = name.removeprefix(prefix).removesuffix(_SUFFIX)
         if name != f"{prefix}{middle}{_SUFFIX}" or not _TOKEN.fullmatch(middle):
             continue

@@ -5,22 +5,66 @@ config  user configuration      $XDG_CONFIG_HOME/laguna-agent   (~/.config/lagun
 state   session logs, crash log $XDG_STATE_HOME/laguna-agent    (~/.local/state/laguna-agent)
 data    model weights           $XDG_DATA_HOME/laguna-agent     (~/.local/share/laguna-agent)
 cache   whatever may be lost    $XDG_CACHE_HOME/laguna-agent    (~/.cache/laguna-agent)
+
+Where there is no home, or it cannot be written, state and cache are in a refuge below the directory for temporary files
+that is its owner's alone; `displaced` says so. What was decided holds for the life of the process.
 """
 
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
+from functools import cache
 from pathlib import Path
 
+_STATE = ("XDG_STATE_HOME", ".local/state")
 _OWNERS_FILE = 0o600
 _OWNERS_DIRECTORY = 0o700
+
+
+_NOWHERE = Path(os.devnull)
 
 
 def _directory(variable: str, fallback: str) -> Path:
     base = os.environ.get(variable, "")
     # The XDG specification: a relative path in the variable is invalid and must be ignored.
-    root = Path(base) if base.startswith("/") else Path.home() / fallback
+    root = Path(base) if base.startswith("/") else home() / fallback
     return root / "laguna-agent"
+
+
+def home() -> Path:
+    """The person's home; where nobody says which it is, a place where nothing can be."""
+    try:
+        found = Path.home()
+    except RuntimeError:
+        return _NOWHERE
+    return found if found.is_absolute() else _NOWHERE
+
+
+@cache
+def _settled(usual: Path) -> Path:
+    """The directory itself where it can be written, or made; else its place in the refuge, where there is one."""
+    there = next((each for each in (usual, *usual.parents) if os.path.lexists(each)), usual)
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return usual
+    refuge = Path(tempfile.gettempdir()) / f"laguna-agent-{os.geteuid()}"
+    try:
+        refuge.mkdir(mode=_OWNERS_DIRECTORY, exist_ok=True)
+        found = refuge.lstat()
+    except OSError:
+        return usual
+    # Anybody may have made it before us, to have us believe what is in it.
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return refuge.joinpath(*usual.parts[1:]) if ours else usual
+
+
+def displaced() -> str:
+    """What to tell the person where sessions are not kept where they usually are; empty where they are."""
+    usual, settled = _directory(*_STATE), state_directory()
+    if usual == settled:
+        return ""
+    return f"{usual} cannot be written; sessions are kept in {settled}, which may not outlast a restart"
 
 
 def config_directory() -> Path:
@@ -30,7 +74,7 @@ def config_directory() -> Path:
 
 def state_directory() -> Path:
     """Session logs and the crash log."""
-    return _directory("XDG_STATE_HOME", ".local/state")
+    return _settled(_directory(*_STATE))
 
 
 def data_directory() -> Path:
@@ -40,7 +84,7 @@ def data_directory() -> Path:
 
 def cache_directory() -> Path:
     """Spooled command output, server logs, and packed models."""
-    return _directory("XDG_CACHE_HOME", ".cache")
+    return _settled(_directory("XDG_CACHE_HOME", ".cache"))
 
 
 def private_directory(path: Path) -> None:

@@ -23,8 +23,9 @@ from laguna_agent.acp.peer import METHOD_NOT_FOUND, ConnectionClosed, Peer, RpcE
 from laguna_agent.errors import LagunaError, ToolError
 from laguna_agent.sandbox import processes
 from laguna_agent.sandbox.environment import terminal_environment
-from laguna_agent.sandbox.launcher import GRACE, CommandResult, shell
+from laguna_agent.sandbox.launcher import GRACE, CommandResult
 from laguna_agent.sandbox.output import Capture
+from laguna_agent.sandbox.shells import shell
 
 OUTPUT_LIMIT = 4 * 1024 * 1024
 """Bytes of output that the client is asked to keep: the last ones."""

@@ -94,6 +94,9 @@ class LogFile:
         except OSError as error:
             try:
                 os.ftruncate(self._fd, start)
+                if start == 0:
+                    # A log that never began is no session's.
+                    self.path.unlink()
             except OSError:
                 # Half a line with another behind it would be a damaged log; half a line at the end is none.
                 self._broken = True

@@ -11,11 +11,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from laguna_agent.directories import home
+
 
 def absolute(path: str, root: Path) -> str:
     """`path` as an absolute one without `..`; a relative one begins at `root`, `~` is the home directory."""
     if path == "~" or path.startswith("~/"):
-        path = str(Path.home()) + path[1:]
+        path = str(home()) + path[1:]
     joined = os.path.join(root, path)  # noqa: PTH118 - a Path would not keep what is odd about a command's words
     return os.path.normpath(joined)
 
@@ -25,7 +27,7 @@ class PathPattern:
 
     def __init__(self, text: str, roots: Sequence[Path]) -> None:
         if text == "~" or text.startswith("~/"):
-            wanted = [_literal(str(Path.home())) + text[1:].rstrip("/")]
+            wanted = [_literal(str(home())) + text[1:].rstrip("/")]
         elif text.startswith("/"):
             wanted = [text.rstrip("/")]
         else:

@@ -35,7 +35,7 @@ from laguna_agent.agent.opening import new_session, output_directory, recorded_s
 from laguna_agent.agent.outcome import RunRecord, Verdict
 from laguna_agent.agent.permissions import Approver, permissions_for
 from laguna_agent.agent.preparation import prepare
-from laguna_agent.agent.recovery import clear_up, take_over
+from laguna_agent.agent.recovery import clear_up
 from laguna_agent.agent.remembering import remember
 from laguna_agent.agent.rules import Rules
 from laguna_agent.agent.store import (
@@ -157,14 +157,8 @@ class Session:
         path = find_session(session_id)
         opened = recorded_session(path, settings, check, output_schema, roots, cwd)
         session = await cls._open(opened, settings, approver, snapshot)
-        try:
-            # Read under the lock: until then another process may still have been writing.
-            session.continue_from(rebuild(iterate_log(path)))
-            past = session.history, session.unanswered, session.registry, session.workspace
-            await anyio.to_thread.run_sync(clear_up, *past)
-        except UsageError:
-            await session.aclose()
-            raise
+        past = session.history, session.unanswered, session.registry, session.workspace
+        await anyio.to_thread.run_sync(clear_up, *past)
         session.resumed = True
         return session
 
@@ -175,16 +169,22 @@ class Session:
         Fallback.of(settings)
         await anyio.to_thread.run_sync(know_stored_keys)
         walls = await anyio.to_thread.run_sync(walls_for, opened, settings)
+        journal: Journal | None = None
         try:
             journal = Journal(session_directory(opened.id) / "log.jsonl")
+            # Under the lock, for until then another process may have been writing; and a log that is damaged stays as
+            # it is.
+            past = rebuild(iterate_log(journal.path))
             opened = msgspec.structs.replace(opened, sandbox=walls.tier)
-            await anyio.to_thread.run_sync(take_over, journal.path.parent, walls.policy.temporary)
             journal.append(opened)
         except UsageError:
+            if journal is not None:
+                journal.close()
             walls.take_down()
             raise
         session = cls(opened, settings, approver, LiveTape(journal), walls)
         session._journal = journal
+        session.continue_from(past)
         if snapshot:
             session.snapshot = await anyio.to_thread.run_sync(
                 Snapshot, session.cwd, session_directory(opened.id) / "start.git"

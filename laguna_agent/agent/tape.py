@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from laguna_agent.agent.store import AnyRecord, Ended, Journal, Replied, ToolRan
+from laguna_agent.agent.store import AnyRecord, Ended, Journal, Replied, Said, ToolRan
 from laguna_agent.backend.base import Delta, Request
 from laguna_agent.errors import LagunaError
 from laguna_agent.redaction import redact, shows_secret
@@ -67,8 +67,9 @@ class LiveTape:
         return record
 
     def note(self, record: AnyRecord) -> None:
-        """Log the record."""
-        self._journal.append(record)
+        """Log the record. What was said follows from what came before, or goes into what comes next: it becomes durable
+        with the record after it."""
+        self._journal.append(record, durable=not isinstance(record, Said))
 
     def peek(self) -> AnyRecord | None:
         """Nothing: what comes is not known yet."""

@@ -19,7 +19,7 @@ import msgspec
 
 from laguna_agent.agent.rules import Rules
 from laguna_agent.config import Settings, load, user_file
-from laguna_agent.directories import state_directory
+from laguna_agent.directories import displaced, state_directory
 from laguna_agent.errors import LagunaError
 from laguna_agent.program import find_program
 from laguna_agent.trust import Ground, look
@@ -108,6 +108,8 @@ def _state_directory() -> Finding:
             pass
     except OSError as error:
         return Finding("state", "fail", f"{state} cannot be written: {error.strerror}", "set XDG_STATE_HOME")
+    if warning := displaced():
+        return Finding("state", "warn", warning, "set XDG_STATE_HOME")
     return Finding("state", "ok", str(state))
 
 

@@ -86,6 +86,11 @@ class Output:
         elif self.mode == "text":
             self._progress(event)
 
+    def warn(self, text: str) -> None:
+        """Say something on stderr that is no event of the run; nothing where there is nothing to say."""
+        if text:
+            _say(f"warning: {one_line(text, 2_000)}")
+
     def give_up(self) -> None:
         """Write no more events: the reader does not take them."""
         self._stalled = True

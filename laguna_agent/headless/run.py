@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from laguna_agent.agent.events import StopReason
 from laguna_agent.agent.outcome import RunRecord, Verdict, bug_verdict, record_without_turn, verdict_of
 from laguna_agent.config import Settings, load
+from laguna_agent.directories import displaced
 from laguna_agent.errors import EXIT_SIGINT, EXIT_SIGTERM, LagunaError, UsageError
 from laguna_agent.headless.approval import choose_approver
 from laguna_agent.headless.artifacts import write_artifacts
@@ -144,6 +145,7 @@ async def _converse(
         if job is None:
             return await _replay(str(invocation.replay), output, stop)
         stop.session = await _open(job)
+        output.warn(displaced())
         stop.session.trust = job.trust
     if job is None or stop.session is None:
         return None

@@ -27,7 +27,7 @@ from laguna_agent.mcp.pipes import ReadingEnd, WritingEnd
 from laguna_agent.sandbox import processes
 from laguna_agent.sandbox.confinement import Child, Confinement
 from laguna_agent.sandbox.environment import command_environment
-from laguna_agent.sandbox.unconfined import Unconfined
+from laguna_agent.sandbox.unconfined import lasting
 from laguna_agent.sandbox.walls import Walls
 
 TAIL = 400
@@ -76,7 +76,7 @@ class ServerProcess:
         mark = secrets.token_hex(8)
         allowed = walls.environment if walls else command_environment(os.environ)
         environment = allowed | server.env | {processes.MARK: mark}
-        confinement: Confinement = walls.confinement if walls else Unconfined()
+        confinement: Confinement = walls.confinement if walls else lasting()
         stdin, send = os.pipe()
         receive, stdout = os.pipe()
         listen, stderr = os.pipe()

@@ -33,11 +33,10 @@ import anyio.to_thread
 import msgspec
 
 from laguna_agent.errors import ToolError
-from laguna_agent.program import find_program
 from laguna_agent.sandbox import processes
 from laguna_agent.sandbox.confinement import Child, Confinement, Kind
-from laguna_agent.sandbox.environment import command_environment
 from laguna_agent.sandbox.output import Capture
+from laguna_agent.sandbox.shells import start_shell
 from laguna_agent.sandbox.unconfined import Unconfined
 from laguna_agent.sandbox.walls import Walls
 from laguna_agent.sandbox.watch import Watch
@@ -88,7 +87,14 @@ class RunningCommand:
     """A command and the thread that serves it."""
 
     def __init__(
-        self, id: str, command: str, cwd: Path, spool: Path, walls: Walls | None, kind: Kind = "workspace"
+        self,
+        id: str,
+        command: str,
+        cwd: Path,
+        spool: Path,
+        walls: Walls | None,
+        confinement: Confinement,
+        kind: Kind = "workspace",
     ) -> None:
         self.id = id
         self.command = command
@@ -113,7 +119,7 @@ class RunningCommand:
         try:
             if self._watch is not None:
                 self._watch.begin(id)
-            self._process: Child = _start(command, cwd, writer, self._mark, walls, kind)
+            self._process: Child = start_shell(command, cwd, writer, self._mark, walls, confinement, kind)
         except BaseException:
             for each in (self._output, self._news, self._tell, self._stop, self._order):
                 os.close(each)
@@ -292,6 +298,8 @@ class Launcher:
         self.jobs: dict[str, RunningCommand] = {}
         self._temporary = spool is None
         self._count = 0
+        self._lock = threading.Lock()
+        self._unconfined: Unconfined | None = None
 
     async def run(
         self,
@@ -326,6 +334,9 @@ class Launcher:
             job.order_end()
         for job in self.jobs.values():
             await job.end()
+        if self._unconfined is not None:
+            await anyio.to_thread.run_sync(self._unconfined.close)
+            self._unconfined = None
         if self._temporary and self.spool is not None:
             shutil.rmtree(self.spool, ignore_errors=True)
             self.spool = None
@@ -341,13 +352,21 @@ class Launcher:
         id = f"{kind}-{self._count}"
         return id, self.spool / f"{id}.log"
 
+    def _without_walls(self) -> Unconfined:
+        with self._lock:
+            self._unconfined = self._unconfined or Unconfined()
+            return self._unconfined
+
     def _begin(self, role: str, command: str, cwd: Path, granted: Granted) -> RunningCommand:
         id, spool = self.place(role)
         kind: Kind = "workspace" if granted == "unconfined" else granted
         walls = None if granted == "unconfined" else self.walls
         try:
-            running = RunningCommand(id, command, cwd, spool, walls, kind)
+            confinement = walls.confinement if walls else self._without_walls()
+            running = RunningCommand(id, command, cwd, spool, walls, confinement, kind)
         except (OSError, ValueError) as error:
+            if not cwd.is_dir():
+                raise ToolError(f"The command could not be started: the directory {cwd} is gone.") from error
             raise ToolError(f"The command could not be started: {error}.") from error
         _alive.add(running)
         return running
@@ -364,24 +383,3 @@ def _end_all() -> None:
         each.order_end()
     for each in running:
         each.join(GRACE + 1)
-
-
-def shell() -> str:
-    """The program that commands are given to, after `-c`."""
-    return find_program("bash") or "/bin/sh"
-
-
-def _start(command: str, cwd: Path, output: int, mark: str, walls: Walls | None, kind: Kind) -> Child:
-    allowed = walls.environment if walls else command_environment(os.environ)
-    environment = allowed | {processes.MARK: mark, "PWD": str(cwd)}
-    confinement: Confinement = walls.confinement if walls else Unconfined()
-    with Path(os.devnull).open("rb") as nothing:
-        return confinement.start(
-            [shell(), "-c", command],
-            cwd=cwd,
-            environment=environment,
-            stdin=nothing.fileno(),
-            stdout=output,
-            stderr=output,
-            kind=kind,
-        )

@@ -6,6 +6,7 @@ Knows bytes and text; it must not know processes. Memory stays flat however much
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 import threading
@@ -143,7 +144,12 @@ class Capture:
         except OSError:
             # A full disk must not stop the command; the note in `text` says how much was kept.
             self._spool_cap = self._path.stat().st_size if self._path.exists() else 0
-            self._file = None
+            self._early.clear()
+            file, self._file = self._file, None
+            # What is left in the buffer fails once more.
+            with contextlib.suppress(OSError):
+                if file is not None:
+                    file.close()
 
     def _add(self, text: str) -> str:
         self._chars += len(text)

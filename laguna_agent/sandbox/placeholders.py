@@ -25,6 +25,9 @@ from laguna_agent.sandbox.presence import is_real_directory
 _NOT_OURS_TO_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR}
 
 
+_ANY = 0
+
+
 class _Holder(msgspec.Struct, frozen=True):
     """A process that relies on them, and how many of its wardens do; `born` tells it from a later one of that id."""
 
@@ -35,7 +38,7 @@ class _Holder(msgspec.Struct, frozen=True):
 
 class _Record(msgspec.Struct):
     made: dict[str, int] = msgspec.field(default_factory=dict)
-    """Path to inode."""
+    """Path to inode; to `_ANY` where it was about to be made, by a process that may have been killed at it."""
     holders: list[_Holder] = msgspec.field(default_factory=list)
 
 
@@ -51,7 +54,12 @@ class Placeholders:
         nobody in the sandbox may either. Raises SandboxError where no record can be kept."""
         try:
             with self._record() as record:
-                for path in absent:
+                record.holders = _with_this_process(record.holders, 1)
+                missing = [path for path in absent if not os.path.lexists(path)]
+                if missing:
+                    # On record before they are there: whoever is killed in between has made nothing unknown.
+                    self._write(record, dict.fromkeys(map(os.fsdecode, missing), _ANY))
+                for path in missing:
                     try:
                         path.mkdir(mode=0o755)
                     except OSError as error:
@@ -59,7 +67,6 @@ class Placeholders:
                             raise
                     else:
                         record.made[os.fsdecode(path)] = path.lstat().st_ino
-                record.holders = _with_this_process(record.holders, 1)
         except OSError as error:
             raise SandboxError(f"the sandbox cannot block absent names: {error}") from error
         return tuple(path for path in absent if is_real_directory(path))
@@ -68,6 +75,12 @@ class Placeholders:
         """Remove them when nobody else relies on them."""
         with contextlib.suppress(OSError), self._record() as record:
             record.holders = _with_this_process(record.holders, -1)
+
+    def tidy(self) -> None:
+        """Remove what a process left that was killed, if nobody else relies on it."""
+        if self._file.exists():
+            with contextlib.suppress(OSError), self._record():
+                pass
 
     @contextlib.contextmanager
     def _record(self) -> Iterator[_Record]:
@@ -81,10 +94,14 @@ class Placeholders:
                 _remove(record)
             yield record
             if record.holders:
-                replace_file(self._file, msgspec.json.encode(record), mode=0o600)
+                self._write(record)
             else:
                 _remove(record)
                 self._file.unlink(missing_ok=True)
+
+    def _write(self, record: _Record, about_to_be: dict[str, int] | None = None) -> None:
+        made = record.made if about_to_be is None else about_to_be | record.made
+        replace_file(self._file, msgspec.json.encode(_Record(made, record.holders)), mode=0o600)
 
     def _read(self) -> _Record:
         try:
@@ -115,6 +132,7 @@ def _remove(record: _Record) -> None:
     for text, inode in sorted(record.made.items(), reverse=True):
         path = Path(text)
         with contextlib.suppress(OSError):
-            if path.lstat().st_ino == inode:
+            found = path.lstat()
+            if found.st_ino == inode or (inode == _ANY and found.st_uid == os.geteuid()):
                 path.rmdir()
     record.made.clear()

@@ -65,6 +65,7 @@ def _with_mounts(program: Path, policy: Policy, kind: Kind) -> Recipe:
         ended()
         raise SandboxError(f"the workspace cannot be looked at: {error}") from error
     rules: Rules = {
+        "walls": True,
         "writable": [*seen.writable],
         "changeable": [],
         "readable": None,
@@ -89,6 +90,7 @@ def _kept(policy: Policy, kind: Kind) -> tuple[Protected, Callable[[], None]]:
 
 def _without_mounts(policy: Policy, kind: Kind) -> Recipe:
     rules: Rules = {
+        "walls": True,
         "writable": [*map(str, changeable_paths(policy, kind)), *DEVICES],
         "changeable": [*map(str, changeable_paths(policy, kind))],
         "readable": [*readable_paths(policy)],
@@ -105,6 +107,7 @@ def _with_a_profile(policy: Policy, kind: Kind) -> Recipe:
     if not PROGRAM.is_file():
         raise SandboxError(f"there is no {PROGRAM}")
     rules: Rules = {
+        "walls": True,
         "writable": [],
         "changeable": [],
         "readable": None,

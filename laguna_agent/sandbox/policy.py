@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from laguna_agent.directories import config_directory, data_directory, state_directory
+from laguna_agent.directories import config_directory, data_directory, home, state_directory
 from laguna_agent.sandbox.git_directories import git_directories, read_small
 from laguna_agent.sandbox.presence import exists, is_directory
 
@@ -164,22 +164,22 @@ def _begins(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
     return bool(parts) and fnmatchcase(parts[0], wanted[0]) and _begins(parts[1:], wanted[1:])
 
 
-def hidden_paths(home: Path) -> tuple[Path, ...]:
-    """What is hidden from everything that a model chooses: keys and histories below `home`, this program's own
+def hidden_paths(owners: Path) -> tuple[Path, ...]:
+    """What is hidden from everything that a model chooses: keys and histories below `owners`, this program's own
     configuration, state and weights, and the directories of sockets; only what there is."""
     ours = (config_directory(), state_directory(), data_directory())
-    wanted = [*(home / name for name in _SECRETS), *ours, Path("/run"), Path("/var/run")]
+    wanted = [*(owners / name for name in _SECRETS), *ours, Path("/run"), Path("/var/run")]
     return tuple(dict.fromkeys(Path(os.path.realpath(path)) for path in wanted if exists(path)))
 
 
-def protected_paths(roots: Sequence[Path], home: Path) -> tuple[Path, ...]:
+def protected_paths(roots: Sequence[Path], owners: Path) -> tuple[Path, ...]:
     """What is read-only inside `roots` without its name telling so: the same parts of git directories that have another
     name than `.git`, and what a login obeys where the home directory is part of the workspace."""
     found: list[Path] = []
     for root in roots:
         found += [directory / name for directory in _git_directories(root) for name in PROTECTED_GIT]
-        if home.is_relative_to(root):
-            found += [home / name for name in _OBEYED]
+        if owners.is_relative_to(root):
+            found += [owners / name for name in _OBEYED]
     below = ((path, root) for path in dict.fromkeys(found) for root in roots if path.is_relative_to(root))
     return tuple(dict.fromkeys(path for path, root in below if not protects(path.relative_to(root).parts)))
 
@@ -213,10 +213,10 @@ def policy_for(
         root=workspace[0],
         roots=workspace[1:],
         writable=real(path.expanduser() for path in writable),
-        hidden=hidden_paths(Path.home()),
+        hidden=hidden_paths(home()),
         readable=real(readable),
-        protected=protected_paths(workspace, Path(os.path.realpath(Path.home()))),
-        denied=tuple(str(Path.home() / glob[2:]) if glob.startswith("~/") else glob for glob in denied),
+        protected=protected_paths(workspace, Path(os.path.realpath(home()))),
+        denied=tuple(str(home() / glob[2:]) if glob.startswith("~/") else glob for glob in denied),
         temporary=temporary and Path(os.path.realpath(temporary)),
     )
     found = [each for root in workspace for each in git_directories(root) if policy.root_of(each) is None]

@@ -27,10 +27,12 @@ from laguna_agent.errors import SandboxError
 from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.sandbox.plans import recipe
 from laguna_agent.sandbox.policy import Policy
+from laguna_agent.sandbox.temporary import make_temporary, remove_temporary
 from laguna_agent.sandbox.warden.attempts import Canaries
 from laguna_agent.sandbox.wardens import Warden, as_request, interpreter, put_up
 
 _PATIENCE = 30.0
+_STALE = 600.0
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -128,12 +130,28 @@ def _judge(claim: Claim, said: str, canaries: _Canaries) -> tuple[bool, str]:
     return said != "done" and not happened, f"{said}, and it took effect" if happened and said != "done" else said
 
 
+def _stand_in(secret: str) -> subprocess.Popen[bytes]:
+    """A process that stands for the agent. It reads from this one, and so ends with it, whatever ends that."""
+    environment = {"PATH": _PATH, "SECRET": secret}
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(["cat"], env=environment, stdin=subprocess.PIPE, stdout=nowhere, start_new_session=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the grounds of probes that were killed; none takes so long."""
+    for left in folder.glob("probe-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE:
+                shutil.rmtree(left, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def _ground() -> Iterator[Path]:
     """A throwaway directory outside /tmp, which bubblewrap exchanges: what is not there would prove nothing."""
     folder = state_directory() / "sandbox"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _sweep(folder)
         made = Path(os.path.realpath(tempfile.mkdtemp(prefix="probe-", dir=folder)))
     except OSError as error:
         raise SandboxError(f"the sandbox cannot be tried out: {error}") from error
@@ -171,15 +189,14 @@ class _Canaries:
         (workspace / ".env").write_text(secret)
         (workspace / "link").symlink_to(self._ground / "outside")
         self._sizes = {each: self._size(each) for each in ("outside/file", "outside/linked", "workspace/.git/config")}
-        self._agent = subprocess.Popen(
-            ["sleep", "60"], env={"PATH": _PATH, "SECRET": secret}, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        stack.callback(self._agent.wait)
+        self._agent = _stand_in(secret)
+        stack.callback(self._agent.communicate)
         stack.callback(self._agent.kill)
         self._listening: dict[str, socket.socket] = {}
         # The whole path of a local socket may have 107 bytes; a short link to the directory keeps below.
-        short = stack.enter_context(tempfile.TemporaryDirectory(prefix="p"))
-        (Path(short) / "d").symlink_to(self._ground / "outside")
+        short = make_temporary("la-")
+        stack.callback(remove_temporary, short)
+        (short / "d").symlink_to(self._ground / "outside")
         for key, family, kind, address in (
             ("tcp", socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
             ("udp", socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),

@@ -12,6 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from laguna_agent.directories import home
 from laguna_agent.sandbox.policy import Policy
 from laguna_agent.sandbox.presence import is_directory, is_file
 
@@ -54,7 +55,7 @@ def essential(policy: Policy) -> tuple[Path, ...]:
 def below_temporary() -> tuple[Path, ...]:
     """The same, and the home directory, where they lie below the /tmp that a sandbox may exchange."""
     exchanged = (Path("/tmp"), Path("/var/tmp"))
-    found = (path for path in (Path.home().resolve(), *_needed()) if any(each in path.parents for each in exchanged))
+    found = (path for path in (home().resolve(), *_needed()) if any(each in path.parents for each in exchanged))
     return tuple(dict.fromkeys(path for path in found if is_directory(path)))
 
 

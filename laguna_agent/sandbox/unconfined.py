@@ -1,41 +1,39 @@
-"""Processes with the person's own rights: where there is no sandbox, and where the person lets a command leave it."""
+"""Processes with the person's own rights: where there is no sandbox, and where the person lets a command leave it.
+
+A warden starts them here too, one without walls: for it lives no longer than this process, and takes with it whatever
+it has started. So nothing stays, not even after `kill -9`, and however far a command has gone from its parent.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
-from laguna_agent.sandbox.confinement import Kind, Tier
+from laguna_agent.sandbox.confined import Confined
+from laguna_agent.sandbox.confinement import Kind
+from laguna_agent.sandbox.warden.walls import Rules
+from laguna_agent.sandbox.wardens import Recipe, WardedChild
+
+_RULES: Rules = {
+    "walls": False,
+    "writable": [],
+    "changeable": [],
+    "readable": None,
+    "identities": [],
+    "reach": "world",
+    "own": False,
+    "kernel": sys.platform == "linux",
+    "processes": 1 << 30,
+}
 
 
-class UnconfinedChild:
-    """A `Child` that nothing confines."""
+class Unconfined(Confined):
+    """A `Confinement` that confines nothing, and of which there is only one kind."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self.pid = process.pid
-        self.watch: int | None = None
-        # Not every system has such a descriptor.
-        with contextlib.suppress(AttributeError, OSError):
-            self.watch = os.pidfd_open(process.pid)
-
-    def poll(self) -> int | None:
-        return self._process.poll()
-
-    def close(self) -> None:
-        watch, self.watch = self.watch, None
-        if watch is not None:
-            os.close(watch)
-
-
-class Unconfined:
-    """A `Confinement` that confines nothing; what it starts, its starter ends."""
-
-    tier: Tier = "none"
-    summary = "none: commands run with your rights"
+    def __init__(self) -> None:
+        super().__init__("none", "none: commands run with your rights", lambda _: Recipe((), _RULES))
 
     def start(
         self,
@@ -47,11 +45,11 @@ class Unconfined:
         stdout: int,
         stderr: int,
         kind: Kind = "workspace",
-    ) -> UnconfinedChild:
-        process = subprocess.Popen(
-            argv, cwd=cwd, env=environment, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
-        )
-        return UnconfinedChild(process)
+    ) -> WardedChild:
+        return super().start(argv, cwd=cwd, environment=environment, stdin=stdin, stdout=stdout, stderr=stderr)
 
-    def close(self) -> None:
-        """Nothing is held."""
+
+@cache
+def lasting() -> Unconfined:
+    """The one for what belongs to no session's walls; it ends with this process."""
+    return Unconfined()

@@ -6,27 +6,24 @@ Knows the proof, the policy and the confinement, and puts them together; must no
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 import msgspec
 
-from laguna_agent.errors import SandboxError
+from laguna_agent.errors import SandboxError, StorageError
 from laguna_agent.sandbox.confinement import Boundary, Confinement, Tier
 from laguna_agent.sandbox.environment import command_environment, confined_environment
 from laguna_agent.sandbox.landlock_tier import cannot_deny
 from laguna_agent.sandbox.policy import Policy, policy_for
 from laguna_agent.sandbox.protected import Protected, find_protected
+from laguna_agent.sandbox.temporary import make_temporary, remove_temporary
 from laguna_agent.sandbox.tiers import confine, prove
 from laguna_agent.sandbox.unconfined import Unconfined
 from laguna_agent.sandbox.watch import Watch
 
 NOTHING = Protected((), (), ())
-TEMPORARY_PREFIX = "laguna-agent-"
-"""How the name of a private temporary directory begins."""
 GONE_ASIDE = "replaced"
 """The directory beside a session's output that holds what was found in the place of protected files."""
 
@@ -69,7 +66,7 @@ class Walls(msgspec.Struct, frozen=True):
         """End what still runs behind them and remove the private temporary directory. Blocking."""
         self.confinement.close()
         if self.policy.temporary is not None:
-            shutil.rmtree(self.policy.temporary, ignore_errors=True)
+            remove_temporary(self.policy.temporary)
 
 
 def put_up(
@@ -83,18 +80,22 @@ def put_up(
     passed: tuple[str, ...] = (),
 ) -> Walls:
     """The walls for a session in `root`, with what `wish` names or the best that proves itself on this machine. What
-    confines is started by the first command. Blocking. Raises SandboxError where the wish cannot be fulfilled.
+    confines is started by the first command. Blocking. Raises SandboxError where the wish cannot be fulfilled, and
+    StorageError where there is no place for the session.
 
     `spool` is where commands' output is kept: hidden with our own state, but theirs to read.
     """
     proof = prove(wish)
-    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageError(f"cannot keep a session in {spool.parent}: {error.strerror}") from error
     if proof.tier == "none":
         policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied)
         why = "; ".join(proof.reasons)
         return Walls(policy, Unconfined(), "none", "none: commands run with your rights", why, passed=passed)
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
+        temporary = make_temporary()
     except OSError as error:
         raise SandboxError(f"cannot make a temporary directory for commands: {error.strerror}") from error
     policy = policy_for(root, roots, writable=writable, readable=[spool], denied=denied, temporary=temporary)

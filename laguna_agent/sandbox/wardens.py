@@ -78,6 +78,19 @@ class Warden:
         return not self._over.is_set() and not self._closed
 
     def _keep(self, theirs: socket.socket) -> None:
+        try:
+            self._run(theirs)
+        except OSError as error:
+            self._error = error
+        finally:
+            theirs.close()
+            self._started.set()
+        if self._process is not None:
+            self._process.wait()
+        self._over.set()
+        self._recipe.ended()
+
+    def _run(self, theirs: socket.socket) -> None:
         archive = _file_of(warden_archive())
         descriptors = (theirs.fileno(), archive.fileno())
         # A file without a name, so that nobody can have changed it; where there is no such path, the package itself.
@@ -93,16 +106,8 @@ class Warden:
                 pass_fds=descriptors,
                 start_new_session=True,
             )
-        except OSError as error:
-            self._error = error
         finally:
-            theirs.close()
             archive.close()
-            self._started.set()
-        if self._process is not None:
-            self._process.wait()
-        self._over.set()
-        self._recipe.ended()
 
     def _put_up(self) -> int:
         """Tell the rules; the Landlock ABI in force. Raises SandboxError with the warden's or the wrapper's words."""
@@ -276,6 +281,12 @@ def _file_of(data: bytes) -> BinaryIO:
         file = os.fdopen(os.memfd_create("request"), "w+b")
     else:
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
-    file.write(data)
-    file.flush()
+    try:
+        file.write(data)
+        file.flush()
+    except OSError:
+        # What is left in the buffer would fail again, later and elsewhere.
+        with contextlib.suppress(OSError):
+            file.close()
+        raise
     return file

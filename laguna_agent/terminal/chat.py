@@ -23,7 +23,7 @@ from laguna_agent.agent.commands import COMMANDS, command_in
 from laguna_agent.agent.events import Event, Forked, PermissionRequested, Rewound
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.config import MODES, Settings, load
-from laguna_agent.directories import open_private, private_directory, state_directory
+from laguna_agent.directories import displaced, open_private, private_directory, state_directory
 from laguna_agent.errors import UsageError
 from laguna_agent.messages import TextBlock
 from laguna_agent.redaction import without_keys
@@ -97,6 +97,8 @@ class Conversation:
             self._screen.say(f"{self._session.model or 'no model'} in {self._session.cwd}; /help for help")
             if self._session.walls is not None:
                 self._screen.say(f"sandbox: {self._session.walls.summary}", "dim")
+            if warning := displaced():
+                self._screen.say(warning, "yellow")
             for event in self._session.replay_events():
                 self._screen.draw(event)
             trust = self._session.trust

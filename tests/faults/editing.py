@@ -6,14 +6,13 @@ lost makes it do something twice, and that shows in the files.
 
 from __future__ import annotations
 
-import re
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from tests.model_server import Part, text, tool_call
 
 DONE = "All thirty are done."
-_ID = re.compile(r"s(\d+)_(do|look)_(\d+)")
 _GOOD = ("Created ", "Wrote ", "Edited ")
 
 
@@ -75,28 +74,28 @@ def answer(body: Any) -> list[Part] | Part:
     return text(DONE, pieces=2)
 
 
-def _results(messages: list[dict[str, Any]]) -> dict[str, str]:
-    """By the id of each call what came of it, in order."""
-    results: dict[str, str] = {}
+def _results(messages: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any], str]]:
+    """Every call that the conversation tells of, with its arguments and what came of it, in order."""
+    calls: dict[str, tuple[str, dict[str, Any], str]] = {}
     for message in messages:
         for call in message.get("tool_calls") or ():
-            results[call["id"]] = ""
+            calls[call["id"]] = call["function"]["name"], json.loads(call["function"]["arguments"]), ""
         if message["role"] == "tool":
-            assert message["tool_call_id"] in results, "a result without its call"
-            results[message["tool_call_id"]] = str(message["content"])
-    return results
+            name, args, _ = calls[message["tool_call_id"]]
+            calls[message["tool_call_id"]] = name, args, str(message["content"])
+    return [*calls.values()]
 
 
-def _next(number: int, step: Step, results: dict[str, str]) -> list[Part]:
-    mine = [
-        (match[2], result) for id, result in results.items() if (match := _ID.fullmatch(id)) and match[1] == str(number)
-    ]
-    kind, result = mine[-1] if mine else ("", "")
-    if kind == "do" and (result.startswith(_GOOD) or result.endswith("[exit code 0]")):
+def _next(number: int, step: Step, results: list[tuple[str, dict[str, Any], str]]) -> list[Part]:
+    # The limit says for which step it looks.
+    look = {"path": step.path, "limit": 1_000 + number}
+    mine = [(args == look, result) for _, args, result in results if args in (look, step.args)]
+    if not mine:
+        return [tool_call(step.tool, step.args, pieces=2)]
+    looked, result = mine[-1]
+    if looked and "Interrupted" not in result:
+        return [] if step.mark in result else [tool_call(step.tool, step.args, pieces=2)]
+    if result.startswith(_GOOD) or result.endswith("[exit code 0]"):
         return []
-    if kind == "look" and step.mark in result:
-        return []
-    if kind == "do" or "Interrupted" in result:
-        # Somebody who was interrupted looks at what is there first.
-        return [tool_call("read", {"path": step.path}, id=f"s{number}_look_{len(mine)}", pieces=1)]
-    return [tool_call(step.tool, step.args, id=f"s{number}_do_{len(mine)}", pieces=2)]
+    # Somebody who was interrupted looks at what is there first.
+    return [tool_call("read", look, pieces=1)]

@@ -3,7 +3,7 @@
  *
  *   FAULT_KILL=N when   SIGKILL at the Nth call that changes a file, `when` is before, after or half (half of what a
  *                       write was given is written)
- *   FAULT_FULL=N path   once N bytes were written below `path`, everything that needs room there fails: ENOSPC
+ *   FAULT_FULL=N path   once N bytes were written to paths with `path` in them, what needs room there fails: ENOSPC
  *   FAULT_CLOCK=file    the wall clock is off by as many seconds as the file says, from moment to moment
  */
 #define _GNU_SOURCE
@@ -59,7 +59,7 @@ static int regular(int fd) {
 }
 
 static int below(const char *path) {
-    return full_path[0] && strncmp(path, full_path, strlen(full_path)) == 0;
+    return full_path[0] && strstr(path, full_path) != NULL;
 }
 
 static int in_full(int fd) {

@@ -21,8 +21,8 @@ def killed_at(call: int, when: str) -> dict[str, str]:
     return {"LD_PRELOAD": str(_library()), "FAULT_KILL": f"{call} {when}"}
 
 
-def full_after(count: int, path: Path) -> dict[str, str]:
-    """No room is left once `count` bytes were written below `path`."""
+def full_after(count: int, path: Path | str) -> dict[str, str]:
+    """No room is left once `count` bytes were written below `path`, or to paths with this text in them."""
     return {"LD_PRELOAD": str(_library()), "FAULT_FULL": f"{count} {path}"}
 
 

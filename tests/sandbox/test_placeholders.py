@@ -13,6 +13,7 @@ import pytest
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import SandboxError
 from laguna_agent.sandbox.placeholders import Placeholders, born
+from tests.faults.shim import killed_at
 
 HOLD = "import sys, time; from pathlib import Path; from laguna_agent.sandbox.placeholders import Placeholders\n"
 HOLD += (
@@ -69,6 +70,27 @@ def test_a_killed_session_is_cleaned_up_after(tmp_path: Path) -> None:
     assert not path.exists()
     mine.release()
     assert records() == []
+
+
+def test_killed_while_they_are_made(tmp_path: Path) -> None:
+    """At each call that changes a file: what was made is known, so the next session removes it."""
+    for call in range(1, 40):
+        workspace = tmp_path / f"{call}"
+        workspace.mkdir()
+        names = [str(workspace / name) for name in ("a", "b", "c")]
+        script = HOLD.replace("time.sleep(60)", "sys.exit(3)")
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(workspace), *names],
+            env={**os.environ, **killed_at(call, "after")},
+            capture_output=True,
+            check=False,
+        )
+        Placeholders(workspace).tidy()
+        assert list(workspace.iterdir()) == []
+        if done.returncode == 3:
+            break
+    assert done.returncode == 3
+    assert call > 10
 
 
 def test_no_record_no_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

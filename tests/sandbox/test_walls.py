@@ -52,8 +52,8 @@ def test_a_failed_claim_is_a_failure(bubblewrap: Tier, monkeypatch: pytest.Monke
     from laguna_agent.sandbox import probe as module
 
     open_rules = {
-        "writable": [], "changeable": [], "readable": None, "identities": [], "reach": "world", "own": False,
-        "kernel": False, "processes": 2000,
+        "walls": True, "writable": [], "changeable": [], "readable": None, "identities": [], "reach": "world",
+        "own": False, "kernel": False, "processes": 2000,
     }  # fmt: skip
     words = (str(find_bubblewrap()), "--unshare-user", "--cap-add", "ALL", "--dev-bind", "/", "/")
     monkeypatch.setattr(module, "recipe", lambda *_: lambda _: Recipe(words, open_rules))  # type: ignore[arg-type]

@@ -24,8 +24,10 @@ class Rules(TypedDict):
     """What a warden is told once, as JSON. `writable` and `readable` are real paths as the warden sees them; `readable`
     None leaves reading to the mounts. Below `changeable` modes, owners and times may change, where no mounts decide it.
     `identities` are paths with the device and inode that must be there. `own` says whether processes, IPC and mounts
-    are in namespaces of its own; `kernel` whether this system has these walls."""
+    are in namespaces of its own; `kernel` whether this system has these walls. Where `walls` is false nothing is put up:
+    the warden only answers for what it starts."""
 
+    walls: bool
     writable: list[str]
     changeable: list[str]
     readable: list[str] | None
@@ -39,16 +41,20 @@ class Rules(TypedDict):
 class Standing(NamedTuple):
     """What stands: the Landlock ABI in force, and where a supervisor is to listen, if it must."""
 
-    landlock: int
-    listener: int | None
+    landlock: int = 0
+    listener: int | None = None
 
 
 def put_up(rules: Rules) -> Standing:
     """Confine this process for good. Raises OSError."""
+    if not rules["walls"]:
+        if rules["kernel"]:
+            prctl(PR_SET_CHILD_SUBREAPER, 1)
+        return Standing()
     # Outside a user namespace this limit counts what else the user runs.
     _limit(4 * rules["processes"] if rules["own"] else resource.RLIM_INFINITY)
     if not rules["kernel"]:
-        return Standing(0, None)
+        return Standing()
     _verify(rules["identities"])
     # When memory runs out the kernel should end a command, not the agent.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - no pathlib here

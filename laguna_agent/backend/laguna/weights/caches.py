@@ -15,6 +15,7 @@ from pathlib import Path
 from laguna_agent.backend.laguna.config_fields import read_object
 from laguna_agent.backend.weights.catalogue import CATALOGUE
 from laguna_agent.backend.weights.store import Store
+from laguna_agent.directories import home
 from laguna_agent.errors import UsageError, WeightsError
 
 WORD = r"[A-Za-z0-9][\w.-]{0,95}"
@@ -59,7 +60,7 @@ def hub_cache() -> Path:
     given = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     if given:
         return Path(given).expanduser()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache").expanduser()
     return Path(os.environ.get("HF_HOME") or cache / "huggingface").expanduser() / "hub"
 
 
@@ -87,7 +88,7 @@ def ollama_roots() -> Iterator[Path]:
     if given:
         yield Path(given).expanduser()
         return
-    yield Path("~/.ollama/models").expanduser()
+    yield home() / ".ollama" / "models"
     yield Path("/usr/share/ollama/.ollama/models")
 
 

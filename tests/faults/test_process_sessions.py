@@ -1,0 +1,180 @@
+"""Damaged logs, two processes at once, and a clock that jumps: what is not understood is named and never written over,
+what is whole goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from laguna_agent.agent.store import Opened, sessions_directory
+from tests.conftest import RunCli, StartCli
+from tests.faults.process_runs import (
+    RUN,
+    ended,
+    record_of,
+    records,
+    require_outcome,
+    results,
+    resume,
+    the_log,
+    wait_for_file,
+    wait_until,
+)
+from tests.faults.shim import jumping_clock
+from tests.model_server import ModelServer, text, tool_call
+
+DAY = 86_400
+
+
+@pytest.fixture
+def log(run_cli: RunCli, model_server: ModelServer) -> Path:
+    """The log of a session with one prompt that has ended."""
+    model_server.reply(tool_call("write", {"path": "file.txt", "content": "1\n"}), text("Done."))
+    assert run_cli(*RUN, env=model_server.env).returncode == 0
+    return the_log()
+
+
+@pytest.mark.parametrize("tail", [b'{"record":"said","message":{"role":"assist', b"\0" * 4_096, b"\xff\xfe{"])
+def test_the_last_line_is_cut_short(run_cli: RunCli, model_server: ModelServer, log: Path, tail: bytes) -> None:
+    whole = log.read_bytes()
+    log.write_bytes(whole + tail)
+    resume(run_cli, model_server)
+    assert log.read_bytes().startswith(whole + b'{"record":"opened"')
+
+
+def test_the_last_line_lacks_its_end(run_cli: RunCli, model_server: ModelServer, log: Path) -> None:
+    """An editor, or a copy, may have taken it; the record is whole."""
+    whole = log.read_bytes()
+    log.write_bytes(whole.removesuffix(b"\n"))
+    resume(run_cli, model_server)
+    assert log.read_bytes().startswith(whole)
+
+
+def test_a_line_in_the_middle_is_damaged(run_cli: RunCli, model_server: ModelServer, log: Path) -> None:
+    lines = log.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*lines[:4], b"garbage \xff\0\n", *lines[5:]])
+    log.write_bytes(damaged)
+    for how in (("--continue",), ("--resume", log.parent.name), ("--continue", "--fork")):
+        done = run_cli("run", "Go on.", *how, "--output", "json", env=model_server.env)
+        assert record_of(done.stdout, 2)["outcome"] == "usage"
+        assert f"{log}:5: not a record of a session log" in done.stderr
+    assert log.read_bytes() == damaged
+    assert "damaged" in run_cli("sessions", "list").stdout
+    assert len(list(sessions_directory().iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b'{"record":"ope', b"garbage\n", b'{"record":"prompted","content":[]}\n', b"\0\0\n"]
+)
+def test_a_log_that_does_not_say_how_it_began(
+    run_cli: RunCli, model_server: ModelServer, log: Path, header: bytes
+) -> None:
+    """It is never written over, and hides no other session."""
+    rest = b"" if not header.endswith(b"\n") else b"".join(log.read_bytes().splitlines(keepends=True)[1:])
+    spoilt = log.parent.with_name("20990101-000000-abcdef") / "log.jsonl"
+    spoilt.parent.mkdir()
+    spoilt.write_bytes(header + rest)
+    refused = run_cli("run", "Go on.", "--resume", spoilt.parent.name, "--output", "json", env=model_server.env)
+    assert record_of(refused.stdout, 2)["outcome"] == "usage"
+    assert spoilt.parent.name in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert spoilt.read_bytes() == header + rest
+    model_server.reply(text("Went on."))
+    done = run_cli("run", "Go on.", "--continue", "--output", "json", env=model_server.env)
+    assert record_of(done.stdout, 0)["session_id"] == log.parent.name
+    assert spoilt.read_bytes() == header + rest
+
+
+def test_two_processes_on_one_session(
+    start_cli: StartCli, run_cli: RunCli, model_server: ModelServer, workspace: Path
+) -> None:
+    model_server.reply(tool_call("shell", {"command": "echo $$ > pids; sleep 20"}))
+    process = start_cli(*RUN, env=model_server.env)
+    wait_for_file(workspace / "pids", process)
+    before = the_log().read_bytes()
+    refused = run_cli("run", "Me too.", "--continue", "--output", "json", env=model_server.env)
+    record = record_of(refused.stdout, 2)
+    assert record["message"] == f"session {the_log().parent.name} is open in another process (process {process.pid})"
+    assert the_log().read_bytes() == before
+    process.send_signal(signal.SIGINT)
+    assert ended(process, 130)["outcome"] == "interrupted"
+    resume(run_cli, model_server)
+
+
+def test_two_sessions_in_one_workspace(
+    start_cli: StartCli, run_cli: RunCli, model_server: ModelServer, workspace: Path
+) -> None:
+    """Nobody writes over what the other has done since the file was read."""
+    (workspace / "shared.txt").write_text("one\ntwo\n")
+    model_server.reply(
+        tool_call("read", {"path": "shared.txt"}),
+        tool_call("shell", {"command": "echo $$ > pids; while [ ! -e go ]; do sleep 0.05; done"}),
+    )
+    process = start_cli(*RUN, env=model_server.env)
+    wait_for_file(workspace / "pids", process)
+    model_server.reply(tool_call("edit", {"path": "shared.txt", "old": "two", "new": "TWO"}), text("Mine is done."))
+    second = run_cli(*RUN, env=model_server.env)
+    assert record_of(second.stdout, 0)["text"] == "Mine is done."
+    edit = tool_call("edit", {"path": "shared.txt", "old": "one", "new": "ONE"})
+    write = tool_call("write", {"path": "shared.txt", "content": "lost\n"})
+    model_server.reply(write, edit, text("So is mine."))
+    (workspace / "go").touch()
+    assert ended(process, 0)["text"] == "So is mine."
+    _, _, refused, edited = results(model_server.chats[-1]["messages"])
+    assert "changed" in refused
+    assert "-two\n+TWO" in refused
+    assert edited.startswith("Edited")
+    assert (workspace / "shared.txt").read_text() == "ONE\nTWO\n"
+    assert len(list(sessions_directory().iterdir())) == 2
+
+
+@pytest.mark.parametrize("jump", [-400 * DAY, 400 * DAY])
+def test_the_clock_jumps(
+    start_cli: StartCli, run_cli: RunCli, model_server: ModelServer, workspace: Path, tmp_path: Path, jump: int
+) -> None:
+    """Nothing that waits or counts looks at the wall clock, and the newest session is still the newest."""
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    env = model_server.env | jumping_clock(clock)
+    command = "echo $$ > pids; while [ ! -e go ]; do sleep 0.02; done"
+    model_server.reply(tool_call("shell", {"command": command, "timeout": 20}), text("Done."))
+    began = time.monotonic()
+    process = start_cli(*RUN, "--max-time", "30", env=env)
+    wait_for_file(workspace / "pids", process)
+    clock.write_text(str(jump))
+    (workspace / "go").touch()
+    record = ended(process, 0)
+    assert (record["text"], record["outcome"]) == ("Done.", "completed")
+    assert 0 <= record["seconds"] < time.monotonic() - began
+    model_server.reply(text("The second."))
+    second = record_of(run_cli(*RUN, env=env).stdout, 0)
+    opened = [
+        next(each for each in records(path) if isinstance(each, Opened))
+        for path in sorted(sessions_directory().glob("*/log.jsonl"), key=os.path.getmtime)
+    ]
+    assert opened[-1].id == second["session_id"]
+    assert (opened[0].created < opened[1].created) == (jump > 0), "the clock did jump"
+    model_server.reply(text("On and on."))
+    went_on = run_cli("run", "Go on.", "--continue", "--output", "json", env=env)
+    assert record_of(went_on.stdout, 0)["session_id"] == second["session_id"]
+    require_outcome("completed", sessions_directory() / str(second["session_id"]) / "log.jsonl")
+
+
+def test_the_clock_jumps_while_a_retry_waits(start_cli: StartCli, model_server: ModelServer, tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    from tests.model_server import http
+
+    model_server.reply(http(503, {"error": {"message": "busy"}}, {"Retry-After": "1"}), text("Done."))
+    process = start_cli(*RUN, env=model_server.env | jumping_clock(clock))
+    wait_until(lambda: len(model_server.chats) == 1, process)
+    clock.write_text(str(-DAY))
+    began = time.monotonic()
+    assert ended(process, 0)["text"] == "Done."
+    assert time.monotonic() - began < 10
+    assert json.loads(json.dumps(model_server.chats[0])) == model_server.chats[1]
