@@ -60,6 +60,7 @@ async def prepare(
         session.tape,
         emit,
         session.unanswered,
+        before_writing=lambda: session.keeping.before_writing(session.tape, emit),
     )
     turn = Turn(
         model=described.model,

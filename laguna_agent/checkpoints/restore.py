@@ -189,7 +189,7 @@ class _Exchange:
             with contextlib.suppress(OSError), self._restorer.parent(above) as (handle, name):
                 status = os.stat(name, dir_fd=handle, follow_symlinks=False)
                 if b"/" in above and stat.S_ISDIR(status.st_mode) and status.st_mode & 0o700 != 0o700:
-                    os.chmod(name, stat.S_IMODE(status.st_mode) | 0o700, dir_fd=handle)  # noqa: PTH101
+                    os.chmod(name, stat.S_IMODE(status.st_mode) | 0o700, dir_fd=handle)
                     self._opened.setdefault(above, status.st_mode)
         try:
             return do(path)
