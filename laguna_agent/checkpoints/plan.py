@@ -106,7 +106,7 @@ def _consistent(
 ) -> Plan:
     """The plan, with a target in which everything lies in a directory."""
     for path in sorted(target):
-        for above in parents(path) if path in target else ():
+        for above in reversed(list(parents(path))) if path in target else ():
             holder = target.get(above)
             if holder is not None and holder.is_directory:
                 continue
@@ -141,10 +141,11 @@ def _in_the_way(now: Table, target: Table, left: Mapping[bytes, str]) -> set[byt
     for path in left:
         if path in target and path not in now:
             found.add(path)
-        for above in parents(path):
+        for above in reversed(list(parents(path))):
             holder = target.get(above)
             if holder is not None and not holder.is_directory:
                 found.add(above)
-            elif holder is None and above in now:
+                break
+            if holder is None and above in now:
                 target[above] = now[above]
     return found

@@ -153,7 +153,7 @@ class _Exchange:
             self._step(path, self._set_aside)
         changed = [path for path in self._now.keys() | self._target.keys() if self._differs(path)]
         for path in sorted(changed, key=lambda path: path.count(b"/"), reverse=True):
-            if path in self._now and self._kind(self._now, path) != self._kind(self._target, path):
+            if path in self._now and not self._is_aside(path) and self._kind(self._now, path) != self._kind(self._target, path):
                 self._step(path, self._take_away)
         for path in sorted(changed):
             if path in self._target and self._target[path].is_directory:
@@ -168,6 +168,9 @@ class _Exchange:
 
     def _differs(self, path: bytes) -> bool:
         return self._now.get(path) != self._target.get(path)
+
+    def _is_aside(self, path: bytes) -> bool:
+        return path in self._plan.in_the_way or any(above in self._plan.in_the_way for above in parents(path))
 
     def _kind(self, table: Table, path: bytes) -> str:
         entry = table.get(path)
