@@ -22,6 +22,7 @@ from laguna_agent.agent.store import (
     Journal,
     Opened,
     Prompted,
+    Redone,
     Replied,
     Rewound,
     find_session,
@@ -94,6 +95,7 @@ def summarize(path: Path) -> SessionSummary | None:
     opened: Opened | None = None
     title, turns, prompts, outcome, model = "", 0, 0, "interrupted", ""
     before: list[tuple[int, str]] = []
+    undone: list[tuple[list[tuple[int, str]], tuple[int, str]]] = []
     roots: tuple[str, ...] = ()
     try:
         updated = _updated(path)
@@ -107,11 +109,17 @@ def summarize(path: Path) -> SessionSummary | None:
                 case Prompted(content=content):
                     if is_for_the_model(content):
                         before.append((prompts, title))
+                        undone.clear()
                     outcome, prompts = "interrupted", prompts + 1
                     title = title or title_of(content)
                 case Rewound(prompts=taken_back):
+                    latest = (prompts, title)
                     prompts, title = before[-taken_back] if taken_back <= len(before) else (0, "")
+                    undone.append((before[-taken_back:], latest))
                     del before[-taken_back:]
+                case Redone() if undone:
+                    again, (prompts, title) = undone.pop()
+                    before += again
                 case Replied():
                     turns += 1
                 case Ended(result=result):

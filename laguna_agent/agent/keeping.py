@@ -38,9 +38,9 @@ class Keeping:
 
     def __init__(self, keep: Keep | None) -> None:
         self.keep = keep
-        self._problem = "" if keep is not None else TURNED_OFF
+        self._problem = ""
         self._begun = self._kept = False
-        self._told = keep is None
+        self._told = False
 
     def begin(self) -> None:
         """A prompt begins."""
@@ -51,7 +51,7 @@ class Keeping:
         if tape.recorded:
             if not isinstance(tape.peek(), Checkpointed):
                 return
-        elif self._begun:
+        elif self._begun or self.keep is None:
             return
         self._begun = True
         record = await tape.take(Checkpointed, self._before)
@@ -64,7 +64,8 @@ class Keeping:
 
     async def _before(self) -> Checkpointed:
         # Looked at once in vain, it is not looked at again: that it takes too long is the likeliest reason.
-        if self.keep is None or self._problem:
+        assert self.keep is not None, "asked for by before_writing"
+        if self._problem:
             return Checkpointed("before", problem=self._problem)
         try:
             kept = await anyio.to_thread.run_sync(self.keep.take)

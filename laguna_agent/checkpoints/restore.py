@@ -153,7 +153,11 @@ class _Exchange:
             self._step(path, self._set_aside)
         changed = [path for path in self._now.keys() | self._target.keys() if self._differs(path)]
         for path in sorted(changed, key=lambda path: path.count(b"/"), reverse=True):
-            if path in self._now and not self._is_aside(path) and self._kind(self._now, path) != self._kind(self._target, path):
+            if (
+                path in self._now
+                and not self._is_aside(path)
+                and self._kind(self._now, path) != self._kind(self._target, path)
+            ):
                 self._step(path, self._take_away)
         for path in sorted(changed):
             if path in self._target and self._target[path].is_directory:

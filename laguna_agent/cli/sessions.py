@@ -130,6 +130,10 @@ def _lines(record: AnyRecord) -> Iterator[str]:
             yield f"  denied: {one_line(record.reason)}"
         case store.Rewound():
             yield f"[{record.prompts} of the prompts before this were taken back]"
+        case store.Restored():
+            yield f"[files put back{f', but for {len(record.problems)}' if record.problems else ''}]"
+        case store.Redone():
+            yield "[what was taken back before this is there again]"
         case store.Forked():
             yield f"[copied to session {record.id}]"
         case store.Checked():

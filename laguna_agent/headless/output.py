@@ -22,6 +22,7 @@ from laguna_agent.agent.events import (
     ModelProgress,
     Notice,
     PermissionResolved,
+    Redone,
     Rewound,
     ToolCallStarted,
     ToolCallUpdate,
@@ -125,7 +126,9 @@ class Output:
             case PermissionResolved(allowed=False):
                 _say(f"  denied: {one_line(event.reason)}")
             case Rewound():
-                _say(f"{event.prompts} prompts taken back; files were left as they are")
+                _say(f"{event.prompts} prompts taken back; {len(event.files)} files put back")
+            case Redone():
+                _say(f"what was taken back is there again; {len(event.files)} files put back")
             case Forked():
                 _say(f"session {event.session_id} is a copy of this conversation; files were not copied")
             case Notice():

@@ -21,7 +21,10 @@ from tests.checkpoints.disks import State, edit, git, is_ignored, make, reposito
 
 ASIDE = b".before-undo"
 steps = st.lists(
-    st.tuples(st.sampled_from(["agent", "agent", "agent", "person", "undo", "redo", "ignored"]), st.integers(0, 10**6)),
+    st.tuples(
+        st.sampled_from(["agent", "agent", "person", "person", "undo", "undo", "redo", "ignored"]),
+        st.integers(0, 10**6),
+    ),
     min_size=2,
     max_size=9,
 )
