@@ -145,8 +145,12 @@ def undone(records: Iterable[AnyRecord]) -> tuple[list[Undone], bool]:
                 files, cut_off = Undone(record.now, record.target), True
             case Restored():
                 cut_off = False
-                files = Undone() if record.failed else Undone(files.now, record.tree)
+                if not record.failed:
+                    files = Undone(files.now, record.tree)
+                    found.append(files)
             case Rewound():
+                if found and found[-1] is files:
+                    found.pop()
                 found.append(Undone(files.now, files.tree, conversation=True))
                 files = Undone()
             case Redone():

@@ -92,7 +92,7 @@ async def redo(argument: str, session: Session, emit: Emit) -> None:
         await _remark(str(refusal), session, emit)
         return
     if not proposed.conversation:
-        await _remark(f"What was begun is taken back. {said}", session, emit)
+        await _remark(f"The conversation is as it was. {said}", session, emit)
         return
     await _remark(f"What you had taken back is there again. {said}", session, emit)
     session.tape.note(Redone())

@@ -21,7 +21,7 @@ from laguna_agent.checkpoints.looked import Stamp, stamp_of
 from laguna_agent.checkpoints.plan import Plan
 from laguna_agent.checkpoints.scan import STAGED, outermost
 from laguna_agent.checkpoints.store import CheckpointError
-from laguna_agent.checkpoints.trees import Entry, Read, Table, parents
+from laguna_agent.checkpoints.trees import Entry, Read, Table, parents, table_of
 from laguna_agent.sandbox import beneath
 from laguna_agent.tools.files import outdate_bytecode
 
@@ -84,6 +84,28 @@ class Restorer:
                 for name in os.listdir(root):  # noqa: PTH208 - names alone
                     if STAGED.fullmatch(name):
                         _remove_staging(root, name)
+
+
+def write_out(tree: bytes, directory: Path, names: Sequence[str], read: Read) -> int:
+    """Write a tree into a directory that is empty or is made: each root into a directory of its name, a single one as
+    it is. Returns the number of files. Raises CheckpointError."""
+    table = table_of(tree, read)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise CheckpointError(f"{directory} is not empty, and nothing was written")
+        single = len(names) == 1
+        roots = [directory if single else directory / f"{number}-{name}" for number, name in enumerate(names)]
+        for root in roots:
+            root.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {directory}: {error.strerror}") from error
+    tops = {path: entry for path, entry in table.items() if b"/" not in path}
+    plan = Plan(tops, table)
+    problems = Restorer([Path(os.path.realpath(root)) for root in roots], read).carry_out(plan, {})
+    if problems:
+        raise CheckpointError(f"not everything was written to {directory}: {'; '.join(problems[:3])}")
+    return len(plan.changed)
 
 
 def _remove_staging(root: Path, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from laguna_agent.cli.checkpoints import diff, restore
 from laguna_agent.cli.grammar import command_group
 from laguna_agent.cli.options import Json, path_option
 from laguna_agent.cli.printing import show, show_json, show_table
@@ -142,9 +143,11 @@ def _lines(record: AnyRecord) -> Iterator[str]:
             yield f"\n{summary_line(record.result)}"
 
 
-app = command_group("List, show, export, copy and delete recorded sessions.", list_all)
+app = command_group("List, show, export, copy and delete recorded sessions, and put their files back.", list_all)
 app.command("list")(list_all)
 app.command("show")(show_one)
 app.command("export")(export)
 app.command("fork")(fork)
 app.command("delete")(delete)
+app.command("diff")(diff)
+app.command("restore")(restore)

@@ -77,6 +77,8 @@ def state_of(root: Path, *, ignored: Callable[[bytes], bool] = lambda path: Fals
 def is_ignored(path: bytes) -> bool:
     """What the ignore file of `make` names, the tracked one aside."""
     parts = path.split(b"/")
+    if parts[0] == b"sub":
+        return False  # A repository of its own, without an ignore file.
     return path != b"tracked.o" and (any(part.endswith(b".o") for part in parts) or b"build" in parts)
 
 
