@@ -23,6 +23,7 @@ from laguna_agent.agent.store import (
     Journal,
     Opened,
     Prompted,
+    Redone,
     Replied,
     Rewound,
     find_session,
@@ -32,6 +33,8 @@ from laguna_agent.agent.store import (
     sessions_directory,
 )
 from laguna_agent.atomic import OWNER_ONLY, replace_file
+from laguna_agent.checkpoints.store import copy as copy_checkpoints
+from laguna_agent.checkpoints.store import forget
 from laguna_agent.errors import UsageError
 from laguna_agent.messages import ContentBlock, TextBlock
 from laguna_agent.redaction import without_keys
@@ -93,6 +96,7 @@ def summarize(path: Path) -> SessionSummary | None:
     opened: Opened | None = None
     title, turns, prompts, outcome, model = "", 0, 0, "interrupted", ""
     before: list[tuple[int, str]] = []
+    undone: list[tuple[list[tuple[int, str]], tuple[int, str]]] = []
     roots: tuple[str, ...] = ()
     try:
         updated = _updated(path)
@@ -106,11 +110,17 @@ def summarize(path: Path) -> SessionSummary | None:
                 case Prompted(content=content):
                     if is_for_the_model(content):
                         before.append((prompts, title))
+                        undone.clear()
                     outcome, prompts = "interrupted", prompts + 1
                     title = title or title_of(content)
                 case Rewound(prompts=taken_back):
+                    latest = (prompts, title)
                     prompts, title = before[-taken_back] if taken_back <= len(before) else (0, "")
+                    undone.append((before[-taken_back:], latest))
                     del before[-taken_back:]
+                case Redone() if undone:
+                    again, (prompts, title) = undone.pop()
+                    before += again
                 case Replied():
                     turns += 1
                 case Ended(result=result):
@@ -178,11 +188,12 @@ def latest_session(cwd: Path) -> str | None:
     return next((summary.id for _, summary in newest_first(cwd)), None)
 
 
-def fork_session(session_id: str, between_prompts: bool = False) -> str:
+def fork_session(session_id: str, between_prompts: bool = False, back: int = 0) -> str:
     """Copy a session as it is on disk, kept outputs too; returns the copy's id. Raises UsageError.
 
     `between_prompts` leaves out a newest prompt that has not ended: it may be the one that asks for the copy. What a
-    backend keeps beside the session stays where it is: the copy looks there (`remembering`).
+    backend keeps beside the session stays where it is: the copy looks there (`remembering`). In the copy the newest
+    `back` prompts are taken back.
     """
     path = find_session(session_id)
     copy = new_session_id()
@@ -197,7 +208,10 @@ def fork_session(session_id: str, between_prompts: bool = False) -> str:
             newest.append(record)
         if not between_prompts or any(isinstance(record, Ended) for record in newest):
             _append(journal, newest)
+        if back:
+            journal.append(Rewound(back), durable=False)
         journal.sync()
+        copy_checkpoints(path.parent.name, copy)
         kept = path.parent / "output"
         if kept.is_dir():
             shutil.copytree(kept, session_directory(copy) / "output", dirs_exist_ok=True)
@@ -220,4 +234,5 @@ def delete_session(session_id: str) -> None:
     """Remove a session and everything kept with it; raises UsageError while another process has it open."""
     path = find_session(session_id)
     Journal(path).close()
+    forget(path.parent.name)
     shutil.rmtree(path.parent)

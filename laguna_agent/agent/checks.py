@@ -29,6 +29,8 @@ class Check:
 
     async def run(self, when: Literal["before", "after"], turn: Turn) -> CheckRun:
         """Run it in the workspace and keep the evidence."""
+        # Checks write too, if only what they compile.
+        await turn.execution.before_writing()
 
         async def produce() -> Checked:
             tools = turn.execution.tools

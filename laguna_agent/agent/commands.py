@@ -29,8 +29,10 @@ COMMANDS = (
     Command("compact", "Summarise the older part of the conversation to make room; undo", "what to keep, or undo"),
     Command("context", "Say what fills the model's window"),
     Command("usage", "Say how many tokens this session has used, and what they cost"),
-    Command("rewind", "Take back your last prompt and all that followed; files stay as they are", "how many prompts"),
-    Command("fork", "Copy this conversation into a new session; both work on the same files"),
+    Command("undo", "Take back your last prompt and all that followed, what it did to files too", "force | keep"),
+    Command("rewind", "Take back your last prompts and all that followed, files too", "how many prompts, force | keep"),
+    Command("redo", "Bring back what was taken back last", "force | keep"),
+    Command("fork", "Copy this conversation into a new session; with a number, from that many prompts ago", "how many"),
     Command("trust", "Show what this workspace brings and whether it is trusted; trust what was shown", "yes"),
     Command("init", "Write AGENTS.md, the project's instructions for coding agents", "what to pay attention to"),
 )

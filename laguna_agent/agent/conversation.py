@@ -17,6 +17,7 @@ from laguna_agent.agent.store import (
     Offered,
     Opened,
     Prompted,
+    Redone,
     Remarked,
     Replied,
     Rewound,
@@ -94,21 +95,32 @@ def _follow(past: Past, record: AnyRecord) -> None:
 
 
 def in_force(records: Iterable[AnyRecord]) -> list[AnyRecord]:
-    """The records of the conversation as it is now: without the prompts that were taken back and what followed them.
-    What a later run began with, and settings, stay."""
+    """The records of the conversation as it is now: without the prompts that were taken back and what followed them,
+    unless that was taken back too. What a later run began with, and settings, stay."""
     kept: list[AnyRecord] = []
     begun: list[int] = []
+    taken_back: list[_TakenBack] = []
     for record in records:
         if isinstance(record, Rewound):
             start = begun[-record.prompts] if record.prompts <= len(begun) else 0
+            gone, stays = kept[start:], [each for each in kept[start:] if isinstance(each, Opened | Configured)]
+            taken_back.append(_TakenBack(start, len(stays), gone, begun[-record.prompts :]))
             del begun[-record.prompts :]
-            kept[start:] = [each for each in kept[start:] if isinstance(each, Opened | Configured)]
+            kept[start:] = stays
             continue
+        if isinstance(record, Redone) and taken_back:
+            last = taken_back.pop()
+            kept[last.start : last.start + last.stayed] = last.records
+            begun += last.begun
+            continue
+        if isinstance(record, Compacted | Uncompacted | Shortened):
+            taken_back.clear()
         if isinstance(record, Uncompacted):
             _take_back_compaction(kept)
             continue
         if isinstance(record, Prompted) and is_for_the_model(record.content):
             begun.append(len(kept))
+            taken_back.clear()
         kept.append(record)
     return kept
 
@@ -121,6 +133,16 @@ def _take_back_compaction(kept: list[AnyRecord]) -> None:
             return
         if isinstance(kept[at], Shortened):
             kept[at] = Shortened()
+
+
+@dataclass(frozen=True)
+class _TakenBack:
+    """What a Rewound took: `records` from `start` on, of which `stayed` remained there."""
+
+    start: int
+    stayed: int
+    records: list[AnyRecord]
+    begun: list[int]
 
 
 def orphan_results(history: Sequence[Message], unanswered: Mapping[str, ToolResult]) -> list[Message]:

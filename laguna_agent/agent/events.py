@@ -186,12 +186,25 @@ class CheckRun(msgspec.Struct, frozen=True, omit_defaults=True):
     output: str = ""
 
 
+class Checkpoint(Event, frozen=True, tag="checkpoint"):
+    """The files were kept before the first call of this prompt that may change them, so that it can be undone."""
+
+    tree: str
+
+
 class Rewound(Event, frozen=True, tag="rewound"):
-    """The newest `prompts` prompts were taken back, with everything that followed but what was done to files; `text` is
-    the first of them, for the person to change and send again."""
+    """The newest `prompts` prompts were taken back, with everything that followed; `text` is the first of them, for the
+    person to change and send again. `files` are those that were put back as they had been."""
 
     prompts: int
     text: str
+    files: tuple[str, ...] = ()
+
+
+class Redone(Event, frozen=True, tag="redone"):
+    """What was taken back last is there again, the conversation and `files`."""
+
+    files: tuple[str, ...] = ()
 
 
 class Forked(Event, frozen=True, tag="forked"):

@@ -32,7 +32,7 @@ from laguna_agent.agent.store import Asked, Permitted, ToolRan
 from laguna_agent.agent.tape import Tape
 from laguna_agent.agent.work import Work
 from laguna_agent.errors import ToolError
-from laguna_agent.messages import FileDiff, ToolCall
+from laguna_agent.messages import FileDiff, ToolCall, ToolKind
 from laguna_agent.redaction import MARK, TokenStream, shows_mark
 from laguna_agent.tools.base import Need, Previewing, Tool, ToolContext, ToolResult, text_result
 from laguna_agent.tools.registry import Registry
@@ -42,15 +42,21 @@ REDACTED_EDIT = (
     f"The text has {MARK} ...\u27e7 in it, which stands for a secret that was not shown and would take its place. "
     "Edit the other lines only."
 )
+READING: tuple[ToolKind, ...] = ("read", "search", "think")
 LIVE_CAP = 128 * 1024
 """Characters of one call's live output that go out and into the log; the result shows the beginning and the end."""
+
+
+async def nothing_to_keep() -> None:
+    """The `before_writing` of a turn whose files nobody keeps."""
 
 
 @dataclass
 class Execution:
     """Runs the calls of one turn and keeps what came of them: `changed` are the files, `evidence` the edits and tests,
     `denied` the calls that were refused, `blocked` whether the last one was; `unanswered` holds results that the
-    conversation does not have yet, by call id, `work` what the session's calls came to."""
+    conversation does not have yet, by call id, `work` what the session's calls came to. `before_writing` is called
+    before anything that may change files."""
 
     registry: Registry
     tools: ToolContext
@@ -65,6 +71,7 @@ class Execution:
     changed: dict[str, None] = field(default_factory=dict)
     denied: list[str] = field(default_factory=list)
     blocked: bool = False
+    before_writing: Callable[[], Awaitable[None]] = nothing_to_keep
 
     async def run(self, call: ToolCall) -> ToolResult:
         """Run one call, leave granted; whatever goes wrong in it is a result for the model, not an error here."""
@@ -81,6 +88,9 @@ class Execution:
         refusal = await self._refused(call, tool, args, need)
         if refusal is not None:
             return await self._finish(call, ToolRan(call, text_result(refusal, is_error=True)), note=True)
+        # A replay cannot tell what the sandbox of then kept from writing; it finds the record, or none.
+        if self.tape.recorded or self._may_write(tool, need):
+            await self.before_writing()
         await self.emit(ToolCallUpdate(call.id, "in_progress"))
         ran = await self.tape.take(ToolRan, lambda: self._run(call, tool, args, need))
         self.unanswered[call.id] = ran.result
@@ -90,6 +100,14 @@ class Execution:
         if not ran.result.is_error:
             self.blocked = False
         return await self._finish(call, ran)
+
+    def _may_write(self, tool: Tool, need: Need | None) -> bool:
+        if need is None:
+            return tool.kind not in READING
+        if need.access == "execute":
+            # The kernel keeps those that only look from writing.
+            return self.tools.kind != "reading"
+        return need.access != "read"
 
     async def _refused(self, call: ToolCall, tool: Tool, args: Any, need: Need | None) -> str | None:
         decision = self._decision(need)

@@ -16,9 +16,11 @@ from laguna_agent.agent import events
 from laguna_agent.agent.archive import fork_session
 from laguna_agent.agent.commands import argument_of
 from laguna_agent.agent.compaction import compact
+from laguna_agent.agent.conversation import in_force
 from laguna_agent.agent.filling import filling
 from laguna_agent.agent.preparation import build
-from laguna_agent.agent.store import Forked, Remarked
+from laguna_agent.agent.store import Compacted, Forked, Remarked, Uncompacted
+from laguna_agent.agent.undoing import NotDone, Wish, put_back_files, redo, take_back
 from laguna_agent.errors import Denied, UsageError
 from laguna_agent.messages import ContentBlock
 from laguna_agent.trust import CONFIG, SERVERS
@@ -39,10 +41,12 @@ async def obey(name: str, content: tuple[ContentBlock, ...], session: Session, e
             await _compact(argument_of(content), session, emit)
         case "context":
             await _remark(await filling(session, emit), session, emit)
-        case "rewind":
-            await _rewind(argument_of(content), session, emit)
+        case "undo" | "rewind":
+            await _take_back(name, argument_of(content), session, emit)
+        case "redo":
+            await redo(argument_of(content), session, emit)
         case "fork":
-            await _fork(session, emit)
+            await _fork(argument_of(content), session, emit)
         case "trust":
             await _trust(argument_of(content), session, emit)
         case _:
@@ -69,37 +73,41 @@ async def _compact(argument: str, session: Session, emit: Emit) -> None:
 
 
 async def _uncompact(session: Session, emit: Emit) -> None:
-    if not session.compacted:
+    if not any(isinstance(record, Compacted) for record in in_force(session.records())):
         await _remark("No compaction is in force that could be taken back.", session, emit)
         return
     # Said first, as with /rewind.
     await _remark("Took back the last compaction: the model has the conversation again as it was.", session, emit)
-    session.uncompact()
+    session.tape.note(Uncompacted())
+    session.look_again()
 
 
-async def _rewind(argument: str, session: Session, emit: Emit) -> None:
-    there_are = len(session.asked)
-    if argument and not (argument.isascii() and argument.isdigit() and int(argument)):
-        await _remark(f"/rewind takes a number of prompts, such as /rewind 2, and not {argument!r}", session, emit)
+async def _take_back(name: str, argument: str, session: Session, emit: Emit) -> None:
+    try:
+        wish = Wish(name, argument, len(session.asked), number=name != "undo")
+    except NotDone as refusal:
+        await _remark(str(refusal), session, emit)
         return
-    prompts = int(argument or 1)
-    if prompts > there_are:
-        known = f"only {there_are} of your prompts" if there_are else "no prompt"
-        await _remark(f"there is {known} to take back", session, emit)
+    await take_back(wish, session, emit)
+
+
+async def _fork(argument: str, session: Session, emit: Emit) -> None:
+    """The copy works on the same files; where it goes back by some prompts, so do they."""
+    back, said = 0, "Files were not copied: both work on the same ones."
+    try:
+        if argument:
+            wish = Wish("fork", argument, len(session.asked))
+            back, said = wish.prompts, (await put_back_files(wish, session, emit))[0]
+    except NotDone as refusal:
+        await _remark(str(refusal), session, emit)
         return
-    what = "your last prompt" if prompts == 1 else f"your last {prompts} prompts"
-    # Said first: the record that takes back is the last, so that a run killed in between took back nothing.
-    await _remark(f"Took back {what} and all that followed. Files were left as they are.", session, emit)
-    await emit(events.Rewound(prompts, session.rewind(prompts)))
 
-
-async def _fork(session: Session, emit: Emit) -> None:
     async def produce() -> Forked:
-        return Forked(await anyio.to_thread.run_sync(fork_session, session.id, True))
+        return Forked(await anyio.to_thread.run_sync(lambda: fork_session(session.id, True, back)))
 
     forked = await session.tape.take(Forked, produce)
-    words = f"Session {forked.id} is a copy of this conversation. Files were not copied: both work on the same ones."
-    await _remark(words, session, emit)
+    what = "this conversation" if not back else f"this conversation without the last {back} of your prompts"
+    await _remark(f"Session {forked.id} is a copy of {what}. {said}", session, emit)
     await emit(events.Forked(forked.id))
 
 

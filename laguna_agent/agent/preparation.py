@@ -84,6 +84,7 @@ async def build(session: Session, emit: Callable[[Event], Awaitable[None]]) -> T
         emit,
         session.unanswered,
         session.work,
+        before_writing=lambda: session.keeping.before_writing(session.tape, emit),
     )
     sampling = _sampling(settings, profile, info)
     thought = _thought_budget(settings, sampling)

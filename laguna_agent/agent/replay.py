@@ -147,7 +147,7 @@ class _Replayed(Session):
         self.ended = next((record for record in segment if isinstance(record, Ended)), None)
         self._so_far = records[: start + len(segment)]
 
-    def _log(self) -> Sequence[AnyRecord]:
+    def records(self) -> Sequence[AnyRecord]:
         return self._so_far
 
     def _admit(self) -> None:

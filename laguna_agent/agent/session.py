@@ -25,10 +25,11 @@ from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.changes import Snapshot
 from laguna_agent.agent.checks import Check
 from laguna_agent.agent.commands import command_in, expanded, is_for_the_model, text_of
-from laguna_agent.agent.conversation import Past, conversation_events, in_force, orphan_results, rebuild
+from laguna_agent.agent.conversation import Past, conversation_events, orphan_results, rebuild
 from laguna_agent.agent.delivery import Delivery
 from laguna_agent.agent.ending import ended_event, record_of
 from laguna_agent.agent.fallback import Fallback
+from laguna_agent.agent.keeping import Keeping
 from laguna_agent.agent.loop import run_turn
 from laguna_agent.agent.obeying import obey
 from laguna_agent.agent.opening import new_session, output_directory, recorded_session, walls_for
@@ -40,7 +41,6 @@ from laguna_agent.agent.remembering import remember
 from laguna_agent.agent.rules import Rules
 from laguna_agent.agent.store import (
     AnyRecord,
-    Compacted,
     Configured,
     Ended,
     Journal,
@@ -48,7 +48,6 @@ from laguna_agent.agent.store import (
     Prompted,
     Rewound,
     Said,
-    Uncompacted,
     find_session,
     iterate_log,
     session_directory,
@@ -56,6 +55,7 @@ from laguna_agent.agent.store import (
 from laguna_agent.agent.tape import LiveTape, Tape, encodable, redacted
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Backend
+from laguna_agent.checkpoints.keep import Keep
 from laguna_agent.config import Settings
 from laguna_agent.credentials import know_stored_keys
 from laguna_agent.errors import LagunaError, UsageError
@@ -101,6 +101,7 @@ class Session:
             sandbox=opened.sandbox,
         )
         self.walls = walls
+        self.keeping = Keeping(Keep(walls.policy, self.id) if walls else None)
         self.permissions = permissions_for(settings, self.workspace, walls)
         self.check = Check(opened.check) if opened.check else None
         self.output_schema = opened.output_schema
@@ -202,8 +203,8 @@ class Session:
         self.ledger = FileLedger()
 
     def rewind(self, prompts: int) -> str:
-        """Take back that many of the newest prompts for the model with everything that followed, files aside; returns
-        the first one's text. Not while a prompt runs. Raises UsageError where there are fewer.
+        """Take back that many of the newest prompts for the model with everything that followed, files aside (those are
+        for `undoing`); returns the first one's text. Not while a prompt runs. Raises UsageError where there are fewer.
 
         Grants stay: they are the person's word for the session. So does what is spent.
         """
@@ -211,20 +212,14 @@ class Session:
             raise UsageError(f"session {self.id} has {len(self.asked)} prompts to take back, not {prompts}")
         text = self.asked[-prompts]
         self.tape.note(Rewound(prompts))
-        self.continue_from(rebuild(self._log()))
+        self.look_again()
         return text
 
-    @property
-    def compacted(self) -> bool:
-        """Whether a compaction is in force that can be taken back."""
-        return any(isinstance(record, Compacted) for record in in_force(self._log()))
+    def look_again(self) -> None:
+        """The log has changed what the conversation is."""
+        self.continue_from(rebuild(self.records()))
 
-    def uncompact(self) -> None:
-        """Take back the newest compaction. Not while a prompt runs."""
-        self.tape.note(Uncompacted())
-        self.continue_from(rebuild(self._log()))
-
-    def _log(self) -> Iterable[AnyRecord]:
+    def records(self) -> Iterable[AnyRecord]:
         """What happened so far."""
         return iterate_log(find_session(self.id))
 
@@ -336,6 +331,7 @@ class Session:
             self.tape.note(prompted)
         text = text_of(prompted.content)
         self.prompt_number += 1
+        self.keeping.begin()
         self.prompts.append(text)
         if is_for_the_model(prompted.content):
             self.asked.append(text)
@@ -346,9 +342,12 @@ class Session:
 
     async def _end(self, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
         """The run's record, in the log too."""
+        after = await self.keeping.after()
         record = await record_of(self, verdict, turn, seconds)
         try:
             self.tape.note(Ended(record, verdict.error, self._delivery.emitted))
+            if after is not None:
+                self.tape.note(after)
         except UsageError as error:
             record = msgspec.structs.replace(record, message=f"{record.message} ({error})".strip())
         return record
@@ -380,7 +379,7 @@ class Session:
 
     def replay_events(self) -> Iterator[events.Event]:
         """The conversation so far as events, for a face that shows a resumed session."""
-        return conversation_events(self._log(), self.registry)
+        return conversation_events(self.records(), self.registry)
 
     async def aclose(self) -> None:
         """End background commands and MCP servers, close the backend and the log."""

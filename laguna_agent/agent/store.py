@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -203,6 +204,52 @@ class Ended(Record, frozen=True, tag="ended"):
     events: int = 0
 
 
+class Checkpointed(Record, frozen=True, tag="checkpoint"):
+    """The files were kept, before the first call of a prompt that may write, or after the prompt had ended; then it
+    comes behind Ended, and no replay reads it. `tree` names them in the workspace's store, `left` what is not in it;
+    where they could not be kept, `problem` says why."""
+
+    when: Literal["before", "after"]
+    tree: str = ""
+    left: tuple[str, ...] = ()
+    problem: str = ""
+
+
+class Proposed(Record, frozen=True, tag="proposed"):
+    """What putting files back would do, found out by a look at the disk, which is as in the tree `now`: `paths` become
+    something else; `conflicts` are those of them that others changed, with `diffs` that show what would be lost. Of
+    what `left` names nothing is kept. Where it cannot be told, `problem` says why."""
+
+    now: str = ""
+    paths: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    diffs: tuple[FileDiff, ...] = ()
+    left: tuple[str, ...] = ()
+    said: str = ""
+    problem: str = ""
+    conversation: bool = False
+
+
+class Restoring(Record, frozen=True, tag="restoring"):
+    """Files are put back from here on: from the tree `now` to the tree `target`."""
+
+    now: str
+    target: str
+
+
+class Restored(Record, frozen=True, tag="restored"):
+    """They were: the workspace is now as in `tree`, and `problems` has a line for each path that was left. With
+    `failed` nothing was changed."""
+
+    tree: str = ""
+    problems: tuple[str, ...] = ()
+    failed: str = ""
+
+
+class Redone(Record, frozen=True, tag="redone"):
+    """The person took the newest Rewound back; nothing was asked of the model in between."""
+
+
 class Rewound(Record, frozen=True, tag="rewound"):
     """The person took back the newest `prompts` prompts that were for the model, with all that followed them up to
     here, commands too. Who reads a log for what the conversation is reads it through `conversation.in_force`."""
@@ -239,6 +286,11 @@ AnyRecord = (
     | Permitted
     | ToolRan
     | Checked
+    | Checkpointed
+    | Proposed
+    | Restoring
+    | Restored
+    | Redone
     | Rewound
     | Forked
     | Remarked

@@ -1,8 +1,8 @@
 """What the last look at a workspace found, so that the next one reads only what changed.
 
-A file counts as unchanged while size, both times, inode, device and mode are. As with git's index, that is believed only
-where the file had been still for a moment when it was read: the clock that stamps files ticks every few milliseconds,
-and a second change within one tick shows nowhere. A cache: where it is lost or damaged, everything is read again.
+A file counts as unchanged while size, both times, inode, device and mode are. As with git's index, that is believed
+only where the file had been still for a moment when it was read: the clock that stamps files ticks every few
+milliseconds, and a second change within one tick shows nowhere. Where this is lost, everything is read again.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def save(path: Path, looked: Looked) -> None:
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
     with contextlib.suppress(OSError):
         try:
-            with open(open_private(temporary, os.O_WRONLY | os.O_CREAT), "wb") as file:
+            with os.fdopen(open_private(temporary, os.O_WRONLY | os.O_CREAT), "wb") as file:
                 file.write(_encode(looked))
             temporary.replace(path)
         finally:

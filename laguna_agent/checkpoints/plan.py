@@ -9,7 +9,7 @@ and nothing is written unless they say so. Knows trees; must not know disks.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -60,9 +60,7 @@ def plan_back(spans: Sequence[Span], now: bytes, left: Mapping[bytes, str], read
     target = dict(table)
     for path, entry in wanted.items():
         _put(target, path, entry)
-    conflicts = {
-        path for path in foreign if table.get(path) != wanted[path] and not (unfinished and path not in table)
-    }
+    conflicts = {path for path in foreign if table.get(path) != wanted[path] and not (unfinished and path not in table)}
     return _consistent(table, target, wanted, conflicts, left)
 
 
@@ -108,7 +106,7 @@ def _consistent(
 ) -> Plan:
     """The plan, with a target in which everything lies in a directory."""
     for path in sorted(target):
-        for above in parents(path):
+        for above in reversed(list(parents(path))) if path in target else ():
             holder = target.get(above)
             if holder is not None and holder.is_directory:
                 continue
@@ -143,15 +141,11 @@ def _in_the_way(now: Table, target: Table, left: Mapping[bytes, str]) -> set[byt
     for path in left:
         if path in target and path not in now:
             found.add(path)
-        for above in parents(path):
+        for above in reversed(list(parents(path))):
             holder = target.get(above)
             if holder is not None and not holder.is_directory:
                 found.add(above)
-            elif holder is None and above in now:
+                break
+            if holder is None and above in now:
                 target[above] = now[above]
     return found
-
-
-def gone_for_good(spans: Sequence[Span], left: Mapping[bytes, str]) -> Iterator[bytes]:
-    """What was left out at the beginning and cannot be put back, should it have been changed."""
-    return iter(sorted(path for path, why in left.items() if why in ("large", "unreadable") and spans))

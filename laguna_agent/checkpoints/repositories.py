@@ -31,7 +31,8 @@ class Tracked(msgspec.Struct, frozen=True):
 
 
 class Repository(msgspec.Struct, frozen=True):
-    """`top` is the directory that it is checked out in, `own` its git directory, `common` what linked worktrees share."""
+    """`top` is the directory that it is checked out in, `own` its git directory, `common` what linked worktrees
+    share."""
 
     top: Path
     own: Path

@@ -21,7 +21,7 @@ from laguna_agent.checkpoints.looked import Stamp, stamp_of
 from laguna_agent.checkpoints.plan import Plan
 from laguna_agent.checkpoints.scan import STAGED, outermost
 from laguna_agent.checkpoints.store import CheckpointError
-from laguna_agent.checkpoints.trees import Entry, Read, Table, parents
+from laguna_agent.checkpoints.trees import Entry, Read, Table, parents, table_of
 from laguna_agent.sandbox import beneath
 from laguna_agent.tools.files import outdate_bytecode
 
@@ -84,6 +84,28 @@ class Restorer:
                 for name in os.listdir(root):  # noqa: PTH208 - names alone
                     if STAGED.fullmatch(name):
                         _remove_staging(root, name)
+
+
+def write_out(tree: bytes, directory: Path, names: Sequence[str], read: Read) -> int:
+    """Write a tree into a directory that is empty or is made: each root into a directory of its name, a single one as
+    it is. Returns the number of files. Raises CheckpointError."""
+    table = table_of(tree, read)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise CheckpointError(f"{directory} is not empty, and nothing was written")
+        single = len(names) == 1
+        roots = [directory if single else directory / f"{number}-{name}" for number, name in enumerate(names)]
+        for root in roots:
+            root.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {directory}: {error.strerror}") from error
+    tops = {path: entry for path, entry in table.items() if b"/" not in path}
+    plan = Plan(tops, table)
+    problems = Restorer([Path(os.path.realpath(root)) for root in roots], read).carry_out(plan, {})
+    if problems:
+        raise CheckpointError(f"not everything was written to {directory}: {'; '.join(problems[:3])}")
+    return len(plan.changed)
 
 
 def _remove_staging(root: Path, name: str) -> None:
@@ -153,7 +175,11 @@ class _Exchange:
             self._step(path, self._set_aside)
         changed = [path for path in self._now.keys() | self._target.keys() if self._differs(path)]
         for path in sorted(changed, key=lambda path: path.count(b"/"), reverse=True):
-            if path in self._now and self._kind(self._now, path) != self._kind(self._target, path):
+            if (
+                path in self._now
+                and not self._is_aside(path)
+                and self._kind(self._now, path) != self._kind(self._target, path)
+            ):
                 self._step(path, self._take_away)
         for path in sorted(changed):
             if path in self._target and self._target[path].is_directory:
@@ -168,6 +194,9 @@ class _Exchange:
 
     def _differs(self, path: bytes) -> bool:
         return self._now.get(path) != self._target.get(path)
+
+    def _is_aside(self, path: bytes) -> bool:
+        return path in self._plan.in_the_way or any(above in self._plan.in_the_way for above in parents(path))
 
     def _kind(self, table: Table, path: bytes) -> str:
         entry = table.get(path)
@@ -189,7 +218,7 @@ class _Exchange:
             with contextlib.suppress(OSError), self._restorer.parent(above) as (handle, name):
                 status = os.stat(name, dir_fd=handle, follow_symlinks=False)
                 if b"/" in above and stat.S_ISDIR(status.st_mode) and status.st_mode & 0o700 != 0o700:
-                    os.chmod(name, stat.S_IMODE(status.st_mode) | 0o700, dir_fd=handle)  # noqa: PTH101
+                    os.chmod(name, stat.S_IMODE(status.st_mode) | 0o700, dir_fd=handle)
                     self._opened.setdefault(above, status.st_mode)
         try:
             return do(path)

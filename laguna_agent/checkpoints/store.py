@@ -15,8 +15,10 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
@@ -193,12 +195,15 @@ class Store:
         base = self._objects / "pack" / f"new-{secrets.token_hex(8)}"
         data, index = base.with_suffix(".data"), base.with_suffix(".index")
         try:
-            with open(open_private(data, os.O_WRONLY | os.O_CREAT), "wb") as pack:
-                with open(open_private(index, os.O_WRONLY | os.O_CREAT), "wb") as written:
-                    name, _ = PackEntity.write_pack(streams, pack.write, written.write, len(objects), 1)
-                    for file in (pack, written):
-                        file.flush()
-                        os.fsync(file.fileno())
+            flags = os.O_WRONLY | os.O_CREAT
+            with (
+                os.fdopen(open_private(data, flags), "wb") as pack,
+                os.fdopen(open_private(index, flags), "wb") as written,
+            ):
+                name, _ = PackEntity.write_pack(streams, pack.write, written.write, len(objects), 1)
+                for file in (pack, written):
+                    file.flush()
+                    os.fsync(file.fileno())
             final = self._objects / "pack" / f"pack-{name.hex()}.pack"
             data.rename(final)
             index.rename(final.with_suffix(".idx"))
@@ -211,14 +216,14 @@ class Store:
 
     def pin(self, session: str, tree: bytes) -> None:
         """The session needs this tree from now on."""
-        with open(open_private(self._pins(session), os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as file:
+        with os.fdopen(open_private(self._pins(session), os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as file:
             file.write(f"{tree.hex()}\n")
 
     def pinned(self, session: str) -> list[bytes]:
         """The trees that a session needs."""
         with contextlib.suppress(OSError):
             lines = self._pins(session).read_text(encoding="ascii", errors="replace").splitlines()
-            return [bytes.fromhex(line) for line in lines if len(line) == 40 and not set(line) - set("0123456789abcdef")]
+            return [bytes.fromhex(line) for line in lines if re.fullmatch(r"[0-9a-f]{40}", line)]
         return []
 
     def copy_pins(self, session: str, copy: str) -> None:
@@ -245,8 +250,6 @@ class Store:
         self._sweep(self._reachable(tree for session in left for tree in self.pinned(session)))
 
     def _reachable(self, trees: Iterable[bytes]) -> set[bytes]:
-        import stat
-
         found: set[bytes] = set()
         waiting = list(trees)
         while waiting:

@@ -76,6 +76,24 @@ def table_of(tree: bytes, read: Read) -> Table:
     return found
 
 
+def written(table: Table, add: Callable[[bytes, bytes], bytes]) -> bytes:
+    """The name of a tree of which `table` is all there is; `add` keeps an object of a kind."""
+    inside: dict[bytes, list[tuple[bytes, int, bytes]]] = {b"": []}
+    for path, entry in table.items():
+        if entry.is_directory:
+            inside.setdefault(path, [])
+        else:
+            above, _, name = path.rpartition(b"/")
+            inside.setdefault(above, []).append((name, entry.mode, entry.id))
+    for path in sorted(inside, key=lambda path: path.count(b"/") if path else -1, reverse=True):
+        tree = add(b"tree", encoded(inside[path]))
+        if not path:
+            return tree
+        above, _, name = path.rpartition(b"/")
+        inside[above].append((name, table[path].mode, tree))
+    raise AssertionError("the top is always there")
+
+
 def differences(before: bytes, after: bytes, read: Read) -> Differences:
     """Where two trees differ. What both have alike is not even read."""
     found: Differences = {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from laguna_agent.cli.checkpoints import diff, restore
 from laguna_agent.cli.grammar import command_group
 from laguna_agent.cli.options import Json, path_option
 from laguna_agent.cli.printing import show, show_json, show_table
@@ -137,6 +138,10 @@ def _lines(record: AnyRecord) -> Iterator[str]:
             yield "[the compaction before this was taken back]"
         case store.Rewound():
             yield f"[{record.prompts} of the prompts before this were taken back]"
+        case store.Restored():
+            yield f"[files put back{f', but for {len(record.problems)}' if record.problems else ''}]"
+        case store.Redone():
+            yield "[what was taken back before this is there again]"
         case store.Forked():
             yield f"[copied to session {record.id}]"
         case store.Checked():
@@ -145,9 +150,11 @@ def _lines(record: AnyRecord) -> Iterator[str]:
             yield f"\n{summary_line(record.result)}"
 
 
-app = command_group("List, show, export, copy and delete recorded sessions.", list_all)
+app = command_group("List, show, export, copy and delete recorded sessions, and put their files back.", list_all)
 app.command("list")(list_all)
 app.command("show")(show_one)
 app.command("export")(export)
 app.command("fork")(fork)
 app.command("delete")(delete)
+app.command("diff")(diff)
+app.command("restore")(restore)

@@ -23,6 +23,7 @@ from laguna_agent.agent.events import (
     ModelProgress,
     Notice,
     PermissionResolved,
+    Redone,
     Retrying,
     Rewound,
     ToolCallStarted,
@@ -132,7 +133,9 @@ class Output:
             case PermissionResolved(allowed=False):
                 _say(f"  denied: {one_line(event.reason)}")
             case Rewound():
-                _say(f"{event.prompts} prompts taken back; files were left as they are")
+                _say(f"{event.prompts} prompts taken back; {len(event.files)} files put back")
+            case Redone():
+                _say(f"what was taken back is there again; {len(event.files)} files put back")
             case Forked():
                 _say(f"session {event.session_id} is a copy of this conversation; files were not copied")
             case Retrying():

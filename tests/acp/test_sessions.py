@@ -158,7 +158,9 @@ def test_the_session_is_introduced_after_the_answer_and_named_by_its_first_promp
     assert {command["name"] for command in update["availableCommands"]} == {
         "compact",
         "usage",
+        "undo",
         "rewind",
+        "redo",
         "fork",
         "trust",
         "init",
@@ -308,7 +310,7 @@ def test_prompts_are_taken_back(start: Start, model_server: ModelServer, workspa
     before = len(program.updates())
     assert program.prompt(session, "/rewind") == {"stopReason": "end_turn"}
     told = [u for u in program.updates()[before:] if u["sessionUpdate"] == "agent_message_chunk"]
-    assert "Files were left as they are" in told[0]["content"]["text"]
+    assert "No files had to be put back" in told[0]["content"]["text"]
     # The editor cannot be made to put it into its field; the person copies it.
     assert told[-1]["content"]["text"].endswith("```\nSay two\n```")
     assert told[0]["messageId"] != told[-1]["messageId"]

@@ -79,6 +79,8 @@ any_event = st.one_of(
     st.builds(events.ModelProgress, st.sampled_from(["waiting", "loading", "packing", "reading", "retrying"]), words),
     st.builds(events.Retrying, st.integers(1, 9), st.floats(0, 9), words, st.booleans()),
     st.builds(events.Rewound, st.integers(1, 9), words | st.just("")),
+    st.builds(events.Redone),
+    st.builds(events.Checkpoint, st.just("0" * 40)),
     st.builds(events.Forked, words),
     st.builds(events.Compaction, st.sampled_from(["started", "completed", "failed"]), words | st.just("")),
     st.builds(

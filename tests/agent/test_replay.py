@@ -22,7 +22,7 @@ from laguna_agent.agent.events import Event, PermissionRequested, TextDelta, Too
 from laguna_agent.agent.permissions import PermissionAnswer, deny_all
 from laguna_agent.agent.replay import find_recording, recorded_result, replay
 from laguna_agent.agent.session import Session
-from laguna_agent.agent.store import Ended, Journal, Replied, ToolRan, find_session, iterate_log
+from laguna_agent.agent.store import Checkpointed, Ended, Journal, Replied, ToolRan, find_session, iterate_log
 from laguna_agent.agent.tape import Diverged
 from laguna_agent.errors import UsageError
 from tests.agent.driving import Conversation, converse, lines, replayed, settings_for, talk
@@ -184,7 +184,7 @@ def test_leaving_a_prompt_early_ends_it_in_good_order(model_server: ModelServer,
     started = time.monotonic()
     log = anyio.run(leave)
     assert time.monotonic() - started < 15
-    assert [type(record) for record in iterate_log(log)][-1] is Ended
+    assert [type(record) for record in iterate_log(log)][-2:] == [Ended, Checkpointed]
 
 
 def alter(spoken: Conversation, change: Callable[[object], object]) -> Path:

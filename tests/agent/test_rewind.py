@@ -55,7 +55,7 @@ def test_the_newest_prompts_are_taken_back(model_server: ModelServer, workspace:
     assert spoken.of(Rewound) == [Rewound(2, "two")]
     assert [event.turn for event in spoken.of(TurnStarted)] == [1, 2, 3, 4, 5]
     said = "".join(event.text for event in spoken.turns[3] if isinstance(event, TextDelta))
-    assert said == "Took back your last 2 prompts and all that followed. Files were left as they are."
+    assert said == "Took back your last 2 prompts and all that followed. No files had to be put back."
     assert shown(spoken) == ["one", "1", "four", "4"]
 
 
@@ -195,7 +195,7 @@ def test_the_model_must_look_again_before_it_writes_over_a_file(model_server: Mo
     model_server.reply(read, text("It is old."))
     model_server.reply(tool_call("write", {"path": "a.txt", "content": "new\n"}), text("Now it is new."))
     model_server.reply(tool_call("write", {"path": "a.txt", "content": "from old\n"}), text("I did not read it."))
-    converse(model_server, workspace, "one", "two", "/rewind", "three")
+    converse(model_server, workspace, "one", "two", "/rewind keep", "three")
     assert "you have not read it" in text_of(posted(model_server)[-1])
     assert path.read_text() == "new\n"
 

@@ -24,8 +24,8 @@ class Rules(TypedDict):
     """What a warden is told once, as JSON. `writable` and `readable` are real paths as the warden sees them; `readable`
     None leaves reading to the mounts. Below `changeable` modes, owners and times may change, where no mounts decide it.
     `identities` are paths with the device and inode that must be there. `own` says whether processes, IPC and mounts
-    are in namespaces of its own; `kernel` whether this system has these walls. Where `walls` is false nothing is put up:
-    the warden only answers for what it starts."""
+    are in namespaces of its own; `kernel` whether this system has these walls. Where `walls` is false nothing is put
+    up: the warden only answers for what it starts."""
 
     walls: bool
     writable: list[str]

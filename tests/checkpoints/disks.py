@@ -1,0 +1,154 @@
+"""A workspace with a repository in it, random changes of it, and what it is: every byte, mode and link.
+
+The model of the property tests. It walks the disk by itself and knows nothing of the code under test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+State = dict[bytes, tuple[str, int, bytes]]
+NAMES = ["a", "b.txt", "\u00e9t\u00e9", b"\xff\xfe".decode("utf-8", "surrogateescape"), "c.py"]
+CONTENTS = [b"", b"one\n", b"one\r\ntwo\r\n", b"\0\1\2binary", "\u00fcml\u00e4ut\n".encode(), b"x" * 5000, b"no end"]
+IGNORED = ["junk.o", "build"]
+
+
+def git(directory: Path, *arguments: str) -> bytes:
+    """What git says, in a repository of the person."""
+    settings = ["-c", "user.name=P", "-c", "user.email=p@example.com", "-c", "protocol.file.allow=always"]
+    done = subprocess.run(["git", *settings, *arguments], cwd=directory, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def make(root: Path, *, nested: bool) -> None:
+    """A repository with a stash, and (`nested`) a submodule and a linked worktree inside it."""
+    git(root, "init", "-q", "-b", "main")
+    (root / ".gitignore").write_text("*.o\nbuild/\n")
+    (root / "a").write_text("first\n")
+    (root / "tracked.o").write_text("tracked although ignored\n")
+    git(root, "add", "-f", ".gitignore", "a", "tracked.o")
+    git(root, "commit", "-qm", "first")
+    (root / "a").write_text("stashed\n")
+    git(root, "stash", "-q")
+    if nested:
+        other = root.with_name(f"{root.name}-other")
+        other.mkdir()
+        git(other, "init", "-q", "-b", "main")
+        (other / "inside").write_text("inside\n")
+        git(other, "add", ".")
+        git(other, "commit", "-qm", "other")
+        git(root, "submodule", "--quiet", "add", str(other), "sub")
+        git(root, "worktree", "add", "-q", "tree", "-b", "side")
+        git(root, "commit", "-qam", "nested")
+    (root / "staged").write_text("in the index\n")
+    git(root, "add", "staged")
+
+
+def state_of(root: Path, *, ignored: Callable[[bytes], bool] = lambda path: False) -> State:
+    """Everything below `root` but `.git` and what is `ignored`."""
+    found: State = {}
+
+    def walk(directory: bytes, below: bytes) -> None:
+        for name in sorted(os.listdir(directory)):
+            path, relative = directory + b"/" + name, below + name
+            if name == b".git" or ignored(relative):
+                continue
+            status = os.lstat(path)
+            if stat.S_ISDIR(status.st_mode):
+                found[relative] = ("directory", stat.S_IMODE(status.st_mode), b"")
+                walk(path, relative + b"/")
+            elif stat.S_ISLNK(status.st_mode):
+                found[relative] = ("link", 0, os.readlink(path))
+            else:
+                with open(path, "rb") as file:
+                    found[relative] = ("file", stat.S_IMODE(status.st_mode), file.read())
+
+    walk(os.fsencode(root), b"")
+    return found
+
+
+def is_ignored(path: bytes) -> bool:
+    """What the ignore file of `make` names, the tracked one aside."""
+    parts = path.split(b"/")
+    if parts[0] == b"sub":
+        return False  # A repository of its own, without an ignore file.
+    return path != b"tracked.o" and (any(part.endswith(b".o") for part in parts) or b"build" in parts)
+
+
+def repository_of(root: Path) -> dict[str, bytes]:
+    """What of the person's repository must stay as it is."""
+    facts = {
+        "refs": b"\n".join(path.read_bytes() for path in sorted((root / ".git" / "refs").rglob("*")) if path.is_file()),
+        "stash": (root / ".git" / "logs" / "refs" / "stash").read_bytes(),
+        "head": (root / ".git" / "HEAD").read_bytes(),
+        "index": (root / ".git" / "index").read_bytes(),
+        "config": (root / ".git" / "config").read_bytes(),
+        "objects": b"\n".join(sorted(os.fsencode(path) for path in (root / ".git" / "objects").rglob("*"))),
+    }
+    for nested in ("sub", "tree"):
+        if (root / nested / ".git").exists():
+            facts[nested] = (root / nested / ".git").read_bytes()
+    return facts
+
+
+def edit(root: Path, random: Random, *, only: Callable[[str], bool] = lambda name: True) -> None:
+    """One change that a tool, a command or a person might make, somewhere; none of what git keeps for itself."""
+    directories = [path for path in _walk(root) if path.is_dir() and not path.is_symlink()]
+    where = random.choice([root, root, *directories])
+    name = random.choice([name for name in NAMES if only(name)])
+    path = where / name
+    match random.randrange(10):
+        case 0 | 1 | 2:
+            _clear(path)
+            path.write_bytes(random.choice(CONTENTS) + str(random.random()).encode())
+        case 3:
+            _clear(path)
+            path.write_bytes(random.choice(CONTENTS))
+            path.chmod(random.choice([0o644, 0o755, 0o600, 0o444]))
+        case 4:
+            _clear(path)
+        case 5:
+            _clear(path)
+            path.symlink_to(random.choice(["a", "nowhere", "..", "/etc/passwd"]))
+        case 6:
+            _clear(path)
+            path.mkdir()
+            if random.random() < 0.7:
+                (path / "deep").mkdir()
+                (path / "deep" / name).write_bytes(random.choice(CONTENTS))
+        case 7:
+            other = where / random.choice(NAMES)
+            if path.exists() and not path.is_symlink() and other != path and only(other.name):
+                _clear(other)
+                path.rename(other)
+        case 8:
+            if path.exists() and not path.is_symlink():
+                path.chmod(random.choice([0o755, 0o700]) if path.is_dir() else random.choice([0o644, 0o755]))
+        case _:
+            ignored = where / random.choice(IGNORED)
+            if not ignored.exists():
+                ignored.write_bytes(b"ignored") if ignored.suffix else ignored.mkdir()
+
+
+def _walk(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if ".git" not in path.relative_to(root).parts]
+
+
+def _clear(path: Path) -> None:
+    """Remove it, unless a git directory would go with it."""
+    if path.is_dir() and not path.is_symlink():
+        if not any(each.name == ".git" for each in path.rglob(".git")):
+            shutil.rmtree(path)
+        else:
+            for each in path.iterdir():
+                if each.name != ".git":
+                    _clear(each)
+    else:
+        path.unlink(missing_ok=True)
