@@ -89,7 +89,7 @@ def make_workspace(folder: Path, files: int) -> list[str]:
     return names
 
 
-async def soak(turns: int, files: int, url: str, folder: Path, sandbox: str = "auto") -> tuple[Measured, str]:
+async def soak(turns: int, files: int, url: str, folder: Path, sandbox: Any = "auto") -> tuple[Measured, str]:
     """So many turns in a new session; gives what was measured, and the session's id."""
     from laguna_agent.agent.permissions import deny_all
     from laguna_agent.agent.session import Session

@@ -69,7 +69,7 @@ async def _compact(argument: str, session: Session, emit: Emit) -> None:
 
 
 async def _uncompact(session: Session, emit: Emit) -> None:
-    if not session.compacted:
+    if not session.work.compactions:
         await _remark("No compaction is in force that could be taken back.", session, emit)
         return
     # Said first, as with /rewind.

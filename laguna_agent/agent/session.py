@@ -25,7 +25,7 @@ from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.changes import Snapshot
 from laguna_agent.agent.checks import Check
 from laguna_agent.agent.commands import command_in, expanded, is_for_the_model, text_of
-from laguna_agent.agent.conversation import Past, conversation_events, in_force, orphan_results, rebuild
+from laguna_agent.agent.conversation import Past, conversation_events, orphan_results, rebuild
 from laguna_agent.agent.delivery import Delivery
 from laguna_agent.agent.ending import ended_event, record_of
 from laguna_agent.agent.loop import run_turn
@@ -38,7 +38,6 @@ from laguna_agent.agent.remembering import remember
 from laguna_agent.agent.rules import Rules
 from laguna_agent.agent.store import (
     AnyRecord,
-    Compacted,
     Configured,
     Ended,
     Journal,
@@ -205,11 +204,6 @@ class Session:
         self.tape.note(Rewound(prompts))
         self.continue_from(rebuild(self._log()))
         return text
-
-    @property
-    def compacted(self) -> bool:
-        """Whether a compaction is in force that can be taken back."""
-        return any(isinstance(record, Compacted) for record in in_force(self._log()))
 
     def uncompact(self) -> None:
         """Take back the newest compaction. Not while a prompt runs."""
