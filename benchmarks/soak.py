@@ -250,13 +250,15 @@ def main() -> int:
     parser.add_argument("--context", type=int, default=65_536, help="tokens of the model's window")
     parser.add_argument("--sandbox", default="auto")
     parser.add_argument("--json", type=Path, help="write the figures of every turn there")
+    parser.add_argument("--keep", type=Path, help="do it in this new folder, and leave session and workspace there")
     parser.add_argument("--strict", action="store_true", help="exit 1 where a promise is broken")
     options = parser.parse_args()
     sys.path.insert(0, str(REPOSITORY))
-    with tempfile.TemporaryDirectory() as folder, soak_model(options.context) as url:
+    with tempfile.TemporaryDirectory() as temporary, soak_model(options.context) as url:
+        folder = options.keep or temporary
         os.environ["XDG_STATE_HOME"] = os.environ["XDG_CONFIG_HOME"] = f"{folder}/state"
         workspace = Path(folder, "workspace")
-        workspace.mkdir()
+        workspace.mkdir(parents=True)
         measured, session_id = anyio.run(soak, options.turns, options.files, url, workspace, options.sandbox)
         measured.opening = anyio.run(open_again, session_id, workspace)
     print(table(measured))
