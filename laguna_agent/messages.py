@@ -6,10 +6,12 @@ these is the business of `backend/openai_http.py` and `acp/`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -63,6 +65,27 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     def text(self) -> str:
         """The text blocks, joined."""
         return "".join(block.text for block in self.content if isinstance(block, TextBlock))
+
+
+class PerMessage(Generic[T]):
+    """What is worked out of a message, once for each as long as it stays in the conversation: a long one is sent again
+    with every request."""
+
+    def __init__(self, work_out: Callable[[Message], T]) -> None:
+        self._work_out = work_out
+        self._known: dict[int, tuple[Message, T]] = {}
+
+    def of(self, messages: Sequence[Message]) -> list[T]:
+        """What comes of each of the messages."""
+        known, found = self._known, list[T]()
+        for message in messages:
+            entry = known.get(id(message))
+            if entry is None or entry[0] is not message:
+                entry = known[id(message)] = (message, self._work_out(message))
+            found.append(entry[1])
+        if len(known) > 2 * len(found) + 64:
+            self._known = {id(message): known[id(message)] for message in messages}
+        return found
 
 
 def text_message(role: Role, text: str) -> Message:

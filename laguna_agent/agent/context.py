@@ -15,7 +15,7 @@ import msgspec
 
 from laguna_agent.agent.store import Shortened
 from laguna_agent.errors import ContextTooLong
-from laguna_agent.messages import ContentBlock, ImageBlock, Message, TextBlock, ToolSpec
+from laguna_agent.messages import ContentBlock, ImageBlock, Message, PerMessage, TextBlock, ToolSpec
 
 # Shorten when the estimate passes FULL of the room, down to TARGET of it.
 FULL, TARGET = 0.85, 0.5
@@ -33,6 +33,7 @@ class TokenEstimate:
 
     def __init__(self) -> None:
         self._per_byte = 1 / 3.3
+        self._sizes = PerMessage(_size)
 
     def calibrate(self, size: int, tokens: int) -> None:
         """Learn from one request of at least a few hundred tokens."""
@@ -43,17 +44,24 @@ class TokenEstimate:
         """The estimate, rounded up."""
         return int(size * self._per_byte) + 1
 
+    def size_of(self, messages: Sequence[Message]) -> int:
+        """What `size_of` gives, without measuring a message twice."""
+        return sum(self._sizes.of(messages))
+
 
 def size_of(messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
     """The size of a request in bytes of UTF-8, images counted as their token cost. Not characters: a Chinese one is
     three bytes and about one token, a Latin one is one byte and a third of a token."""
     total = sum(bytes_of(tool.description) + len(msgspec.json.encode(tool.parameters)) for tool in tools)
-    for message in messages:
-        total += bytes_of(message.reasoning) + 16
-        for block in message.content:
-            total += bytes_of(block.text) if isinstance(block, TextBlock) else IMAGE_TOKENS * 3
-        for call in message.tool_calls:
-            total += len(call.name) + (bytes_of(call.raw) or len(msgspec.json.encode(call.arguments))) + 24
+    return total + sum(map(_size, messages))
+
+
+def _size(message: Message) -> int:
+    total = bytes_of(message.reasoning) + 16
+    for block in message.content:
+        total += bytes_of(block.text) if isinstance(block, TextBlock) else IMAGE_TOKENS * 3
+    for call in message.tool_calls:
+        total += len(call.name) + (bytes_of(call.raw) or len(msgspec.json.encode(call.arguments))) + 24
     return total
 
 
@@ -199,7 +207,7 @@ def require_fit(messages: Sequence[Message], room: int | None, estimate: TokenEs
     """Raise ContextTooLong rather than send more than the window holds."""
     if room is None:
         return
-    needed = estimate.tokens(size_of(messages) + fixed)
+    needed = estimate.tokens(estimate.size_of(messages) + fixed)
     if needed > room:
         raise ContextTooLong(
             f"the request needs about {needed} tokens, but the model's window has room for {room}; "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from msgspec.structs import replace
@@ -100,7 +101,7 @@ class Turn:
         answer = min(self.sampling.max_tokens or self.info.max_output_tokens or window // 4, window // 4)
         return window - answer
 
-    @property
+    @cached_property
     def fixed(self) -> int:
         """The size of the tool descriptions, which every request has."""
         return context.size_of((), self.dialect.tools)
@@ -111,7 +112,7 @@ class Turn:
 
     def tokens(self, history: Sequence[Message]) -> int:
         """What a request with that history takes, as far as we know."""
-        return self.estimate.tokens(context.size_of(self.shown(history)) + self.fixed)
+        return self.estimate.tokens(self.estimate.size_of(self.shown(history)) + self.fixed)
 
     async def choose(self, question: Said, schema: dict[str, Any]) -> Reply:
         """Put a question to the model whose answer is constrained to `schema`; nobody watches it being answered."""
@@ -132,7 +133,8 @@ class Turn:
         self.budget.take_turn()
         assembler, deltas = Assembler(request, self.call_ids), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
-        digest, size = request_digest(request), context.size_of(request.messages, request.tools)
+        size = self.estimate.size_of(request.messages) + context.size_of((), request.tools)
+        digest = request_digest(request)
         try:
             async for delta in self.stream(request, digest):
                 if isinstance(delta, wire.ProgressDelta):

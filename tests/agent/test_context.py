@@ -77,7 +77,7 @@ def test_the_window_is_kept(model_server: ModelServer, workspace: Path, told: st
         model_server.props = {"default_generation_settings": {"n_ctx": window}}
     else:
         model_server.models = [{"id": "test-model", "context_length": window}]
-    shell = calling(12, lambda n: tool_call("shell", {"command": f"seq {n}000 {n}900"}))
+    shell = calling(12, lambda n: tool_call("shell", {"command": f"seq {n}000 {n}300"}))
     model_server.always(strict(window, shell))
     spoken = converse(model_server, workspace, "Remember the word xylophone.")
     assert spoken.result.exit_code == 0, spoken.result.message
