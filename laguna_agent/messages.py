@@ -73,19 +73,20 @@ class PerMessage(Generic[T]):
 
     def __init__(self, work_out: Callable[[Message], T]) -> None:
         self._work_out = work_out
-        self._known: dict[int, tuple[Message, T]] = {}
+        self._messages: list[Message] = []
+        self._found: list[T] = []
 
     def of(self, messages: Sequence[Message]) -> list[T]:
-        """What comes of each of the messages."""
-        known, found = self._known, list[T]()
-        for message in messages:
-            entry = known.get(id(message))
-            if entry is None or entry[0] is not message:
-                entry = known[id(message)] = (message, self._work_out(message))
-            found.append(entry[1])
-        if len(known) > 2 * len(found) + 64:
-            self._known = {id(message): known[id(message)] for message in messages}
-        return found
+        """What comes of each of the messages; worked out for those alone that the last ones did not begin with."""
+        known, wanted = self._messages, list(messages)
+        # Two lists that hold the same objects are compared without a look into them.
+        if wanted[: len(known)] != known:
+            pairs = enumerate(zip(known, wanted, strict=False))
+            same = next((at for at, (old, new) in pairs if old is not new), min(len(known), len(wanted)))
+            del known[same:], self._found[same:]
+        self._found += map(self._work_out, wanted[len(known) :])
+        self._messages = wanted
+        return list(self._found)
 
 
 def text_message(role: Role, text: str) -> Message:

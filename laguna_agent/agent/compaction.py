@@ -54,14 +54,9 @@ def instruction(words: int, focus: str = "") -> str:
     return f"{text}\n\nAbove all, keep this: {focus}" if focus else text
 
 
-async def make_room(turn: Turn, *, force: bool = False) -> bool:
-    """Before a request: nothing where the conversation fits; else make it fit, as gently as can be. `force` is for a
-    server that refused what we took to fit: it has less room than we think. Returns whether anything was given up."""
-    # All of the history: never less than what of it is shown, and measured at once.
-    tokens = turn.estimate.tokens(turn.estimate.size_of(turn.history) + turn.fixed)
-    if not force and (turn.room is None or tokens <= turn.room * context.FULL):
-        return False
-    tokens = turn.tokens(turn.history)
+async def make_room(turn: Turn, tokens: int, *, force: bool = False) -> bool:
+    """Before a request of so many tokens: nothing where it fits; else make it fit, as gently as can be; returns whether
+    anything was given up. `force` is for a server that refused what we took to fit: it has less room than we think."""
     room = turn.room if turn.room is not None else tokens if force else None
     if room is None or (not force and tokens <= room * context.FULL):
         return False

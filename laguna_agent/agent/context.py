@@ -70,17 +70,39 @@ def bytes_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
-def without_repeats(history: Sequence[Message]) -> list[Message]:
-    """The history with exchanges (one call, one result) that follow themselves word for word shown once, and so do runs
+class Unrepeated:
+    """A history with exchanges (one call, one result) that follow themselves word for word shown once, and so are runs
     of up to three exchanges that come again at once.
 
     A repeat goes when it is the newest of the conversation and is never missed later, so what is shown of a longer
     history begins with what was shown of it before, or is the beginning of that: the prefix that servers cache stays.
+    What is settled of a history is not looked at again when it has grown.
     """
-    kept: list[Message] = []
-    run: list[_Exchange] = []
-    at = 0
-    while at < len(history):
+
+    def __init__(self) -> None:
+        self._settled: list[Message] = []
+        self._kept: list[Message] = []
+        self._run: list[_Exchange] = []
+
+    def of(self, history: Sequence[Message]) -> list[Message]:
+        """What is shown of the history."""
+        history = list(history)
+        begin = len(self._settled)
+        if history[:begin] != self._settled:
+            begin, self._kept, self._run = 0, [], []
+        # Up to the last answer: what comes behind it may be results that are not all there yet.
+        answers = (at for at in range(len(history) - 1, begin - 1, -1) if history[at].role == "assistant")
+        end = next(answers, begin)
+        _keep(history, begin, end, self._kept, self._run)
+        self._settled = history[:end]
+        kept, run = list(self._kept), list(self._run)
+        _keep(history, end, len(history), kept, run)
+        return kept
+
+
+def _keep(history: list[Message], at: int, end: int, kept: list[Message], run: list[_Exchange]) -> None:
+    """Go on from `at` to `end`; `run` are the exchanges that `kept` ends with."""
+    while at < end:
         exchange = _exchange(history, at)
         if exchange is None:
             kept.append(history[at])
@@ -94,7 +116,6 @@ def without_repeats(history: Sequence[Message]) -> list[Message]:
             if run[-length:] == run[-2 * length : -length]:
                 del run[-length:], kept[-2 * length :]
                 break
-    return kept
 
 
 _Exchange = tuple[str, dict[str, Any], str, tuple[ContentBlock, ...]]

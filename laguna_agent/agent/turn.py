@@ -7,7 +7,7 @@ is live or replayed. It reports through `emit`, in order, and ends by returning 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -57,6 +57,7 @@ class Turn:
     work: Work
     check: Check | None = None
     schema: AnswerSchema | None = None
+    _unrepeated: context.Unrepeated = field(default_factory=context.Unrepeated)
     _empty: int = 0
     _constrained: bool = False
     _corrections: int = 0
@@ -69,7 +70,7 @@ class Turn:
             reply = await self._ask_once(await self._request())
         except ContextTooLong:
             # The server counts otherwise than we do: make room once, by force, and ask again.
-            if not await make_room(self, force=True):
+            if not await make_room(self, self.tokens(self.history), force=True):
                 raise
             reply = await self._ask_once(await self._request())
         if reply.finish in ("content_filter", "refusal") and not reply.message.tool_calls:
@@ -77,8 +78,9 @@ class Turn:
         return reply
 
     async def _request(self) -> wire.Request:
-        await make_room(self)
         messages = self.shown(self.history)
+        if await make_room(self, self.weight(messages)):
+            messages = self.shown(self.history)
         context.require_fit(messages, self.room, self.estimate, self.fixed)
         sampling, schema = self.dialect.ask_with(self.sampling)
         if self.schema is not None and self._constrained:
@@ -108,11 +110,15 @@ class Turn:
 
     def shown(self, history: Sequence[Message]) -> list[Message]:
         """What of the history goes into a request."""
-        return self.dialect.view(context.without_repeats(history))
+        return self.dialect.view(self._unrepeated.of(history))
+
+    def weight(self, messages: Sequence[Message]) -> int:
+        """The tokens that a request with these messages takes, as far as we know."""
+        return self.estimate.tokens(self.estimate.size_of(messages) + self.fixed)
 
     def tokens(self, history: Sequence[Message]) -> int:
-        """What a request with that history takes, as far as we know."""
-        return self.estimate.tokens(self.estimate.size_of(self.shown(history)) + self.fixed)
+        """The same for what is shown of a history."""
+        return self.weight(self.dialect.view(context.Unrepeated().of(history)))
 
     async def choose(self, question: Said, schema: dict[str, Any]) -> Reply:
         """Put a question to the model whose answer is constrained to `schema`; nobody watches it being answered."""

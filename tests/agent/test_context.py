@@ -17,10 +17,10 @@ from laguna_agent.agent.context import (
     TARGET,
     TOO_BIG,
     TokenEstimate,
+    Unrepeated,
     shorten,
     shorten_again,
     size_of,
-    without_repeats,
 )
 from laguna_agent.agent.events import Compaction
 from laguna_agent.agent.store import Shortened
@@ -279,19 +279,22 @@ def parts(history: list[Message]) -> list[list[Message]]:
 @settings(max_examples=80)
 @given(histories(few=True))
 def test_without_repeats_loses_nothing_but_repeats(history: list[Message]) -> None:
-    kept = without_repeats(history)
+    kept = Unrepeated().of(history)
     assert words_of_the_person(kept) == words_of_the_person(history)
     require_pairs(kept)
     assert exchanges(kept) == exchanges(history)
     assert [message for message in history if message in kept] == [m for m in history if m in kept]
-    assert without_repeats(kept) == kept
+    assert Unrepeated().of(kept) == kept
 
 
 @settings(max_examples=80)
 @given(histories(few=True))
 def test_what_repeats_are_left_out_never_moves_the_prefix(history: list[Message]) -> None:
     """The request after another begins with it, or is its beginning: nothing in the middle changes."""
-    for before, after in pairwise(map(without_repeats, parts(history))):
+    growing = Unrepeated()
+    shown = [growing.of(part) for part in parts(history)]
+    assert shown == [Unrepeated().of(part) for part in parts(history)]
+    for before, after in pairwise(shown):
         length = min(len(before), len(after))
         assert before[:length] == after[:length]
 
@@ -304,10 +307,10 @@ def test_a_cycle_is_shown_once() -> None:
 
     begin = [text_message("system", "s"), text_message("user", "u")]
     history = begin + [message for n in range(9) for message in exchange(n, "abc"[n % 3])]
-    assert without_repeats(history) == history[: len(begin) + 6]
+    assert Unrepeated().of(history) == history[: len(begin) + 6]
     history += exchange(9, "d") + exchange(10, "a") + exchange(11, "a")
     # Not at once: it has seen something else since, and must see what it asked for.
-    assert without_repeats(history) == history[: len(begin) + 6] + history[-6:-2]
+    assert Unrepeated().of(history) == history[: len(begin) + 6] + history[-6:-2]
 
 
 @settings(max_examples=60)
