@@ -93,7 +93,7 @@ async def compact(turn: Turn, room: int, *, focus: str = "", careful: bool = Fal
     `careful`: do not put the conversation to the model as it is, for the server found it too long.
     """
     space = _space(turn, room)
-    until = _newest_from(turn.history, context.bytes_for(space * TAIL, turn.estimate))
+    until = newest_from(turn.history, context.bytes_for(space * TAIL, turn.estimate))
     if turn.estimate.tokens(context.size_of(turn.history[1:until])) < max(space * WORTH, LEAST):
         return False
     before = turn.tokens(turn.history)
@@ -130,7 +130,7 @@ def compaction_event(done: Compacted) -> Compaction:
     return Compaction("failed", why, done.before, done.after)
 
 
-def _newest_from(history: Sequence[Message], goal: float) -> int:
+def newest_from(history: Sequence[Message], goal: float) -> int:
     """Where the newest messages begin that take at most `goal` bytes, but always the last exchange; calls stay with
     their results."""
     size, begin = 0, len(history)
@@ -214,7 +214,7 @@ def _replacing(turn: Turn, until: int, space: float, summary: str, standing: str
     newest = turn.history[until:]
     parts = [
         BEGIN,
-        _words(turn.asked, newest, int(context.bytes_for(space * WORDS, turn.estimate))),
+        words_said(turn.asked, newest, int(context.bytes_for(space * WORDS, turn.estimate))),
         _work(turn.work),
         f"# Summary of the rest\n{summary}" if summary else "",
     ]
@@ -227,11 +227,12 @@ def _replacing(turn: Turn, until: int, space: float, summary: str, standing: str
     return (known, *between)
 
 
-def _words(asked: Sequence[str], newest: Sequence[Message], cap: int) -> str:
+def words_said(asked: Sequence[str], newest: Sequence[Message], cap: int) -> str:
     """What the person said that is not in the newest messages: the first prompt, then the newest as far as they fit."""
-    there = [message.text for message in newest if message.role == "user" and not message.tool_call_id]
+    there = [message.text.strip() for message in newest if message.role == "user" and not message.tool_call_id]
     said = [text.strip() for text in asked if text.strip()]
-    said = [text for text in said if not any(each.lstrip().startswith(text) for each in there)]
+    # The notes on the workspace stand behind a prompt, on lines of their own.
+    said = [text for text in said if not any(f"{each}\n".startswith(f"{text}\n") for each in there)]
     if not said:
         return ""
     first, *later = said

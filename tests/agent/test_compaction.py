@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from laguna_agent.agent.commands import COMMANDS
-from laguna_agent.agent.compaction import BEGIN, LEFT_OUT, transcript
+from laguna_agent.agent.compaction import BEGIN, LEFT_OUT, newest_from, transcript, words_said
+from laguna_agent.agent.context import size_of
 from laguna_agent.agent.conversation import conversation_events, rebuild
 from laguna_agent.agent.events import Compaction, Event, TextDelta
 from laguna_agent.agent.session import Session
@@ -29,7 +32,7 @@ from tests.agent.driving import (
     text_of,
     wants_summary,
 )
-from tests.agent.test_context import calling, strict, tokens_of
+from tests.agent.test_context import calling, histories, require_pairs, strict, tokens_of
 from tests.model_server import ModelServer, Part, http, text, tool_call
 
 WINDOW = 9_000
@@ -322,3 +325,33 @@ def test_the_log_tells_the_same(model_server: ModelServer, workspace: Path) -> N
     assert isinstance(done, Compacted)
     assert after.history == [before.history[0], *done.messages, *before.history[done.until :]]
     assert (after.work.plan, after.work.files) == (before.work.plan, before.work.files)
+
+
+@settings(max_examples=60)
+@given(histories(), st.integers(0, 3_000))
+def test_what_stays_of_any_conversation_is_one_that_servers_take(history: list[Message], goal: int) -> None:
+    begin = newest_from(history, goal)
+    newest = history[begin:]
+    require_pairs([history[0], text_message("user", "what is known"), *newest])
+    if len(history) > 1:
+        assert newest[-1] == history[-1]
+        assert 1 <= begin < len(history)
+        ends = [at for at in range(1, len(history)) if not history[at].tool_call_id]
+        # No more than was wanted, unless the newest exchange alone is that.
+        assert size_of(newest) <= goal or begin == ends[-1]
+        assert begin == 1 or size_of(history[max(at for at in ends if at < begin) :]) > goal
+
+
+PROMPTS = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=60).map(lambda text: text + "."))
+
+
+@settings(max_examples=60)
+@given(PROMPTS, PROMPTS, st.integers(0, 2_000))
+def test_the_person_s_words_stay_as_far_as_they_fit(asked: list[str], new: list[str], cap: int) -> None:
+    newest = [text_message("user", f"{text}\n\nWorking directory: /x") for text in new]
+    told = words_said([*asked, *new], newest, cap)
+    assert len(told.encode()) <= cap + 80 + 20 * len(asked)
+    if cap >= 2 * sum(len(text.encode()) for text in asked) + 200:
+        for text in asked:
+            assert text.strip() in told or text.strip() in {each.strip() for each in new}
+        assert "no room" not in told
