@@ -96,13 +96,8 @@ class SoakModel(ThreadingHTTPServer):
         self.before = now
         self.requests.append((size, shared))
         tokens = size // BYTES_PER_TOKEN
-        details = {"cached_tokens": shared // BYTES_PER_TOKEN}
-        return {
-            "prompt_tokens": tokens,
-            "completion_tokens": 60,
-            "total_tokens": tokens + 60,
-            "prompt_tokens_details": details,
-        }
+        usage: Json = {"prompt_tokens": tokens, "completion_tokens": 60, "total_tokens": tokens + 60}
+        return usage | {"prompt_tokens_details": {"cached_tokens": shared // BYTES_PER_TOKEN}}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -132,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
             deltas = [{"reasoning_content": delta["content"]} for delta in deltas]
             deltas.append({"tool_calls": [first]})
             deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in pieces]
-        choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+        choices: list[Json] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
         choices.append({"index": 0, "delta": {}, "finish_reason": "stop" if call is None else "tool_calls"})
         events: list[Json] = [{"id": "1", "model": MODEL, "choices": [choice]} for choice in choices]
         events.append({"id": "1", "model": MODEL, "choices": [], "usage": usage})

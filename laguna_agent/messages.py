@@ -6,10 +6,12 @@ these is the business of `backend/openai_http.py` and `acp/`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -63,6 +65,28 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     def text(self) -> str:
         """The text blocks, joined."""
         return "".join(block.text for block in self.content if isinstance(block, TextBlock))
+
+
+class PerMessage(Generic[T]):
+    """What is worked out of a message, once for each as long as it stays in the conversation: a long one is sent again
+    with every request."""
+
+    def __init__(self, work_out: Callable[[Message], T]) -> None:
+        self._work_out = work_out
+        self._messages: list[Message] = []
+        self._found: list[T] = []
+
+    def of(self, messages: Sequence[Message]) -> list[T]:
+        """What comes of each of the messages; worked out for those alone that the last ones did not begin with."""
+        known, wanted = self._messages, list(messages)
+        # Two lists that hold the same objects are compared without a look into them.
+        if wanted[: len(known)] != known:
+            pairs = enumerate(zip(known, wanted, strict=False))
+            same = next((at for at, (old, new) in pairs if old is not new), min(len(known), len(wanted)))
+            del known[same:], self._found[same:]
+        self._found += map(self._work_out, wanted[len(known) :])
+        self._messages = wanted
+        return list(self._found)
 
 
 def text_message(role: Role, text: str) -> Message:

@@ -30,13 +30,16 @@ from laguna_agent.messages import ContentBlock, Message, TextBlock, ToolCall, te
 if TYPE_CHECKING:
     from laguna_agent.agent.turn import Turn
 
-# Parts of the room: what pruning must get down to, to be enough; the newest messages that stay as they are; what the
-# person said; the summary; and what the rest must have, to be worth a request.
-ENOUGH, TAIL, WORDS, SUMMARY, WORTH = 0.7, 0.25, 0.15, 0.12, 0.1
-TRANSCRIPT = 0.5
-"""Part of the room that the conversation takes where it is put to the model as one text."""
+# Parts of what the conversation may take until room is made: what pruning must get down to, to be enough; the newest
+# messages that stay as they are; what the person said; the summary; and what the rest must have, to be worth a request.
+ENOUGH, TAIL, WORDS, SUMMARY, WORTH = 0.7, 0.25, 0.2, 0.15, 0.1
+TRANSCRIPT = 0.6
+"""The same of the conversation where it is put to the model as one text."""
 RESULT_CAP = 600
 """Characters of one tool result in such a text."""
+LEAST = 300
+"""Tokens that the older part must have at least."""
+NOT_SHORTER = "a summary of it would not be shorter"
 LISTED = 60
 """Files that are listed, those touched last."""
 LEFT_OUT = " …(cut)"
@@ -51,17 +54,17 @@ def instruction(words: int, focus: str = "") -> str:
     return f"{text}\n\nAbove all, keep this: {focus}" if focus else text
 
 
-async def make_room(turn: Turn, *, force: bool = False) -> bool:
-    """Before a request: nothing where the conversation fits; else make it fit, as gently as can be. `force` is for a
-    server that refused what we took to fit: it has less room than we think. Returns whether anything was given up."""
-    tokens = turn.tokens(turn.history)
+async def make_room(turn: Turn, tokens: int, *, force: bool = False) -> bool:
+    """Before a request of so many tokens: nothing where it fits; else make it fit, as gently as can be; returns whether
+    anything was given up. `force` is for a server that refused what we took to fit: it has less room than we think."""
     room = turn.room if turn.room is not None else tokens if force else None
     if room is None or (not force and tokens <= room * context.FULL):
         return False
     room = min(room, tokens) if force else room
     pruned = list(turn.history)
     done = context.prune(pruned, room, turn.estimate, turn.fixed)
-    if turn.tokens(pruned) <= room * ENOUGH:
+    space = _space(turn, room)
+    if turn.tokens(pruned) <= room * context.FULL - (1 - ENOUGH) * space:
         return await _give_up(turn, pruned, done)
     compacted = turn.dialect.compacts and await compact(turn, room, careful=force)
     if compacted and turn.tokens(turn.history) <= room * context.FULL:
@@ -69,6 +72,11 @@ async def make_room(turn: Turn, *, force: bool = False) -> bool:
     shortened = list(turn.history)
     done = context.shorten(shortened, room, turn.estimate, turn.fixed)
     return await _give_up(turn, shortened, done) or compacted
+
+
+def _space(turn: Turn, room: int) -> float:
+    """The tokens that the conversation may take beside the system message and the tools, until room is made."""
+    return max(0.0, room * context.FULL - turn.tokens(turn.history[:1]))
 
 
 async def _give_up(turn: Turn, history: list[Message], done: Shortened) -> bool:
@@ -84,22 +92,26 @@ async def compact(turn: Turn, room: int, *, focus: str = "", careful: bool = Fal
 
     `careful`: do not put the conversation to the model as it is, for the server found it too long.
     """
-    until = _newest_from(turn.history, context.bytes_for(room * TAIL, turn.estimate))
-    if turn.estimate.tokens(context.size_of(turn.history[1:until])) < room * WORTH:
+    space = _space(turn, room)
+    until = newest_from(turn.history, context.bytes_for(space * TAIL, turn.estimate))
+    if turn.estimate.tokens(context.size_of(turn.history[1:until])) < max(space * WORTH, LEAST):
         return False
     before = turn.tokens(turn.history)
     await turn.emit(Compaction("started", before=before))
     summary, problem = await _summarise(turn, until, room, focus, careful)
 
     async def produce() -> Compacted:
-        messages = _replacing(turn, until, room, summary, await turn.dialect.standing())
+        messages = _replacing(turn, until, space, summary, await turn.dialect.standing())
         after = turn.tokens([turn.history[0], *messages, *turn.history[until:]])
+        if after >= before:
+            return Compacted(1, (), problem=problem or NOT_SHORTER, before=before, after=before)
         return Compacted(until, messages, summary, problem, before, after)
 
     done = await turn.tape.take(Compacted, produce)
     compact_again(turn.history, done)
+    turn.work.compactions += done.until > 1
     await turn.emit(compaction_event(done))
-    return True
+    return done.until > 1
 
 
 def compact_again(history: list[Message], done: Compacted) -> None:
@@ -109,6 +121,8 @@ def compact_again(history: list[Message], done: Compacted) -> None:
 
 def compaction_event(done: Compacted) -> Compaction:
     """The end of a compaction as an event, live and looked back at."""
+    if done.until == 1:
+        return Compaction("failed", f"the conversation stays as it is: {done.problem}", done.before, done.after)
     went = f"{done.until - 1} older messages, {done.before:,} tokens before and {done.after:,} after"
     if done.summary:
         return Compaction("completed", f"summarised {went}", done.before, done.after, done.summary)
@@ -116,7 +130,7 @@ def compaction_event(done: Compacted) -> Compaction:
     return Compaction("failed", why, done.before, done.after)
 
 
-def _newest_from(history: Sequence[Message], goal: float) -> int:
+def newest_from(history: Sequence[Message], goal: float) -> int:
     """Where the newest messages begin that take at most `goal` bytes, but always the last exchange; calls stay with
     their results."""
     size, begin = 0, len(history)
@@ -148,7 +162,7 @@ async def _summarise(turn: Turn, until: int, room: int, focus: str, careful: boo
             continue
         text = reply.message.text.strip()
         if text and reply.finish in ("stop", "length"):
-            return _cut(text, int(context.bytes_for(room * SUMMARY, turn.estimate))), ""
+            return _cut(text, int(context.bytes_for(_space(turn, room) * SUMMARY, turn.estimate))), ""
         problem = f"the model gave none ({reply.finish})"
     return "", problem
 
@@ -156,16 +170,18 @@ async def _summarise(turn: Turn, until: int, room: int, focus: str, careful: boo
 def _requests(turn: Turn, until: int, room: int, focus: str, careful: bool) -> Iterator[Request]:
     """How a summary is asked for: first at the end of the conversation, so that the server has nearly all of it in its
     cache; then as one text without tools, for models that go on to call them and servers that want it shorter."""
-    order = text_message("user", instruction(max(60, int(room * SUMMARY / 2)), focus))
+    space = _space(turn, room)
+    order = text_message("user", instruction(max(60, int(space * SUMMARY / 2)), focus))
     sampling, _ = turn.dialect.ask_with(turn.sampling)
     window = turn.info.context_length
     if window is not None and turn.room is not None:
         limits = (sampling.max_tokens, window - turn.room)
         sampling = replace(sampling, max_tokens=min(limit for limit in limits if limit is not None))
     whole = [*turn.shown(turn.history), order]
-    if not careful and turn.estimate.tokens(context.size_of(whole) + turn.fixed) <= room:
+    tokens = turn.estimate.tokens(context.size_of(whole) + turn.fixed)
+    if not careful and (turn.room is None or tokens <= turn.room):
         yield Request(turn.model, tuple(whole), turn.dialect.tools, sampling)
-    cap = int(context.bytes_for(room * TRANSCRIPT, turn.estimate)) - context.size_of((turn.history[0], order))
+    cap = int(context.bytes_for(space * TRANSCRIPT, turn.estimate)) - context.size_of((order,))
     if cap > 0:
         text = f"A conversation so far:\n\n{transcript(turn.history[1:until], cap)}\n\n{order.text}"
         yield Request(turn.model, (turn.history[0], text_message("user", text)), sampling=sampling)
@@ -194,11 +210,11 @@ def _spelled(call: ToolCall) -> str:
 # -- what stands in the place of the older part -----------------------------------------------------------------------
 
 
-def _replacing(turn: Turn, until: int, room: int, summary: str, standing: str) -> tuple[Message, ...]:
+def _replacing(turn: Turn, until: int, space: float, summary: str, standing: str) -> tuple[Message, ...]:
     newest = turn.history[until:]
     parts = [
         BEGIN,
-        _words(turn.asked, newest, int(context.bytes_for(room * WORDS, turn.estimate))),
+        words_said(turn.asked, newest, int(context.bytes_for(space * WORDS, turn.estimate))),
         _work(turn.work),
         f"# Summary of the rest\n{summary}" if summary else "",
     ]
@@ -211,11 +227,12 @@ def _replacing(turn: Turn, until: int, room: int, summary: str, standing: str) -
     return (known, *between)
 
 
-def _words(asked: Sequence[str], newest: Sequence[Message], cap: int) -> str:
+def words_said(asked: Sequence[str], newest: Sequence[Message], cap: int) -> str:
     """What the person said that is not in the newest messages: the first prompt, then the newest as far as they fit."""
-    there = [message.text for message in newest if message.role == "user" and not message.tool_call_id]
+    there = [message.text.strip() for message in newest if message.role == "user" and not message.tool_call_id]
     said = [text.strip() for text in asked if text.strip()]
-    said = [text for text in said if not any(each.lstrip().startswith(text) for each in there)]
+    # The notes on the workspace stand behind a prompt, on lines of their own.
+    said = [text for text in said if not any(f"{each}\n".startswith(f"{text}\n") for each in there)]
     if not said:
         return ""
     first, *later = said

@@ -15,7 +15,7 @@ import msgspec
 
 from laguna_agent.agent.store import Shortened
 from laguna_agent.errors import ContextTooLong
-from laguna_agent.messages import ContentBlock, ImageBlock, Message, TextBlock, ToolSpec
+from laguna_agent.messages import ContentBlock, ImageBlock, Message, PerMessage, TextBlock, ToolSpec
 
 # Shorten when the estimate passes FULL of the room, down to TARGET of it.
 FULL, TARGET = 0.85, 0.5
@@ -33,6 +33,7 @@ class TokenEstimate:
 
     def __init__(self) -> None:
         self._per_byte = 1 / 3.3
+        self._sizes = PerMessage(_size)
 
     def calibrate(self, size: int, tokens: int) -> None:
         """Learn from one request of at least a few hundred tokens."""
@@ -43,17 +44,24 @@ class TokenEstimate:
         """The estimate, rounded up."""
         return int(size * self._per_byte) + 1
 
+    def size_of(self, messages: Sequence[Message]) -> int:
+        """What `size_of` gives, without measuring a message twice."""
+        return sum(self._sizes.of(messages))
+
 
 def size_of(messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
     """The size of a request in bytes of UTF-8, images counted as their token cost. Not characters: a Chinese one is
     three bytes and about one token, a Latin one is one byte and a third of a token."""
     total = sum(bytes_of(tool.description) + len(msgspec.json.encode(tool.parameters)) for tool in tools)
-    for message in messages:
-        total += bytes_of(message.reasoning) + 16
-        for block in message.content:
-            total += bytes_of(block.text) if isinstance(block, TextBlock) else IMAGE_TOKENS * 3
-        for call in message.tool_calls:
-            total += len(call.name) + (bytes_of(call.raw) or len(msgspec.json.encode(call.arguments))) + 24
+    return total + sum(map(_size, messages))
+
+
+def _size(message: Message) -> int:
+    total = bytes_of(message.reasoning) + 16
+    for block in message.content:
+        total += bytes_of(block.text) if isinstance(block, TextBlock) else IMAGE_TOKENS * 3
+    for call in message.tool_calls:
+        total += len(call.name) + (bytes_of(call.raw) or len(msgspec.json.encode(call.arguments))) + 24
     return total
 
 
@@ -62,17 +70,39 @@ def bytes_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
-def without_repeats(history: Sequence[Message]) -> list[Message]:
-    """The history with exchanges (one call, one result) that follow themselves word for word shown once, and so do runs
+class Unrepeated:
+    """A history with exchanges (one call, one result) that follow themselves word for word shown once, and so are runs
     of up to three exchanges that come again at once.
 
     A repeat goes when it is the newest of the conversation and is never missed later, so what is shown of a longer
     history begins with what was shown of it before, or is the beginning of that: the prefix that servers cache stays.
+    What is settled of a history is not looked at again when it has grown.
     """
-    kept: list[Message] = []
-    run: list[_Exchange] = []
-    at = 0
-    while at < len(history):
+
+    def __init__(self) -> None:
+        self._settled: list[Message] = []
+        self._kept: list[Message] = []
+        self._run: list[_Exchange] = []
+
+    def of(self, history: Sequence[Message]) -> list[Message]:
+        """What is shown of the history."""
+        history = list(history)
+        begin = len(self._settled)
+        if history[:begin] != self._settled:
+            begin, self._kept, self._run = 0, [], []
+        # Up to the last answer: what comes behind it may be results that are not all there yet.
+        answers = (at for at in range(len(history) - 1, begin - 1, -1) if history[at].role == "assistant")
+        end = next(answers, begin)
+        _keep(history, begin, end, self._kept, self._run)
+        self._settled = history[:end]
+        kept, run = list(self._kept), list(self._run)
+        _keep(history, end, len(history), kept, run)
+        return kept
+
+
+def _keep(history: list[Message], at: int, end: int, kept: list[Message], run: list[_Exchange]) -> None:
+    """Go on from `at` to `end`; `run` are the exchanges that `kept` ends with."""
+    while at < end:
         exchange = _exchange(history, at)
         if exchange is None:
             kept.append(history[at])
@@ -86,7 +116,6 @@ def without_repeats(history: Sequence[Message]) -> list[Message]:
             if run[-length:] == run[-2 * length : -length]:
                 del run[-length:], kept[-2 * length :]
                 break
-    return kept
 
 
 _Exchange = tuple[str, dict[str, Any], str, tuple[ContentBlock, ...]]
@@ -199,7 +228,7 @@ def require_fit(messages: Sequence[Message], room: int | None, estimate: TokenEs
     """Raise ContextTooLong rather than send more than the window holds."""
     if room is None:
         return
-    needed = estimate.tokens(size_of(messages) + fixed)
+    needed = estimate.tokens(estimate.size_of(messages) + fixed)
     if needed > room:
         raise ContextTooLong(
             f"the request needs about {needed} tokens, but the model's window has room for {room}; "

@@ -84,6 +84,7 @@ def _follow(past: Past, record: AnyRecord) -> None:
             shorten_again(past.history, record)
         case Compacted():
             compact_again(past.history, record)
+            past.work.compactions += record.until > 1
         case Prompted():
             text = text_of(record.content)
             past.prompts.append(text)
@@ -128,7 +129,7 @@ def in_force(records: Iterable[AnyRecord]) -> list[AnyRecord]:
 def _take_back_compaction(kept: list[AnyRecord]) -> None:
     """Put empty records in the place of the newest compaction and what was shortened since: positions stay."""
     for at in range(len(kept) - 1, -1, -1):
-        if isinstance(kept[at], Compacted):
+        if isinstance(record := kept[at], Compacted) and record.until > 1:
             kept[at] = Shortened()
             return
         if isinstance(kept[at], Shortened):

@@ -35,6 +35,9 @@ _CODE = re.compile(r"[A-Za-z_.]*|.*[(){}\[\]<>$%*].*")
 _VALUE = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S+")
 _INTERESTING = re.compile(r"(?i)pass|pw|secret|key|token|auth|cred|://|[A-Za-z0-9+/=_-]{20}")
 
+# What each name of a secret has in it that the detector of names knows; to look for these costs a fraction.
+_NAMED = re.compile(r"(?i)key|pass|pwd|secret|contrase")
+
 
 def for_export(value: Any) -> Any:
     """JSON-like data without anything that may be a secret."""
@@ -80,7 +83,12 @@ def _detectors() -> tuple[Callable[[str], Iterable[str]], ...]:
 
     keyword, entropies = KeywordDetector(), [Base64HighEntropyString(limit=4.5), HexHighEntropyString(limit=3.0)]
 
+    def quoted(line: str) -> Iterable[str]:
+        return keyword.analyze_string(line) if _NAMED.search(line) else ()
+
     def unquoted(line: str) -> Iterable[str]:
+        if not _NAMED.search(line):
+            return ()
         return filter(_VALUE.fullmatch, map(str.strip, keyword.analyze_string(line, CONFIG_DENYLIST_REGEX_TO_GROUP)))
 
     def by_entropy(line: str) -> Iterable[str]:
@@ -88,4 +96,4 @@ def _detectors() -> tuple[Callable[[str], Iterable[str]], ...]:
             found = each.analyze_string(line)
             yield from (text for text in found if each.calculate_shannon_entropy(text) > each.entropy_limit)
 
-    return BasicAuthDetector().analyze_string, keyword.analyze_string, unquoted, by_entropy
+    return BasicAuthDetector().analyze_string, quoted, unquoted, by_entropy

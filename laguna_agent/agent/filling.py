@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from laguna_agent.agent.compaction import BEGIN
-from laguna_agent.agent.context import FULL, TokenEstimate, size_of, without_repeats
+from laguna_agent.agent.context import FULL, TokenEstimate, Unrepeated, size_of
 from laguna_agent.agent.events import Event
 from laguna_agent.agent.preparation import build
 from laguna_agent.agent.prompt import RULES, WHERE
@@ -95,7 +95,7 @@ NAMES = {
 async def filling(session: Session, emit: Callable[[Event], Awaitable[None]]) -> str:
     """What fills the window, in a line each."""
     turn = await build(session, emit)
-    found = fill(without_repeats(session.history), turn.dialect.tools, session.estimate, turn.room)
+    found = fill(Unrepeated().of(session.history), turn.dialect.tools, session.estimate, turn.room)
     lines = [f"- {words}: {getattr(found, name):,}" for name, words in NAMES.items() if getattr(found, name)]
     room = "" if found.room is None else f" of {found.room:,} that a request may have"
     head = f"The next request takes about {found.total:,} tokens{room}:"

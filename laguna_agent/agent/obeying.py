@@ -16,10 +16,9 @@ from laguna_agent.agent import events
 from laguna_agent.agent.archive import fork_session
 from laguna_agent.agent.commands import argument_of
 from laguna_agent.agent.compaction import compact
-from laguna_agent.agent.conversation import in_force
 from laguna_agent.agent.filling import filling
 from laguna_agent.agent.preparation import build
-from laguna_agent.agent.store import Compacted, Forked, Remarked, Uncompacted
+from laguna_agent.agent.store import Forked, Remarked, Uncompacted
 from laguna_agent.agent.undoing import NotDone, Wish, put_back_files, redo, take_back
 from laguna_agent.errors import Denied, UsageError
 from laguna_agent.messages import ContentBlock
@@ -73,7 +72,7 @@ async def _compact(argument: str, session: Session, emit: Emit) -> None:
 
 
 async def _uncompact(session: Session, emit: Emit) -> None:
-    if not any(isinstance(record, Compacted) for record in in_force(session.records())):
+    if not session.work.compactions:
         await _remark("No compaction is in force that could be taken back.", session, emit)
         return
     # Said first, as with /rewind.

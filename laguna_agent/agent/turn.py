@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import monotonic
 from typing import Any
 
@@ -73,6 +74,7 @@ class Turn:
     next_model: Callable[[Turn, ProviderError], Awaitable[None]] | None = None
     thought_budget: int | None = None
     restraint: Restraint = field(default_factory=Restraint)
+    _unrepeated: context.Unrepeated = field(default_factory=context.Unrepeated)
     _empty: int = 0
     _constrained: bool = False
     _corrections: int = 0
@@ -122,13 +124,14 @@ class Turn:
             return await self._ask_once(await self._request())
         except ContextTooLong:
             # The server counts otherwise than we do: make room once, by force, and ask again.
-            if not await make_room(self, force=True):
+            if not await make_room(self, self.tokens(self.history), force=True):
                 raise
         return await self._ask_once(await self._request())
 
     async def _request(self) -> wire.Request:
-        await make_room(self)
         messages = self.shown(self.history)
+        if await make_room(self, self.weight(messages)):
+            messages = self.shown(self.history)
         context.require_fit(messages, self.room, self.estimate, self.fixed)
         sampling, schema = self.dialect.ask_with(self.sampling)
         if self.schema is not None and self._constrained:
@@ -151,18 +154,22 @@ class Turn:
         answer = min(self.sampling.max_tokens or self.info.max_output_tokens or window // 4, window // 4)
         return window - answer
 
-    @property
+    @cached_property
     def fixed(self) -> int:
         """The size of the tool descriptions, which every request has."""
         return context.size_of((), self.dialect.tools)
 
     def shown(self, history: Sequence[Message]) -> list[Message]:
         """What of the history goes into a request."""
-        return self.dialect.view(context.without_repeats(history))
+        return self.dialect.view(self._unrepeated.of(history))
+
+    def weight(self, messages: Sequence[Message]) -> int:
+        """The tokens that a request with these messages takes, as far as we know."""
+        return self.estimate.tokens(self.estimate.size_of(messages) + self.fixed)
 
     def tokens(self, history: Sequence[Message]) -> int:
-        """What a request with that history takes, as far as we know."""
-        return self.estimate.tokens(context.size_of(self.shown(history)) + self.fixed)
+        """The same for what is shown of a history."""
+        return self.weight(self.dialect.view(context.Unrepeated().of(history)))
 
     async def choose(self, question: Said, schema: dict[str, Any]) -> Reply:
         """Put a question to the model whose answer is constrained to `schema`; nobody watches it being answered."""
@@ -187,8 +194,8 @@ class Turn:
         self.budget.take_turn()
         assembler, deltas = Assembler(request, self.call_ids), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
-        digest, size = request_digest(request), context.size_of(request.messages, request.tools)
-        watch = StreamWatch(self.thought_budget, self.estimate.tokens)
+        size = self.estimate.size_of(request.messages) + context.size_of((), request.tools)
+        digest, watch = request_digest(request), StreamWatch(self.thought_budget, self.estimate.tokens)
         began, first = monotonic(), 0.0
         try:
             async with aclosing(self.stream(request, digest)) as stream:

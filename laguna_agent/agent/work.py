@@ -32,10 +32,12 @@ class Touched:
 
 @dataclass
 class Work:
-    """See the module. `files` are by path, the one touched last at the end."""
+    """See the module. `files` are by path, the one touched last at the end; `compactions` is how often the older part
+    of the conversation gave place to what is known of it."""
 
     plan: tuple[PlanEntry, ...] = ()
     files: dict[str, Touched] = field(default_factory=dict)
+    compactions: int = 0
 
     def observe(self, call: ToolCall, result: ToolResult) -> None:
         """Note one call that ran."""

@@ -52,7 +52,7 @@ class Assembler:
     """
 
     def __init__(self, request: Request, taken: Collection[str] = ()) -> None:
-        self._made = {call.id for message in request.messages for call in message.tool_calls} | set(taken)
+        self._request, self._taken = request, taken
         self._start_over()
 
     def _start_over(self) -> None:
@@ -114,8 +114,10 @@ class Assembler:
         return ToolCall(built.id, built.name.strip(), parsed)
 
     def _with_ids(self, calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
-        taken, kept = set(self._made), []
-        numbers = itertools.count(len(self._made) + 1)
+        if not calls:
+            return ()
+        taken = {call.id for message in self._request.messages for call in message.tool_calls}.union(self._taken)
+        kept, numbers = [], itertools.count(len(taken) + 1)
         for call in calls:
             call_id = call.id
             while not call_id or call_id in taken:

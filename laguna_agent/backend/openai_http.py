@@ -38,7 +38,7 @@ from laguna_agent.backend.proxy import proxy_for
 from laguna_agent.backend.retry import Retries, RetryPolicy
 from laguna_agent.backend.sse import LINE_LIMIT
 from laguna_agent.backend.timer import Timer
-from laguna_agent.backend.wire import Dialect, encode_request
+from laguna_agent.backend.wire import Dialect, encode_request, spelling
 from laguna_agent.config import Settings
 from laguna_agent.errors import AuthenticationFailed, ProviderError, ProviderUnavailable, Unreachable, UsageError
 
@@ -79,6 +79,7 @@ class OpenAIBackend:
         """Whether the key is going to be read by everybody on the way, and nobody was told yet."""
         self._proxy = None if self._local else proxy_for(self.target)
         self._dialect = dialect
+        self._spelled = spelling(dialect)
         self._kind = kind
         self._policy = policy or RetryPolicy(settings.retry_budget)
         self._connect_timeout = settings.connect_timeout
@@ -113,7 +114,7 @@ class OpenAIBackend:
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta]:
         """See `Backend.stream`."""
-        body = encode_request(request, self._dialect)
+        body = encode_request(request, self._dialect, self._spelled)
         origin = Origin(self.name, self._origin.host, request.model, self._origin.key, self._origin.key_env)
         retries = Retries(self._policy)
         self._open()  # the import is none of the server's silence

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -28,7 +28,7 @@ from laguna_agent.backend.base import (
 )
 from laguna_agent.backend.finish import read_finish
 from laguna_agent.errors import ProviderUnavailable
-from laguna_agent.messages import ImageBlock, Message, ToolCall, ToolSpec
+from laguna_agent.messages import ImageBlock, Message, PerMessage, ToolCall, ToolSpec
 
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHT_KEYS = frozenset({*REASONING_FIELDS, "reasoning_details"})
@@ -54,8 +54,17 @@ class Dialect(msgspec.Struct, frozen=True):
     thinking: Literal["effort", "openrouter", "template"] = "effort"
 
 
-def encode_request(request: Request, dialect: Dialect) -> bytes:
-    """The body to post.
+Spelled = tuple[bytes, list[dict[str, Any]]]
+"""A message as JSON, and the images that go behind it in a message of their own."""
+
+
+def spelling(dialect: Dialect) -> PerMessage[Spelled]:
+    """How messages are spelled; each is once."""
+    return PerMessage(lambda message: _spelled(message, dialect))
+
+
+def encode_request(request: Request, dialect: Dialect, spelled: PerMessage[Spelled] | None = None) -> bytes:
+    """The body to post; `spelled` remembers the messages of earlier requests.
 
     What stays the same from turn to turn comes first (model, settings, tools, then the messages, oldest first), so the
     bytes of one turn's body are a prefix of the next one's, up to the end of its last message.
@@ -67,8 +76,8 @@ def encode_request(request: Request, dialect: Dialect) -> bytes:
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
-    body["messages"] = list(_messages(request.messages, dialect))
-    return encode_json(body)
+    messages = b",".join(_messages(request.messages, spelled or spelling(dialect)))
+    return encode_json(body)[:-1] + b',"messages":[' + messages + b"]}"
 
 
 def encode_json(value: Any) -> bytes:
@@ -111,22 +120,26 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _messages(messages: Iterable[Message], dialect: Dialect) -> Iterator[dict[str, Any]]:
+def _messages(messages: Sequence[Message], spelled: PerMessage[Spelled]) -> Iterator[bytes]:
     # A tool message takes text only, and nothing may stand between the results of one turn: their images follow them.
     images: list[dict[str, Any]] = []
-    for message in messages:
+    for message, (data, behind) in zip(messages, spelled.of(messages), strict=True):
         if message.role != "tool" and images:
-            yield {"role": "user", "content": images}
+            yield encode_json({"role": "user", "content": images})
             images = []
-        if message.role == "tool":
-            yield {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.text}
-            images += [_image(block) for block in message.content if isinstance(block, ImageBlock)]
-        elif message.role == "assistant":
-            yield _assistant(message, dialect)
-        else:
-            yield {"role": message.role, "content": _content(message)}
+        yield data
+        images += behind
     if images:
-        yield {"role": "user", "content": images}
+        yield encode_json({"role": "user", "content": images})
+
+
+def _spelled(message: Message, dialect: Dialect) -> Spelled:
+    if message.role == "tool":
+        images = [_image(block) for block in message.content if isinstance(block, ImageBlock)]
+        return encode_json({"role": "tool", "tool_call_id": message.tool_call_id, "content": message.text}), images
+    if message.role == "assistant":
+        return encode_json(_assistant(message, dialect)), []
+    return encode_json({"role": message.role, "content": _content(message)}), []
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:

@@ -124,15 +124,18 @@ def _schema(kind: msgspec.inspect.Type) -> dict[str, Any]:
     return {"type": simple[type(kind)]}
 
 
+@cache
+def _forgiven(struct: type[msgspec.Struct]) -> tuple[frozenset[str], frozenset[str]]:
+    """The fields that may be null, and those that may be a string of JSON."""
+    fields = msgspec.inspect.type_info(struct).fields  # type: ignore[attr-defined]
+    lists = (field.encode_name for field in fields if isinstance(field.type, msgspec.inspect.VarTupleType))
+    return frozenset(field.encode_name for field in fields if not field.required), frozenset(lists)
+
+
 def _lenient(arguments: dict[str, Any], struct: type[msgspec.Struct]) -> dict[str, Any]:
     """Forgive what models often get wrong and what has only one meaning: null for "not given", and a list or object
     written as a string of JSON. (Numbers and booleans as strings are msgspec's own leniency.)"""
-    optional = {field.encode_name for field in msgspec.structs.fields(struct) if not field.required}
-    lists = {
-        field.encode_name
-        for field in msgspec.inspect.type_info(struct).fields  # type: ignore[attr-defined]
-        if isinstance(field.type, msgspec.inspect.VarTupleType)
-    }
+    optional, lists = _forgiven(struct)
     kept: dict[str, Any] = {}
     for name, value in arguments.items():
         if value is None and name in optional:

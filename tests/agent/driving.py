@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import anyio
 import msgspec
 
+from laguna_agent.agent.compaction import instruction
 from laguna_agent.agent.events import Event, TurnEnded
 from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.agent.permissions import Approver, deny_all
@@ -145,6 +146,12 @@ def text_of(message: dict[str, Any]) -> str:
     if isinstance(content, str):
         return content
     return "".join(part.get("text", "") for part in content)
+
+
+def wants_summary(body: dict[str, Any]) -> bool:
+    """Whether a posted request asks for a summary of the conversation."""
+    last = body["messages"][-1]
+    return last["role"] == "user" and instruction(0).partition("at most")[0] in text_of(last)
 
 
 def require_valid_conversation(messages: list[dict[str, Any]]) -> None:

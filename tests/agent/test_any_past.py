@@ -12,7 +12,7 @@ from laguna_agent.agent.conversation import Past, orphan_results, rebuild
 from laguna_agent.agent.events import Event, ToolCallStarted
 from laguna_agent.agent.permissions import deny_all
 from laguna_agent.agent.session import Session
-from laguna_agent.agent.store import Shortened, find_session, read_log
+from laguna_agent.agent.store import Compacted, Shortened, Uncompacted, find_session, read_log
 from laguna_agent.backend.base import Delta, Finished, ToolCallDelta, Usage, UsageDelta
 from laguna_agent.config import Settings
 from laguna_agent.messages import Message
@@ -21,6 +21,7 @@ from tests.agent.listed_backend import ListedBackend, answer
 
 SETTINGS = Settings(model="local/listed", context_length=4_500)
 STEPS = {"plain": 3, "tool": 8, "cancelled": 2, "failed": 1, "/usage": 1, "/compact": 1, "reopened": 2}
+STEPS |= {"/compact the names": 3, "/compact undo": 2}
 BACK = {"/rewind 1": 2, "/rewind 2": 1, "/rewind 4": 1}
 
 
@@ -55,6 +56,7 @@ class Told:
                 del self.before[-count:]
                 assert tuple(self.session.history) == then
         elif what.startswith("/"):
+            self.backend.answers = [answer("## State\nIt was read.")] if what.endswith("names") else []
             self.events += await talk(self.session, what)
         else:
             await self._ask(what)
@@ -84,11 +86,14 @@ class Told:
             assert request.messages[:-1] == told
 
     def _shortened(self) -> int:
-        return sum(isinstance(record, Shortened) for record in read_log(find_session(self.session.id)))
+        return sum(
+            isinstance(record, Shortened | Compacted | Uncompacted)
+            for record in read_log(find_session(self.session.id))
+        )
 
     def require_agreement(self) -> None:
         session, past = self.session, rebuild(read_log(find_session(self.session.id)))
-        for name in ("history", "prompts", "asked", "prompt_number", "call_ids"):
+        for name in ("history", "prompts", "asked", "prompt_number", "call_ids", "work"):
             assert getattr(session, name) == getattr(past, name), name
         assert waiting(session) == waiting(past)
         assert session.estimate.tokens(10**6) == past.estimate.tokens(10**6)
@@ -114,5 +119,6 @@ def test_the_log_tells_what_the_session_knows(workspace: Path, seed: int) -> Non
         return told
 
     told = anyio.run(run)
-    assert any(isinstance(record, Shortened) for record in read_log(find_session(told.session.id)))
+    kinds = {type(record) for record in read_log(find_session(told.session.id))}
+    assert kinds & {Shortened, Compacted}
     assert lines(replayed(find_session(told.session.id))) == lines(told.events)

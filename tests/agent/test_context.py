@@ -17,16 +17,16 @@ from laguna_agent.agent.context import (
     TARGET,
     TOO_BIG,
     TokenEstimate,
+    Unrepeated,
     shorten,
     shorten_again,
     size_of,
-    without_repeats,
 )
 from laguna_agent.agent.events import Compaction
 from laguna_agent.agent.store import Shortened
 from laguna_agent.messages import ImageBlock, Message, TextBlock, ToolCall, text_message
 from laguna_agent.trust import look, trust
-from tests.agent.driving import converse, posted, require_valid_conversation, text_of
+from tests.agent.driving import converse, posted, require_valid_conversation, text_of, wants_summary
 from tests.model_server import ModelServer, Reply, http, stream, text, tool_call
 from tests.tools.o200k import count
 
@@ -42,14 +42,14 @@ def tokens_of(body: dict[str, Any]) -> int:
 
 
 def strict(window: int, answer: Any) -> Any:
-    """A server that refuses what does not fit its window, as llama.cpp and vLLM do."""
+    """A server that refuses what does not fit its window, as llama.cpp and vLLM do, and gives summaries."""
 
     def reply(body: dict[str, Any]) -> Reply:
         tokens = tokens_of(body)
         if tokens >= window:
             message = f"the request exceeds the available context size ({tokens} tokens, n_ctx {window})"
             return http(400, {"error": {"type": "exceed_context_size_error", "code": 400, "message": message}})
-        parts = answer(body)
+        parts = text("## State\nAll is well.") if wants_summary(body) else answer(body)
         usage = {"prompt_tokens": tokens, "completion_tokens": 20, "total_tokens": tokens + 20}
         return stream(*(parts if isinstance(parts, list) else [parts]), usage=usage)
 
@@ -77,18 +77,18 @@ def test_the_window_is_kept(model_server: ModelServer, workspace: Path, told: st
         model_server.props = {"default_generation_settings": {"n_ctx": window}}
     else:
         model_server.models = [{"id": "test-model", "context_length": window}]
-    shell = calling(12, lambda n: tool_call("shell", {"command": f"seq {n}000 {n}900"}))
+    shell = calling(12, lambda n: tool_call("shell", {"command": f"seq {n}000 {n}300"}))
     model_server.always(strict(window, shell))
     spoken = converse(model_server, workspace, "Remember the word xylophone.")
     assert spoken.result.exit_code == 0, spoken.result.message
-    assert len(model_server.chats) == 13
+    assert len([body for body in model_server.chats if not wants_summary(body)]) == 13
     sizes = [tokens_of(body) for body in model_server.chats]
     assert max(sizes) < window
     assert spoken.of(Compaction)
     for at in range(len(model_server.chats)):
         require_valid_conversation(posted(model_server, at))
         assert "xylophone" in text_of(posted(model_server, at)[1])
-    assert any(text_of(message) == ELIDED for message in posted(model_server))
+    assert any(text_of(message) == ELIDED for body in model_server.chats for message in body["messages"])
     assert "[exit code 0]" in text_of(posted(model_server)[-1])
 
 
@@ -209,20 +209,24 @@ def test_the_first_request_is_small(model_server: ModelServer, workspace: Path) 
 
 # -- pure functions: nothing of the person's is lost, pairs stay pairs -----------------------------------------------
 
+IMAGE = ImageBlock("image/png", "AAAA" * 40)
 WORDS = st.sampled_from(["a", "b", "Result of read:\n", "x" * 400, "", "函数" * 60])
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[Message]:
-    """Conversations as the loop makes them: native and textual calls, one or several, repeated or not."""
+def histories(draw: st.DrawFn, few: bool = False) -> list[Message]:
+    """Conversations as the loop makes them: native and textual calls, one or several, repeated or not; with `few`
+    different things in them, many are."""
     history = [text_message("system", "s")]
     number = 0
     for _ in range(draw(st.integers(0, 14))):
-        kind = draw(st.sampled_from(["prompt", "answer", "native", "textual"]))
+        kind = draw(
+            st.sampled_from(["native", "native", "textual"] if few else ["prompt", "answer", "native", "textual"])
+        )
         if kind in {"prompt", "answer"}:
             history.append(text_message("user" if kind == "prompt" else "assistant", draw(WORDS)))
             continue
-        results = draw(st.lists(WORDS, min_size=1, max_size=3))
+        results = draw(st.lists(st.sampled_from(["a", "b"]) if few else WORDS, min_size=1, max_size=1 if few else 3))
         numbers = range(number + 1, number + 1 + len(results))
         number += len(results)
         arguments = {"path": draw(st.sampled_from(["a", "b"]))}
@@ -230,7 +234,7 @@ def histories(draw: st.DrawFn) -> list[Message]:
         said = draw(st.sampled_from(["", "call a", "call b"]))
         history.append(Message("assistant", (TextBlock(said),), tool_calls=calls if kind == "native" else ()))
         for call, result in zip(calls, results, strict=True):
-            block = draw(st.sampled_from([TextBlock(result), ImageBlock("image/png", "AAAA" * 40)]))
+            block = TextBlock(result) if few else draw(st.sampled_from([TextBlock(result), IMAGE]))
             role: Any = "tool" if kind == "native" else "user"
             history.append(Message(role, (block,), tool_call_id=call.id, name="read"))
     return history
@@ -262,20 +266,51 @@ def exchanges(history: list[Message]) -> set[tuple[Any, ...]]:
     found = set()
     for question, result in pairwise(history):
         if result.tool_call_id and question.role == "assistant":
-            found.add((question.text if result.role == "user" else "", result.text, result.role))
+            found.add((question.text if result.role == "user" else "", result.content, result.role))
     return found
 
 
-@settings(max_examples=60)
-@given(histories())
+def parts(history: list[Message]) -> list[list[Message]]:
+    """What a request may end with: all up to each prompt, and up to the results of each answer."""
+    ends = [at for at in range(1, len(history) + 1) if at == len(history) or not history[at].tool_call_id]
+    return [history[:end] for end in ends]
+
+
+@settings(max_examples=80)
+@given(histories(few=True))
 def test_without_repeats_loses_nothing_but_repeats(history: list[Message]) -> None:
-    kept = without_repeats(history)
+    kept = Unrepeated().of(history)
     assert words_of_the_person(kept) == words_of_the_person(history)
     require_pairs(kept)
     assert exchanges(kept) == exchanges(history)
     assert [message for message in history if message in kept] == [m for m in history if m in kept]
-    assert kept[-1] == history[-1]
-    assert without_repeats(kept) == kept
+    assert Unrepeated().of(kept) == kept
+
+
+@settings(max_examples=80)
+@given(histories(few=True))
+def test_what_repeats_are_left_out_never_moves_the_prefix(history: list[Message]) -> None:
+    """The request after another begins with it, or is its beginning: nothing in the middle changes."""
+    growing = Unrepeated()
+    shown = [growing.of(part) for part in parts(history)]
+    assert shown == [Unrepeated().of(part) for part in parts(history)]
+    for before, after in pairwise(shown):
+        length = min(len(before), len(after))
+        assert before[:length] == after[:length]
+
+
+def test_a_cycle_is_shown_once() -> None:
+    def exchange(number: int, path: str) -> list[Message]:
+        call = ToolCall(f"c{number}", "read", {"path": path})
+        result = Message("tool", (TextBlock(path * 9),), tool_call_id=call.id, name="read")
+        return [Message("assistant", tool_calls=(call,)), result]
+
+    begin = [text_message("system", "s"), text_message("user", "u")]
+    history = begin + [message for n in range(9) for message in exchange(n, "abc"[n % 3])]
+    assert Unrepeated().of(history) == history[: len(begin) + 6]
+    history += exchange(9, "d") + exchange(10, "a") + exchange(11, "a")
+    # Not at once: it has seen something else since, and must see what it asked for.
+    assert Unrepeated().of(history) == history[: len(begin) + 6] + history[-6:-2]
 
 
 @settings(max_examples=60)

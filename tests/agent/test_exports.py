@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from laguna_agent.agent.exports import for_export, text_for_export
+from laguna_agent.agent.exports import _NAMED, for_export, text_for_export
 from laguna_agent.agent.trajectory import atif
 from laguna_agent.redaction import MARK, know
 from tests.agent.driving import converse
@@ -91,3 +91,10 @@ def test_nothing_of_it_is_loaded_but_by_exports() -> None:
     code = "import sys, laguna_agent.agent.session, laguna_agent.cli.app; print(sorted(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"detect_secrets", "requests", "yaml", "keyring"} & set(shown.split("'"))
+
+
+def test_every_name_that_the_detector_knows_is_looked_for() -> None:
+    from detect_secrets.plugins.keyword import DENYLIST
+
+    assert DENYLIST
+    assert all(_NAMED.search(name) for name in DENYLIST)

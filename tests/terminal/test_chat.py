@@ -68,7 +68,7 @@ def test_what_was_taken_back_can_be_changed(chat: Terminal, model_server: ModelS
     leave(child)
     *_, answer, question = model_server.chats[-1]["messages"]
     assert answer["content"] == "First answer."
-    assert question["content"].startswith("two and a bit more\n")
+    assert question["content"].startswith("two and a bit more")
     assert len(model_server.chats[-1]["messages"]) == 4
 
 
