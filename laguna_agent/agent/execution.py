@@ -30,6 +30,7 @@ from laguna_agent.agent.repetition import RepetitionGuard
 from laguna_agent.agent.shown import shown_result
 from laguna_agent.agent.store import Asked, Permitted, ToolRan
 from laguna_agent.agent.tape import Tape
+from laguna_agent.agent.telemetry import SILENT, Span, Telemetry
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, ToolCall
 from laguna_agent.redaction import MARK, TokenStream, shows_mark
@@ -63,9 +64,30 @@ class Execution:
     changed: dict[str, None] = field(default_factory=dict)
     denied: list[str] = field(default_factory=list)
     blocked: bool = False
+    telemetry: Telemetry = SILENT
 
     async def run(self, call: ToolCall) -> ToolResult:
         """Run one call, leave granted; whatever goes wrong in it is a result for the model, not an error here."""
+        with self.telemetry.span("tool", call.name, call_id=call.id) as span:
+            result = await self._finished(call, span)
+        # A repetition ends the turn, not the call.
+        self.guard.observe(call, result)
+        return result
+
+    async def _finished(self, call: ToolCall, span: Span) -> ToolResult:
+        result = await self._worked_off(call)
+        span.facts |= {
+            "is_error": result.is_error,
+            "exit_code": result.exit_code,
+            "sandbox": result.sandbox or None,
+            "characters": len(result.text),
+            "files_changed": len(result.diffs),
+        }
+        if self.telemetry.content:
+            span.content |= {"arguments": call.arguments, "result": result.text}
+        return result
+
+    async def _worked_off(self, call: ToolCall) -> ToolResult:
         try:
             tool = self.registry.get(call.name)
             args = self.registry.decode(call)
@@ -215,5 +237,4 @@ class Execution:
         if result.plan is not None:
             await self.emit(PlanUpdated(result.plan))
         self.evidence.ran(call, result)
-        self.guard.observe(call, result)
         return result

@@ -63,12 +63,9 @@ async def prepare(
         session.tape,
         emit,
         session.unanswered,
+        telemetry=session.telemetry,
     )
-    sampling = _sampling(settings, profile, info)
-    thought = _thought_budget(settings, sampling)
-    if thought is not None and described.provider == IN_PROCESS:
-        # There the thought is closed and the answer goes on; cutting it is for models that open it again.
-        sampling, thought = msgspec.structs.replace(sampling, reasoning_tokens=thought), thought * 5 // 4
+    sampling, thought = _limited_thought(settings, _sampling(settings, profile, info), described.provider)
     turn = Turn(
         model=described.model,
         history=session.history,
@@ -85,6 +82,7 @@ async def prepare(
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
         thought_budget=thought,
+        telemetry=session.telemetry,
     )
     _fit_results(turn)
     if not session.history:
@@ -221,11 +219,15 @@ def _sampling(settings: Settings, profile: Profile, info: ModelInfo) -> Sampling
     )
 
 
-def _thought_budget(settings: Settings, sampling: Sampling) -> int | None:
-    """Tokens of one thought; a quarter of the answer's stays for the answer itself."""
+def _limited_thought(settings: Settings, sampling: Sampling, provider: str) -> tuple[Sampling, int | None]:
+    """The sampling, and the tokens of a thought that is cut off. A quarter of the answer's stays for the answer."""
     if not settings.reasoning_budget:
-        return None
-    return min(settings.reasoning_budget, (sampling.max_tokens or settings.reasoning_budget * 2) * 3 // 4)
+        return sampling, None
+    room = min(settings.reasoning_budget, (sampling.max_tokens or settings.reasoning_budget * 2) * 3 // 4)
+    if provider != IN_PROCESS:
+        return sampling, room
+    # There the thought is closed and the answer goes on; cutting it is for models that open it again.
+    return msgspec.structs.replace(sampling, reasoning_tokens=room), room * 5 // 4
 
 
 def _stream(session: Session) -> Callable[[Request, str], AsyncGenerator[Delta]]:

@@ -12,6 +12,7 @@ from laguna_agent.cli.options import (
     ContinueLatest,
     Cwd,
     EditFormat,
+    LogLevel,
     Model,
     Network,
     Quant,
@@ -32,11 +33,12 @@ def chat(
     cwd: Cwd = None,
     continue_latest: ContinueLatest = False,
     resume: Resume = None,
+    log_level: LogLevel = None,
 ) -> int:
     """Talk with the agent on the terminal (the default)."""
     from laguna_agent.terminal.chat import chat as converse
 
-    flags = driving_flags(model, base_url, approve, edit_format, quant, sandbox, network)
+    flags = driving_flags(model, base_url, approve, edit_format, quant, sandbox, network) | {"log_level": log_level}
     return converse(cwd=cwd, flags=flags, resume=resume, continue_latest=continue_latest)
 
 
@@ -55,11 +57,12 @@ def acp(
     sandbox: Sandbox = None,
     network: Network = False,
     unstable: Unstable = False,
+    log_level: LogLevel = None,
 ) -> int:
     """Serve an editor: the Agent Client Protocol on stdin and stdout. `acp setup EDITOR` tells an editor of it."""
     if context.invoked_subcommand is not None:
         return 0
     from laguna_agent.acp import serve
 
-    flags = driving_flags(model, base_url, approve, edit_format, quant, sandbox, network)
+    flags = driving_flags(model, base_url, approve, edit_format, quant, sandbox, network) | {"log_level": log_level}
     return serve(flags, unstable=unstable)

@@ -21,6 +21,9 @@ Here = Annotated[bool, typer.Option("--here", help="only those of this directory
 SessionId = Annotated[str, typer.Argument(metavar="ID", help="the session, or the beginning of its id")]
 SessionIds = Annotated[list[str], typer.Argument(metavar="ID...", help="sessions, or the beginnings of their ids")]
 Format = Annotated[str, typer.Option("--format", metavar="FORMAT", help="atif | log")]
+AsTimeline = Annotated[
+    bool, typer.Option("--timeline", help="show where time and tokens went, request by request; with --json as data")
+]
 To = Annotated[Path | None, path_option("--to", "-o", help="write to FILE instead of stdout")]
 
 
@@ -40,8 +43,10 @@ def list_all(here: Here = False, as_json: Json = False) -> int:
     return 0
 
 
-def show_one(session: SessionId, as_json: Json = False) -> int:
+def show_one(session: SessionId, as_json: Json = False, timeline: AsTimeline = False) -> int:
     """Print a session as text, or its log as JSON lines; what may be a secret is not shown as text."""
+    if timeline:
+        return _show_timeline(session, as_json)
     from laguna_agent.agent.exports import text_for_export
     from laguna_agent.agent.store import find_session, iterate_log
     from laguna_agent.credentials import know_stored_keys
@@ -58,6 +63,24 @@ def show_one(session: SessionId, as_json: Json = False) -> int:
         else:
             for text in _lines(record):
                 show(printable(text_for_export(text)))
+    return 0
+
+
+def _show_timeline(session: str, as_json: bool) -> int:
+    from laguna_agent.agent.exports import for_export
+    from laguna_agent.agent.store import find_session, iterate_log
+    from laguna_agent.agent.timeline import timeline
+    from laguna_agent.cli.timeline import show_timeline
+    from laguna_agent.credentials import know_stored_keys
+
+    know_stored_keys()
+    told = timeline(iterate_log(find_session(session)))
+    for prompt in told.prompts:
+        prompt.title = str(for_export(prompt.title))
+    if as_json:
+        show_json(told)
+    else:
+        show_timeline(told)
     return 0
 
 
