@@ -42,7 +42,7 @@ def test_a_picture_that_people_can_read(model_server: ModelServer, run_cli: RunC
     assert "completed" in first
     assert "provider_error" in second
     asked, answered, refused = (line for line in lines if line[:4].strip().isdigit())
-    assert asked.rstrip().endswith("shell read! 2\u2026")
+    assert asked.rstrip().endswith("shell read! 2 \u2026")
     assert "\u2591" in asked
     assert "\u2593" in asked
     assert " 75 % " in answered
