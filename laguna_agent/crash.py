@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import datetime
 import os
-import platform
 import secrets
 import sys
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 from laguna_agent import __version__
@@ -57,6 +55,8 @@ def crash_reports() -> list[Path]:
 
 
 def _report(error: BaseException, now: datetime.datetime, session: str, log: Iterable[str]) -> str:
+    import platform
+
     lines = [
         f"laguna-agent {__version__}, {now:%Y-%m-%dT%H:%M:%SZ}",
         f"python {sys.version.split()[0]} on {platform.system()} {platform.release()} {platform.machine()}",
@@ -72,6 +72,8 @@ def _report(error: BaseException, now: datetime.datetime, session: str, log: Ite
 
 
 def _versions() -> Iterable[str]:
+    from importlib import metadata
+
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             yield f"{name} {metadata.version(name)}"

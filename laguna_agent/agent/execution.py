@@ -138,7 +138,9 @@ class Execution:
         await self.emit(request)
 
         async def produce() -> Permitted:
-            answer = await self.approver(request)
+            # Apart from the call's own time: a person may take theirs.
+            with self.telemetry.span("permission", call.name, call_id=call.id):
+                answer = await self.approver(request)
             return Permitted(call.id, answer.allowed, answer.remember, answer.reason)
 
         answer = await self.tape.take(Permitted, produce)

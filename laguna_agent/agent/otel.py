@@ -18,7 +18,7 @@ from laguna_agent import __version__
 from laguna_agent.agent.telemetry import Kind, Span
 from laguna_agent.errors import UsageError
 from laguna_agent.held_keys import held
-from laguna_agent.redaction import redact
+from laguna_agent.redaction import know, redact
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -29,7 +29,13 @@ PATIENCE = 3.0
 """Seconds that the end of a session waits for a receiver."""
 TEXT_CAP = 32_000
 """Characters of one text that goes out."""
-_OPERATIONS: dict[Kind, str] = {"prompt": "invoke_agent", "request": "chat", "tool": "execute_tool", "check": "check"}
+_OPERATIONS: dict[Kind, str] = {
+    "prompt": "invoke_agent",
+    "request": "chat",
+    "tool": "execute_tool",
+    "permission": "permission",
+    "check": "check",
+}
 _ATTRIBUTES = {
     "provider": "gen_ai.provider.name",
     "finish": "gen_ai.response.finish_reasons",
@@ -131,13 +137,16 @@ def open_exporter(session_id: str, *, content: bool) -> SpanExporter:
     # A receiver that is away is no news for a person at work, and a library must not write into a face's stderr.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
     # They hold keys, so they are taken out of the environment like all keys.
-    headers = next((given for name in HEADERS if (given := held(name))), "")
+    name, given = next(((name, given) for name in HEADERS if (given := held(name))), ("", ""))
+    headers = parse_env_headers(given, liberal=True)
+    for value in headers.values():
+        know(value.rpartition(" ")[2], name)
     named = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "laguna-agent"}
     try:
         provider = TracerProvider(
             resource=Resource.create({**named, SERVICE_VERSION: __version__}), shutdown_on_exit=False
         )
-        exporter = OTLPSpanExporter(headers=parse_env_headers(headers, liberal=True) if headers else None)
+        exporter = OTLPSpanExporter(headers=headers or None)
         provider.add_span_processor(BatchSpanProcessor(exporter))
     except ValueError as error:
         raise UsageError(f"OpenTelemetry cannot be set up as the OTEL_* variables say: {error}") from error

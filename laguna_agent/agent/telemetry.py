@@ -25,15 +25,17 @@ import msgspec
 
 from laguna_agent.config import LogLevel, Settings
 from laguna_agent.directories import open_private
-from laguna_agent.redaction import redact
+from laguna_agent.redaction import redact, without_tokens
 
-Kind = Literal["prompt", "request", "tool", "check"]
+Kind = Literal["prompt", "request", "tool", "permission", "check"]
 
 LOG_FILE = "diagnostics.jsonl"
 LOG_BYTES = 2_000_000
 """Of one file; the one before it is kept too, as `diagnostics.1.jsonl`."""
 RECENT = 40
 """Lines that are kept in memory for a crash report, whatever the level."""
+NAME_CAP = 100
+"""Characters of a span's name."""
 _RANKS: dict[str, int] = {"debug": 0, "info": 1, "warning": 2, "error": 3, "off": 4}
 
 
@@ -128,6 +130,8 @@ class Telemetry:
 
     def begin(self, kind: Kind, name: str, **facts: Any) -> Span:
         """The work begins; whatever is begun while a prompt is under way is part of it."""
+        # A model may call for anything by any name.
+        name = without_tokens(name)[:NAME_CAP]
         span = Span(kind, name, self._prompt, facts)
         span.seconds = -monotonic()
         if kind == "prompt":

@@ -102,7 +102,7 @@ def _follow(prompt: Worked, record: AnyRecord) -> None:
         case ToolRan(call=call, result=result) if last is not None:
             last.calls.append(Called(call.name, record.seconds, result.is_error))
         case Checked(run=run) if last is not None:
-            last.calls.append(Called("check", 0.0, run.exit_code != 0))
+            last.calls.append(Called("check", record.seconds, run.exit_code != 0))
         case Shortened(results=results) if last is not None:
             last.notes.append(f"{results} old results dropped")
         case Ended(result=result):
