@@ -28,6 +28,7 @@ Reasoning = Literal["off", "low", "medium", "high"]
 Quant = Literal["auto", "bf16", "int8", "int4"]
 Sandbox = Literal["auto", "bubblewrap", "landlock", "seatbelt", "none"]
 KVCache = Literal["f32", "f16", "bf16", "int8", "fp8"]
+LogLevel = Literal["off", "error", "warning", "info", "debug"]
 RuleVerdict = Literal["allow", "ask", "deny"]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
@@ -125,6 +126,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_timeout: PositiveFloat = 300.0
     """Seconds in which keep-alives alone come before a stream counts as stalled."""
     shell_timeout: PositiveFloat = 120.0
+    log_level: LogLevel = "warning"
+    """What of its own work a session writes into its log, `diagnostics.jsonl` beside the conversation."""
+    log_stderr: bool = False
+    """Whether the same lines go to standard error too."""
+    otel: bool = False
+    """Whether spans go to OpenTelemetry, as the OTEL_* variables say; needs the extra `otel`."""
+    otel_content: bool = False
+    """Whether the texts of prompts, answers and calls go with them."""
 
 
 KEYS = tuple(field.name for field in msgspec.structs.fields(Settings))

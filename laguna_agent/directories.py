@@ -2,7 +2,7 @@
 and logs are for their owner alone: 0600 in 0700, whatever the umask, and tightened where an older version was laxer.
 
 config  user configuration      $XDG_CONFIG_HOME/laguna-agent   (~/.config/laguna-agent)
-state   session logs, crash log $XDG_STATE_HOME/laguna-agent    (~/.local/state/laguna-agent)
+state   session logs, reports   $XDG_STATE_HOME/laguna-agent    (~/.local/state/laguna-agent)
 data    model weights           $XDG_DATA_HOME/laguna-agent     (~/.local/share/laguna-agent)
 cache   whatever may be lost    $XDG_CACHE_HOME/laguna-agent    (~/.cache/laguna-agent)
 
@@ -73,7 +73,7 @@ def config_directory() -> Path:
 
 
 def state_directory() -> Path:
-    """Session logs and the crash log."""
+    """Session logs, and reports of bugs."""
     return _settled(_directory(*_STATE))
 
 

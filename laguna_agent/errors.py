@@ -25,7 +25,7 @@
     └── ToolError                      -   becomes the tool's result; never ends a run
 
 An error's text is for the person: what was wrong, where, and what to do next, in one line.
-Anything that is not a LagunaError is a bug: exit 1, traceback in the log, one line on stderr.
+Anything that is not a LagunaError is a bug: exit 1, a report in the state directory, one line on stderr.
 """
 
 from __future__ import annotations

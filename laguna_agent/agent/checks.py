@@ -36,10 +36,13 @@ class Check:
             tools = turn.execution.tools
             busy = when == "after" and any(job.result.exit_code is None for job in tools.workspace.jobs.values())
             look = await tools.footprint.before(tools.workspace, tools.ledger) if busy else None
-            result = await tools.workspace.run(self.command, timeout=TIMEOUT)
+            with turn.telemetry.span("check", when) as span:
+                result = await tools.workspace.run(self.command, timeout=TIMEOUT)
+                span.facts["exit_code"] = result.exit_code
+            took = round(span.seconds, 3)
             code = 124 if result.timed_out or result.exit_code is None else result.exit_code
             moving = look is not None and bool(await tools.footprint.changes(tools.workspace, look))
-            return Checked(CheckRun(when, self.command, code, visible(result.output.text(TAIL))), moving)
+            return Checked(CheckRun(when, self.command, code, visible(result.output.text(TAIL))), moving, took)
 
         checked = await turn.tape.take(Checked, produce)
         self.runs.append(checked.run)

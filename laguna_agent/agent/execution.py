@@ -30,6 +30,7 @@ from laguna_agent.agent.repetition import RepetitionGuard
 from laguna_agent.agent.shown import shown_result
 from laguna_agent.agent.store import Asked, Permitted, ToolRan
 from laguna_agent.agent.tape import Tape
+from laguna_agent.agent.telemetry import SILENT, Span, Telemetry
 from laguna_agent.agent.work import Work
 from laguna_agent.errors import ToolError
 from laguna_agent.messages import FileDiff, ToolCall, ToolKind
@@ -72,9 +73,30 @@ class Execution:
     denied: list[str] = field(default_factory=list)
     blocked: bool = False
     before_writing: Callable[[], Awaitable[None]] = nothing_to_keep
+    telemetry: Telemetry = SILENT
 
     async def run(self, call: ToolCall) -> ToolResult:
         """Run one call, leave granted; whatever goes wrong in it is a result for the model, not an error here."""
+        with self.telemetry.span("tool", call.name, call_id=call.id) as span:
+            result = await self._finished(call, span)
+        # A repetition ends the turn, not the call.
+        self.guard.observe(call, result)
+        return result
+
+    async def _finished(self, call: ToolCall, span: Span) -> ToolResult:
+        result = await self._worked_off(call)
+        span.facts |= {
+            "is_error": result.is_error,
+            "exit_code": result.exit_code,
+            "sandbox": result.sandbox or None,
+            "characters": len(result.text),
+            "files_changed": len(result.diffs),
+        }
+        if self.telemetry.content:
+            span.content |= {"arguments": call.arguments, "result": result.text}
+        return result
+
+    async def _worked_off(self, call: ToolCall) -> ToolResult:
         try:
             tool = self.registry.get(call.name)
             args = self.registry.decode(call)
@@ -136,7 +158,9 @@ class Execution:
         await self.emit(request)
 
         async def produce() -> Permitted:
-            answer = await self.approver(request)
+            # Apart from the call's own time: a person may take theirs.
+            with self.telemetry.span("permission", call.name, call_id=call.id):
+                answer = await self.approver(request)
             return Permitted(call.id, answer.allowed, answer.remember, answer.reason)
 
         answer = await self.tape.take(Permitted, produce)
@@ -236,5 +260,4 @@ class Execution:
         if result.plan is not None:
             await self.emit(PlanUpdated(result.plan))
         self.evidence.ran(call, result)
-        self.guard.observe(call, result)
         return result

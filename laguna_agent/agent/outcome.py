@@ -6,6 +6,8 @@ signal, and its `exit_code` is the program's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from laguna_agent.agent.events import CheckRun, StopReason
@@ -110,9 +112,9 @@ def verdict_of(error: LagunaError) -> Verdict:
     return Verdict(error.outcome, stop, error.exit_code, str(error).strip(), type(error).__name__)
 
 
-def bug_verdict(error: BaseException) -> Verdict:
-    """The verdict for an exception that nobody meant to raise; its traceback goes to the crash log."""
-    return Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error))
+def bug_verdict(error: BaseException, *, session: str = "", log: Iterable[str] = ()) -> Verdict:
+    """The verdict for an exception that nobody meant to raise; `describe_crash` writes a report of it."""
+    return Verdict("internal_error", "error", EXIT_INTERNAL, describe_crash(error, session=session, log=log))
 
 
 def last_answer(history: list[Message]) -> str:

@@ -85,12 +85,9 @@ async def build(session: Session, emit: Callable[[Event], Awaitable[None]]) -> T
         session.unanswered,
         session.work,
         before_writing=lambda: session.keeping.before_writing(session.tape, emit),
+        telemetry=session.telemetry,
     )
-    sampling = _sampling(settings, profile, info)
-    thought = _thought_budget(settings, sampling)
-    if thought is not None and described.provider == IN_PROCESS:
-        # There the thought is closed and the answer goes on; cutting it is for models that open it again.
-        sampling, thought = msgspec.structs.replace(sampling, reasoning_tokens=thought), thought * 5 // 4
+    sampling, thought = _limited_thought(settings, _sampling(settings, profile, info), described.provider)
     turn = Turn(
         model=described.model,
         history=session.history,
@@ -110,6 +107,7 @@ async def build(session: Session, emit: Callable[[Event], Awaitable[None]]) -> T
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
         next_model=partial(_next_model, session),
         thought_budget=thought,
+        telemetry=session.telemetry,
     )
     _fit_results(turn)
     return turn
@@ -250,15 +248,25 @@ def _sampling(settings: Settings, profile: Profile, info: ModelInfo) -> Sampling
     )
 
 
-def _thought_budget(settings: Settings, sampling: Sampling) -> int | None:
-    """Tokens of one thought; a quarter of the answer's stays for the answer itself."""
+def _limited_thought(settings: Settings, sampling: Sampling, provider: str) -> tuple[Sampling, int | None]:
+    """The sampling, and the tokens of a thought that is cut off. A quarter of the answer's stays for the answer."""
     if not settings.reasoning_budget:
-        return None
-    return min(settings.reasoning_budget, (sampling.max_tokens or settings.reasoning_budget * 2) * 3 // 4)
+        return sampling, None
+    room = min(settings.reasoning_budget, (sampling.max_tokens or settings.reasoning_budget * 2) * 3 // 4)
+    if provider != IN_PROCESS:
+        return sampling, room
+    # There the thought is closed and the answer goes on; cutting it is for models that open it again.
+    return msgspec.structs.replace(sampling, reasoning_tokens=room), room * 5 // 4
 
 
 def _stream(session: Session) -> Callable[[Request, str], AsyncGenerator[Delta]]:
     tape = session.tape
     if isinstance(tape, RecordedTape):
         return lambda _, digest: tape.stream(digest)
-    return lambda request, _: stream_without_keys(session.live_backend().stream(request))
+
+    def live(request: Request, _: str) -> AsyncGenerator[Delta]:
+        # Asked for each time: a fallback puts another in its place.
+        assert session.backend is not None, "the backend is opened before the first request"
+        return stream_without_keys(session.backend.stream(request))
+
+    return live

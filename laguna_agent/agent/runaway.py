@@ -35,6 +35,7 @@ CUTS = 2
 """How often in a row a request may be cut before the run ends."""
 THOUGHT_OUT = 3
 """How many endless thoughts of a prompt close thinking for the rest of it."""
+OPENING, CLOSING = "<think>", "</think>"
 ANSWER_NOW = "You have thought about this long enough. Act on what you have: call a tool, or give your answer."
 
 
@@ -84,7 +85,9 @@ class StreamWatch:
     def _start_over(self) -> None:
         self._watching = {"text": Repeating(PROSE), "thought": Repeating(PROSE)}
         self._thought = self.output = 0
-        self._answering = False
+        self._acting = False
+        self._head = ""
+        self._tagged: bool | None = None
 
     def feed(self, delta: Delta) -> None:
         """Take the next delta; raises Runaway where the stream is to be cut after it."""
@@ -92,13 +95,14 @@ class StreamWatch:
             case RetryDelta():
                 self._start_over()
             case TextDelta(text=text) if text:
-                self._answering = self._answering or bool(text.strip())
+                if self._in_tags(text):
+                    self._thinks(text)
                 self._repeats("text", text, "answer")
             case ReasoningDelta(text=text) if text:
                 self._thinks(text)
                 self._repeats("thought", text, "thought")
             case ToolCallDelta(index=index, arguments=arguments):
-                self._answering = True
+                self._acting = True
                 self._watching.setdefault(f"call {index}", Repeating(ARGUMENTS))
                 self._repeats(f"call {index}", arguments, "call")
 
@@ -109,9 +113,22 @@ class StreamWatch:
             shown = " ".join(piece.split())[:60] or repr(piece[:10])
             raise Runaway("repeats", f"the {what} repeated itself without end ({shown!r}) and was cut off")
 
+    def _in_tags(self, text: str) -> bool:
+        """Whether this text is thought that a server left in the content."""
+        if self._tagged is False:
+            return False
+        self._head = (self._head + text)[-max(len(text) + len(CLOSING), len(OPENING)) :]
+        if self._tagged is None:
+            start = self._head.lstrip()
+            if len(start) < len(OPENING) and OPENING.startswith(start):
+                return True
+            self._tagged = start.startswith(OPENING)
+        self._tagged = self._tagged and CLOSING not in self._head
+        return self._tagged
+
     def _thinks(self, text: str) -> None:
         self._thought += len(text.encode("utf-8", "replace"))
-        if self._budget is not None and not self._answering and self._tokens(self._thought) > self._budget:
+        if self._budget is not None and not self._acting and self._tokens(self._thought) > self._budget:
             words = (
                 f"the model thought for {self._budget:,} tokens without an answer and was cut off (reasoning_budget)"
             )

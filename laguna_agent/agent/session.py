@@ -53,6 +53,8 @@ from laguna_agent.agent.store import (
     session_directory,
 )
 from laguna_agent.agent.tape import LiveTape, Tape, encodable, redacted
+from laguna_agent.agent.telemetry import SILENT, Telemetry, open_telemetry
+from laguna_agent.agent.telling import tell_end, tell_event
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Backend
 from laguna_agent.checkpoints.keep import Keep
@@ -111,6 +113,7 @@ class Session:
         self.fallback = Fallback.of(settings)
         self.snapshot: Snapshot | None = None
         self.usage: events.UsageUpdated | None = None
+        self.telemetry: Telemetry = SILENT
         self._journal: Journal | None = None
         self._scope: anyio.CancelScope | None = None
         self._cause: Cause | None = None
@@ -165,6 +168,7 @@ class Session:
 
     @classmethod
     async def _open(cls, opened: Opened, settings: Settings, approver: Approver, snapshot: bool) -> Session:
+        telemetry = open_telemetry(settings, session_directory(opened.id))
         # Each raises for one that cannot be used, while there is nothing to close.
         Rules(settings.rules)
         Fallback.of(settings)
@@ -184,7 +188,7 @@ class Session:
             walls.take_down()
             raise
         session = cls(opened, settings, approver, LiveTape(journal), walls)
-        session._journal = journal
+        session._journal, session.telemetry = journal, telemetry
         session.continue_from(past)
         if snapshot:
             session.snapshot = await anyio.to_thread.run_sync(
@@ -286,6 +290,7 @@ class Session:
         started, verdict = monotonic(), outcome.COMPLETED
         turn: Turn | None = None
         self._record = None
+        span = self.telemetry.begin("prompt", "laguna-agent", number=self.prompt_number + 1)
         self.budget.begin_run()
         if self.check is not None:
             self.check.runs.clear()
@@ -294,6 +299,7 @@ class Session:
             self._admit()
             if isinstance(event, events.UsageUpdated):
                 self.usage = event
+            tell_event(self.telemetry, event)
             await delivery.put(event)
 
         with delivery:
@@ -321,6 +327,7 @@ class Session:
             if self._cause is not None:
                 verdict = outcome.TERMINATED if self._cause == "terminated" else outcome.INTERRUPTED
             self._record = await self._end(verdict, turn, round(monotonic() - started, 3))
+            tell_end(self.telemetry, span, self._record, verdict.error)
             await delivery.put(self._turn_ended(self._record, verdict.error))
 
     def _admit(self) -> None:
@@ -356,13 +363,7 @@ class Session:
         return ended_event(record, error)
 
     def _crashed(self, bug: Exception) -> Verdict:
-        bug.add_note(f"in session {self.id}")
-        return outcome.bug_verdict(bug)
-
-    def live_backend(self) -> Backend:
-        """The open backend."""
-        assert self.backend is not None, "the backend is opened before the first request"
-        return self.backend
+        return outcome.bug_verdict(bug, session=self.id, log=self.telemetry.recent())
 
     # -- looking back -----------------------------------------------------------------------------------------------
 
@@ -391,5 +392,6 @@ class Session:
                     await owned.aclose()
             if self.walls is not None:
                 await anyio.to_thread.run_sync(self.walls.take_down)
+            await anyio.to_thread.run_sync(self.telemetry.close)
         if self._journal is not None:
             self._journal.close()

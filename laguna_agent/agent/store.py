@@ -186,10 +186,12 @@ class ToolRan(Record, frozen=True, tag="tool"):
 
 
 class Checked(Record, frozen=True, tag="checked"):
-    """One run of the check command; `moving` says that a background command was changing files meanwhile."""
+    """One run of the check command; `moving` says that a background command was changing files meanwhile.
+    It took `seconds`."""
 
     run: CheckRun
     moving: bool = False
+    seconds: float = 0.0
 
 
 class Ended(Record, frozen=True, tag="ended"):

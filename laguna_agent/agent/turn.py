@@ -28,6 +28,8 @@ from laguna_agent.agent.runaway import Restraint, Runaway, StreamWatch
 from laguna_agent.agent.shown import shown_message
 from laguna_agent.agent.store import Replied, Said
 from laguna_agent.agent.tape import Tape, request_digest
+from laguna_agent.agent.telemetry import SILENT, Span, Telemetry
+from laguna_agent.agent.telling import tell_request, tell_retry, tell_texts
 from laguna_agent.agent.work import Work
 from laguna_agent.backend import base as wire
 from laguna_agent.backend.assemble import Assembler, Reply
@@ -73,6 +75,7 @@ class Turn:
     schema: AnswerSchema | None = None
     next_model: Callable[[Turn, ProviderError], Awaitable[None]] | None = None
     thought_budget: int | None = None
+    telemetry: Telemetry = SILENT
     restraint: Restraint = field(default_factory=Restraint)
     _unrepeated: context.Unrepeated = field(default_factory=context.Unrepeated)
     _empty: int = 0
@@ -192,9 +195,25 @@ class Turn:
     async def exchange(self, request: wire.Request, *, watched: bool = True) -> Reply:
         """One request and its answer, which does not enter the conversation. Unless `watched`, no face sees it come."""
         self.budget.take_turn()
+        size = self.estimate.size_of(request.messages) + context.size_of((), request.tools)
+        limits = {"temperature": request.sampling.temperature, "max_tokens": request.sampling.max_tokens}
+        with self.telemetry.span(
+            "request", request.model, messages=len(request.messages), bytes=size, **limits
+        ) as span:
+            reply = await self._hear(request, size, watched, span)
+            if self.telemetry.content:
+                tell_texts(span, request, reply)
+        if not request.tools and reply.message.tool_calls:
+            # Calls of tools that were not offered would stay without results, and servers refuse that.
+            reply = replace(reply, message=replace(reply.message, tool_calls=()))
+        self.estimate.calibrate(size, reply.usage.input_tokens)
+        await self._account(reply.usage)
+        return reply
+
+    async def _hear(self, request: wire.Request, size: int, watched: bool, span: Span) -> Reply:
+        """The answer, to its end; raises Runaway where it was cut off."""
         assembler, deltas = Assembler(request, self.call_ids), list[wire.Delta]()
         error: tuple[str, str] | None = ("Cancelled", "")
-        size = self.estimate.size_of(request.messages) + context.size_of((), request.tools)
         digest, watch = request_digest(request), StreamWatch(self.thought_budget, self.estimate.tokens)
         began, first = monotonic(), 0.0
         try:
@@ -204,11 +223,13 @@ class Turn:
                         # How long things take is no part of what happened.
                         await self.emit(ModelProgress(delta.stage, request.model, delta.done, delta.total))
                         continue
-                    first = first or monotonic() - began
+                    # What failed had begun in vain.
+                    first = 0.0 if isinstance(delta, wire.RetryDelta) else first or monotonic() - began
                     deltas.append(delta)
                     void = watched and assembler.begun
                     assembler.feed(delta)
                     if isinstance(delta, wire.RetryDelta):
+                        tell_retry(self.telemetry, delta)
                         await self.emit(Retrying(delta.attempt, delta.delay, delta.reason, void))
                     elif watched or isinstance(delta, wire.NoticeDelta):
                         await self._report(delta)
@@ -224,16 +245,11 @@ class Turn:
             error = (type(problem).__name__, str(problem))
             raise
         finally:
+            tell_request(span, deltas, first)
             if not self.tape.recorded:
                 took = round(monotonic() - began, 3)
                 self.tape.note(Replied(digest, tuple(deltas), error, size, took, round(first, 3)))
-        reply = assembler.reply()
-        if not request.tools and reply.message.tool_calls:
-            # Calls of tools that were not offered would stay without results, and servers refuse that.
-            reply = replace(reply, message=replace(reply.message, tool_calls=()))
-        self.estimate.calibrate(size, reply.usage.input_tokens)
-        await self._account(reply.usage)
-        return reply
+        return assembler.reply()
 
     def _guessed(self, size: int, output: int) -> wire.Usage:
         """The usage of a request of `size` bytes whose answer was cut off after `output` bytes."""

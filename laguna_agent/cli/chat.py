@@ -13,6 +13,7 @@ from laguna_agent.cli.options import (
     Cwd,
     EditFormat,
     FallbackModel,
+    LogLevel,
     Model,
     Network,
     Quant,
@@ -34,11 +35,13 @@ def chat(
     cwd: Cwd = None,
     continue_latest: ContinueLatest = False,
     resume: Resume = None,
+    log_level: LogLevel = None,
 ) -> int:
     """Talk with the agent on the terminal (the default)."""
     from laguna_agent.terminal.chat import chat as converse
 
     flags = driving_flags(model, fallback_model, base_url, approve, edit_format, quant, sandbox, network)
+    flags |= {"log_level": log_level}
     return converse(cwd=cwd, flags=flags, resume=resume, continue_latest=continue_latest)
 
 
@@ -58,6 +61,7 @@ def acp(
     sandbox: Sandbox = None,
     network: Network = False,
     unstable: Unstable = False,
+    log_level: LogLevel = None,
 ) -> int:
     """Serve an editor: the Agent Client Protocol on stdin and stdout. `acp setup EDITOR` tells an editor of it."""
     if context.invoked_subcommand is not None:
@@ -65,4 +69,5 @@ def acp(
     from laguna_agent.acp import serve
 
     flags = driving_flags(model, fallback_model, base_url, approve, edit_format, quant, sandbox, network)
+    flags |= {"log_level": log_level}
     return serve(flags, unstable=unstable)

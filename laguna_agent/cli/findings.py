@@ -19,6 +19,7 @@ import msgspec
 
 from laguna_agent.agent.rules import Rules
 from laguna_agent.config import Settings, load, user_file
+from laguna_agent.crash import crash_reports
 from laguna_agent.directories import displaced, state_directory
 from laguna_agent.errors import LagunaError
 from laguna_agent.program import find_program
@@ -42,6 +43,7 @@ def examine(cwd: Path, flags: dict[str, object]) -> list[Finding]:
     """All findings for a turn in `cwd`."""
     findings = [_python(), *_git(), _ripgrep(), _grammars(), _state_directory()]
     ground = look(cwd)
+    findings.extend(_crashes())
     findings.append(_trust(ground))
     try:
         settings = load(cwd, flags, ground)
@@ -57,6 +59,18 @@ def examine(cwd: Path, flags: dict[str, object]) -> list[Finding]:
     findings.extend(anyio.run(_server, settings))
     findings.append(_sandbox(settings))
     return findings
+
+
+def _crashes() -> Iterator[Finding]:
+    """The newest report of a bug, if any: nobody but the person can send it anywhere."""
+    try:
+        reports = crash_reports()
+    except OSError as error:
+        yield Finding("crashes", "warn", f"the reports cannot be listed: {error.strerror}")
+        return
+    if reports:
+        count = f"{len(reports)} report{'s' if len(reports) > 1 else ''} of bugs"
+        yield Finding("crashes", "warn", f"{count}, the newest: {reports[0]}", f"delete {reports[0].parent} when read")
 
 
 def _python() -> Finding:

@@ -50,6 +50,11 @@ ContinueLatest = Annotated[bool, typer.Option("--continue", help="go on with the
 Resume = Annotated[
     str | None, typer.Option(metavar="ID", help="go on with this session (the beginning of its id will do)")
 ]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(metavar="LEVEL", help="what a session's own log holds: off | error | warning | info | debug"),
+]
+LogStderr = Annotated[bool, typer.Option("--log-stderr", help="write the session's log to standard error too")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 

@@ -14,6 +14,8 @@ from laguna_agent.cli.options import (
     Cwd,
     EditFormat,
     FallbackModel,
+    LogLevel,
+    LogStderr,
     Model,
     Network,
     Quant,
@@ -57,6 +59,9 @@ Trusted = Annotated[
     bool, typer.Option("--trust", help="trust what the workspace brings, as it is now and for this run alone")
 ]
 Temperature = Annotated[str | None, typer.Option(metavar="T", help="sampling temperature")]
+ReasoningBudget = Annotated[
+    str | None, typer.Option(metavar="N", help="tokens that one thought may take before an answer is asked for; 0: any")
+]
 Seed = Annotated[str | None, typer.Option(metavar="N", help="sampling seed, where the server takes one")]
 
 
@@ -89,12 +94,15 @@ def run(
     network: Network = False,
     temperature: Temperature = None,
     seed: Seed = None,
+    reasoning_budget: ReasoningBudget = None,
+    log_level: LogLevel = None,
+    log_stderr: LogStderr = False,
 ) -> int:
     """Do one task without a person: a prompt in, a result out."""
     from laguna_agent import headless
 
     driving = driving_flags(model, fallback_model, base_url, approve, edit_format, quant, sandbox, network)
-    sampling = {"temperature": temperature, "seed": seed}
+    sampling = {"temperature": temperature, "seed": seed, "reasoning_budget": reasoning_budget}
     budget = {"max_turns": max_turns, "max_tokens": max_tokens, "max_cost": max_cost, "max_time": max_time}
     return headless.run(
         headless.Invocation(
@@ -112,6 +120,6 @@ def run(
             replay=replay,
             cwd=cwd,
             trust=trust,
-            flags={**driving, **sampling, **budget},
+            flags={**driving, **sampling, **budget, "log_level": log_level, "log_stderr": log_stderr or None},
         )
     )

@@ -22,6 +22,9 @@ Here = Annotated[bool, typer.Option("--here", help="only those of this directory
 SessionId = Annotated[str, typer.Argument(metavar="ID", help="the session, or the beginning of its id")]
 SessionIds = Annotated[list[str], typer.Argument(metavar="ID...", help="sessions, or the beginnings of their ids")]
 Format = Annotated[str, typer.Option("--format", metavar="FORMAT", help="atif | log")]
+AsTimeline = Annotated[
+    bool, typer.Option("--timeline", help="show where time and tokens went, request by request; with --json as data")
+]
 To = Annotated[Path | None, path_option("--to", "-o", help="write to FILE instead of stdout")]
 
 
@@ -41,8 +44,10 @@ def list_all(here: Here = False, as_json: Json = False) -> int:
     return 0
 
 
-def show_one(session: SessionId, as_json: Json = False) -> int:
+def show_one(session: SessionId, as_json: Json = False, timeline: AsTimeline = False) -> int:
     """Print a session as text, or its log as JSON lines; what may be a secret is not shown as text."""
+    if timeline:
+        return _show_timeline(session, as_json)
     from laguna_agent.agent.exports import text_for_export
     from laguna_agent.agent.store import find_session, iterate_log
     from laguna_agent.credentials import know_stored_keys
@@ -59,6 +64,24 @@ def show_one(session: SessionId, as_json: Json = False) -> int:
         else:
             for text in _lines(record):
                 show(printable(text_for_export(text)))
+    return 0
+
+
+def _show_timeline(session: str, as_json: bool) -> int:
+    from laguna_agent.agent.exports import for_export
+    from laguna_agent.agent.store import find_session, iterate_log
+    from laguna_agent.agent.timeline import timeline
+    from laguna_agent.cli.timeline import show_timeline
+    from laguna_agent.credentials import know_stored_keys
+
+    know_stored_keys()
+    told = timeline(iterate_log(find_session(session)))
+    for prompt in told.prompts:
+        prompt.title = str(for_export(prompt.title))
+    if as_json:
+        show_json(told)
+    else:
+        show_timeline(told)
     return 0
 
 
@@ -134,20 +157,30 @@ def _lines(record: AnyRecord) -> Iterator[str]:
             yield f"[compacted: {compaction_event(record).summary}]"
             if record.summary:
                 yield record.summary
-        case store.Uncompacted():
-            yield "[the compaction before this was taken back]"
-        case store.Rewound():
-            yield f"[{record.prompts} of the prompts before this were taken back]"
-        case store.Restored():
-            yield f"[files put back{f', but for {len(record.problems)}' if record.problems else ''}]"
-        case store.Redone():
-            yield "[what was taken back before this is there again]"
-        case store.Forked():
-            yield f"[copied to session {record.id}]"
+        case store.Rewound() | store.Redone() | store.Restored() | store.Uncompacted() | store.Forked():
+            yield f"[{_turn_of_events(record)}]"
         case store.Checked():
             yield f"check {record.run.when}: exit {record.run.exit_code}: {one_line(record.run.command)}"
         case store.Ended():
             yield f"\n{summary_line(record.result)}"
+
+
+def _turn_of_events(record: AnyRecord) -> str:
+    """What a record says of the records before it."""
+    from laguna_agent.agent import store
+
+    match record:
+        case store.Rewound():
+            return f"{record.prompts} of the prompts before this were taken back"
+        case store.Redone():
+            return "what was taken back before this is there again"
+        case store.Uncompacted():
+            return "the compaction before this was taken back"
+        case store.Restored():
+            return f"files put back{f', but for {len(record.problems)}' if record.problems else ''}"
+        case store.Forked():
+            return f"copied to session {record.id}"
+    raise AssertionError(f"{type(record).__name__} is none of them")
 
 
 app = command_group("List, show, export, copy and delete recorded sessions, and put their files back.", list_all)

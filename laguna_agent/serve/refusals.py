@@ -74,7 +74,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """What the client is told of an error. One that is no LagunaError is a bug: its traceback goes to the crash log,
+    """What the client is told of an error. One that is no LagunaError is a bug: a report of it is kept,
     its line to stderr, and the client learns neither."""
     if not isinstance(error, LagunaError):
         sys.stderr.write(f"laguna-agent: {describe_crash(error)}\n")

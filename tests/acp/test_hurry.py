@@ -46,7 +46,7 @@ def test_a_close_that_is_withdrawn_still_lets_go_of_the_session(workspace: Path,
 
 def test_a_cancel_counts_while_the_client_reads_nothing(workspace: Path, model_server: ModelServer) -> None:
     model_server.reply(tool_call("shell", {"command": f"echo yes > runs; {HOLD}"}))
-    model_server.always(text("x" * 8_000_000, pieces=2000))
+    model_server.always(text("".join(f"{n} " for n in range(1_100_000)), pieces=2000))
     with face(workspace, model_server) as client:
         session, other = client.new_session(), client.new_session()
         client.call("session/set_mode", {"sessionId": session, "modeId": "all"})

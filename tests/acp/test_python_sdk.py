@@ -58,7 +58,9 @@ def test_a_prompt_with_an_edit(model_server: ModelServer, greeting: Path) -> Non
     (asked,) = editor.asked
     assert (asked.kind, asked.title, asked.raw_input["new"]) == ("edit", "Edit greet.py", "goodbye")
     assert asked.locations[0].path == str(greeting)
-    assert "".join(u.content.text for u in editor.all("agent_thought_chunk")) == "Look first."
+    assert "".join(u.content.text for u in editor.all("agent_thought_chunk")) == (
+        "Look first.unverified: no test ran after the edits\n"
+    )
     spoken = "".join(u.content.text for u in editor.all("agent_message_chunk"))
     assert spoken == "I read it.It says goodbye now."
     progress = [(u.tool_call_id, u.status) for u in editor.all("tool_call_update")]

@@ -32,7 +32,7 @@ STORIES: dict[str, tuple[list[Part], str, str]] = {
     "only tested": ([shell("python3 -c 'import add'")], "none_needed", ""),
     "an edit and no test": ([RIGHT, shell("cat add.py; git status")], "unverified", "no test ran after the edits"),
     "a test after the edit": ([RIGHT, shell(PASSING)], "verified", "the last test run passed, after the last edit"),
-    "a test before the edit": ([shell(PASSING), RIGHT], "unverified", "no test ran after the edits"),
+    "a test before the edit": ([shell(PASSING), RIGHT], "unverified", "the last test run predates the last edit"),
     "an edit after the test": (
         [RIGHT, shell(PASSING), edit("a + b", "b + a")],
         "unverified",
@@ -52,7 +52,7 @@ STORIES: dict[str, tuple[list[Part], str, str]] = {
     "a failure behind a pipe": (
         [edit("a - b", "a * b"), shell(f"{PASSING} 2>&1 | tail -3")],
         "unverified",
-        "no test ran after the edits",
+        "the last test run failed",
     ),
 }
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from laguna_agent.agent.events import Notice
+from laguna_agent.agent.permissions import deny_all
 from laguna_agent.agent.runaway import ARGUMENTS, PROSE, Repeating, Runaway, StreamWatch
+from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import Replied
 from laguna_agent.backend.base import ReasoningDelta, RetryDelta, TextDelta, ToolCallDelta
-from tests.agent.driving import converse, posted, require_valid_conversation, roles, text_of
+from laguna_agent.config import Settings
+from tests.agent.driving import converse, posted, require_valid_conversation, roles, talk, text_of
+from tests.agent.listed_backend import ListedBackend, answer
 from tests.model_server import ModelServer, http, reasoning, stall, stream, text, tool_call
 
 WORDS = ("the", "model", "reads", "files", "then", "runs", "tests", "because", "they", "failed", "after", "edits")
@@ -67,14 +72,37 @@ def test_calls_have_more_room_and_a_retry_begins_anew() -> None:
         watch.feed(TextDelta("ab" * PROSE))
 
 
-def test_thought_counts_until_the_answer_begins() -> None:
+def test_thought_counts_until_the_model_acts() -> None:
     watch = StreamWatch(100, lambda size: size // 4)
     watch.feed(ReasoningDelta(prose(390)))
-    watch.feed(TextDelta("So: "))
+    watch.feed(TextDelta(prose(2_000)))
+    watch.feed(ToolCallDelta(0, name="read"))
     watch.feed(ReasoningDelta(prose(2_000)))
     fresh = StreamWatch(100, lambda size: size // 4)
     with pytest.raises(Runaway, match="thought for 100 tokens"):
         fresh.feed(ReasoningDelta(prose(410)))
+
+
+@pytest.mark.parametrize("piece", [1, 3, 400])
+@pytest.mark.parametrize(
+    ("content", "cut"),
+    [
+        ("\n<think>" + prose(500), True),
+        ("<think>" + prose(300) + "</think>" + prose(3_000), False),
+        ("<thing>" + prose(3_000), False),
+        (prose(3_000), False),
+    ],
+)
+def test_thought_in_the_content_counts(content: str, cut: bool, piece: int) -> None:
+    watch = StreamWatch(100, lambda size: size // 4)
+    pieces = [TextDelta(content[at : at + piece]) for at in range(0, len(content), piece)]
+    if cut:
+        with pytest.raises(Runaway, match="thought for"):
+            for each in pieces:
+                watch.feed(each)
+    else:
+        for each in pieces:
+            watch.feed(each)
 
 
 ENDLESS = "I will check it again. "
@@ -146,3 +174,30 @@ def test_a_server_that_cannot_close_thinking_is_only_told(model_server: ModelSer
 def test_without_a_budget_a_thought_may_be_long(model_server: ModelServer, workspace: Path) -> None:
     model_server.reply([reasoning(prose(120_000), pieces=20), text("42.")])
     assert converse(model_server, workspace, "x", reasoning_budget=0).result.text == "42."
+
+
+@pytest.mark.parametrize(("name", "expected"), [("local", 1_000), ("listed", None)])
+def test_in_process_the_engine_closes_the_thought(workspace: Path, name: str, expected: int | None) -> None:
+    backend = ListedBackend([answer("42.")])
+    backend.name = name
+
+    async def run() -> None:
+        session = await Session.start(
+            workspace, Settings(model="local/listed", reasoning_budget=1_000), approver=deny_all
+        )
+        session.backend, session.wire_model = backend, "listed"
+        await talk(session, "x")
+        await session.aclose()
+
+    anyio.run(run)
+    assert backend.requests[0].sampling.reasoning_tokens == expected
+
+
+def test_a_small_model_that_runs_away(model_server: ModelServer, workspace: Path) -> None:
+    (workspace / "add.py").write_text("def add(a, b):\n    return a - b\n")
+    endless = text("```python\n" + "# the sum\n" * 2_000, pieces=100)
+    model_server.reply([endless, stall()], text("```python\ndef add(a, b):\n    return a + b\n```"))
+    check = "python3 -c 'import add; assert add.add(2, 3) == 5'"
+    spoken = converse(model_server, workspace, "Fix add in add.py", check=check, edit_format="symbol", temperature=0.0)
+    assert (spoken.result.exit_code, spoken.result.evidence) == (0, "verified")
+    assert [body["temperature"] for body in model_server.chats] == [0.0, 0.7]

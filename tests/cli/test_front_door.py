@@ -146,15 +146,15 @@ def test_shell_completion(run_cli: RunCli) -> None:
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["sessions"], "")
 
 
-def test_a_bug_is_one_line_and_a_traceback_in_the_crash_log(run_cli: RunCli, tmp_path: Path) -> None:
+def test_a_bug_is_one_line_and_a_report(run_cli: RunCli, tmp_path: Path) -> None:
     done = run_cli("config", "show", env=break_module(tmp_path / "broken", "msgspec"))
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "RuntimeError: a damaged file" in done.stderr
-    log = Path(os.environ["XDG_STATE_HOME"]) / "laguna-agent" / "crash.log"
-    assert str(log) in done.stderr
-    assert "Traceback (most recent call last)" in log.read_text()
+    (report,) = (Path(os.environ["XDG_STATE_HOME"]) / "laguna-agent" / "crashes").iterdir()
+    assert str(report) in done.stderr
+    assert "Traceback (most recent call last)" in report.read_text()
 
 
 def test_a_bug_without_a_state_directory_still_says_so(run_cli: RunCli, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_bug_without_a_state_directory_still_says_so(run_cli: RunCli, tmp_path
     env = break_module(tmp_path / "broken", "msgspec") | {"XDG_STATE_HOME": str(tmp_path / "file")}
     done = run_cli("config", "show", env=env)
     assert done.returncode == 1
-    assert "no traceback" in done.stderr
+    assert "no report" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -18,7 +18,7 @@ from tests.model_server import ModelServer, Part, http, stream, text, tool_call
 RECORD_KEYS = {
     "type", "outcome", "stop_reason", "exit_code", "message", "text", "turns", "input_tokens", "output_tokens",
     "cached_tokens", "reasoning_tokens", "cost", "seconds", "files_changed", "checks", "denied", "sandbox",
-    "session_id", "model",
+    "session_id", "model", "evidence", "evidence_note",
 }  # fmt: skip
 
 
@@ -48,9 +48,10 @@ def test_1_internal_error(run_cli: RunCli, model_server: ModelServer, tmp_path: 
     record = record_of(done)
     assert (done.returncode, record["outcome"]) == (1, "internal_error")
     assert done.stderr.count("\n") == 1
-    log = Path(os.environ["XDG_STATE_HOME"]) / "laguna-agent" / "crash.log"
-    assert str(log) in done.stderr
-    assert "RuntimeError: a damaged file" in log.read_text()
+    (report,) = (Path(os.environ["XDG_STATE_HOME"]) / "laguna-agent" / "crashes").iterdir()
+    assert str(report) in done.stderr
+    assert "RuntimeError: a damaged file" in report.read_text()
+    assert f"session {record['session_id']}" in report.read_text()
 
 
 def test_1_internal_error_before_there_is_a_session(run_cli: RunCli, tmp_path: Path) -> None:

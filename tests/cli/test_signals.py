@@ -125,7 +125,7 @@ def test_a_second_interrupt_does_not_wait_for_a_stubborn_command(
 
 
 def test_while_the_reader_of_stdout_stalls(start_cli: StartCli, model_server: ModelServer) -> None:
-    model_server.always(stream(text("x" * 1_000_000, pieces=200), stall()))
+    model_server.always(stream(text("".join(f"{n} " for n in range(150_000)), pieces=200), stall()))
     process = start_cli("run", "x", "--output", "stream-json", env=model_server.env)
     wait_for_request(model_server, process)
     time.sleep(0.5)  # long enough to fill the pipe that nobody reads

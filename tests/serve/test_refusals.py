@@ -265,6 +265,6 @@ def test_an_error_before_the_first_byte_is_a_status(
         assert response.headers["retry-after"] == ("7" if status == 429 and retry else None)
     assert ("a secret" in said["message"]) is False
     if status == 500:
-        assert "crash.log" in capfd.readouterr().err
+        assert "crashes" in capfd.readouterr().err
     else:
         assert str(error) in said["message"]
