@@ -209,6 +209,12 @@ def _names(payload: Any) -> list[str]:
     return [str(name) for name in found if isinstance(name, str | int) and not isinstance(name, bool)]
 
 
+def no_connection(origin: Origin, proxy: str | None) -> ProviderError:
+    """The error for a connection that came about too slowly, TLS and the proxy's answer included."""
+    through = f" through the proxy {proxy}" if proxy else ""
+    return Unreachable(f"no connection to {origin.host}{through} came about in time; check the address and the network")
+
+
 def network_error(error: Exception, origin: Origin, proxy: str | None) -> ProviderError:
     """The error that an httpx transport exception stands for. `proxy` is the proxy's address where one is used."""
     import socket
@@ -221,6 +227,8 @@ def network_error(error: Exception, origin: Origin, proxy: str | None) -> Provid
         chain.append(seen)
     through = f" through the proxy {proxy}" if proxy else ""
     host, words = origin.host, origin.words(str(error))
+    if isinstance(error, httpx.ConnectTimeout):
+        return no_connection(origin, proxy)
     if any(isinstance(link, ssl.SSLError) for link in chain):
         return Unreachable(f"TLS with {host}{through} failed: {words}")
     if any(isinstance(link, socket.gaierror) for link in chain):
@@ -228,8 +236,6 @@ def network_error(error: Exception, origin: Origin, proxy: str | None) -> Provid
         return Unreachable(f"cannot find {name} by name; check the address and the network", retryable=True)
     if isinstance(error, httpx.ProxyError):
         return Unreachable(f"{host} cannot be reached{through}: {words}")
-    if isinstance(error, httpx.ConnectTimeout):
-        return Unreachable(f"no connection to {host}{through} came about in time; check the address and the network")
     if isinstance(error, httpx.ConnectError):
         return Unreachable(f"nothing answers at {host}{through}; is the server running?", retryable=True)
     return ProviderUnavailable(

@@ -31,7 +31,7 @@ from laguna_agent.backend.base import (
     UsageDelta,
 )
 from laguna_agent.backend.completion import HEAD_LIMIT, deltas_of, read_up_to
-from laguna_agent.backend.faults import Origin, http_error, network_error
+from laguna_agent.backend.faults import Origin, http_error, network_error, no_connection
 from laguna_agent.backend.http_library import import_httpx
 from laguna_agent.backend.probe import ServerKind, list_models, probe_model
 from laguna_agent.backend.proxy import proxy_for
@@ -162,14 +162,23 @@ class OpenAIBackend:
 
         url = self.target + path if path.startswith("/") else path
         response: httpx.Response | None = None
+        # httpx bounds each step to a connection; this bounds them together, with the proxy's own answer among them.
+        scope, connected = anyio.CancelScope(deadline=anyio.current_time() + self._connect_timeout), False
+
+        async def trace(step: str, info: dict[str, Any]) -> None:
+            nonlocal connected
+            if step.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+                connected, scope.deadline = True, anyio.current_time() + timer.left()
+
         try:
-            with anyio.move_on_after(timer.left()):
-                response = await client.send(
-                    client.build_request(method, url, content=body, headers=headers), stream=True
-                )
+            with scope:
+                request = client.build_request(method, url, content=body, headers=headers, extensions={"trace": trace})
+                response = await client.send(request, stream=True)
         except httpx.HTTPError as error:
             raise network_error(error, self._origin, self._proxy) from error
         if response is None:
+            if not connected:
+                raise no_connection(self._origin, self._proxy)
             raise ProviderUnavailable(f"{self._origin.host} gave no answer in time", retryable=True)
         try:
             yield response
