@@ -216,7 +216,8 @@ def no_connection(origin: Origin, proxy: str | None) -> ProviderError:
 
 
 def network_error(error: Exception, origin: Origin, proxy: str | None) -> ProviderError:
-    """The error that an httpx transport exception stands for. `proxy` is the proxy's address where one is used."""
+    """The error that an exception of httpx, or of a look-up by name, stands for. `proxy` is the proxy's address, where
+    there is one."""
     import socket
     import ssl
 
@@ -231,8 +232,10 @@ def network_error(error: Exception, origin: Origin, proxy: str | None) -> Provid
         return no_connection(origin, proxy)
     if any(isinstance(link, ssl.SSLError) for link in chain):
         return Unreachable(f"TLS with {host}{through} failed: {words}")
+    name = f"the proxy {proxy}" if proxy else host
+    if isinstance(error, TimeoutError):
+        return Unreachable(f"{name} cannot be found by name in time; check the address and the network")
     if any(isinstance(link, socket.gaierror) for link in chain):
-        name = f"the proxy {proxy}" if proxy else host
         return Unreachable(f"cannot find {name} by name; check the address and the network", retryable=True)
     if isinstance(error, httpx.ProxyError):
         return Unreachable(f"{host} cannot be reached{through}: {words}")

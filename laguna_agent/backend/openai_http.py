@@ -33,6 +33,7 @@ from laguna_agent.backend.base import (
 from laguna_agent.backend.completion import HEAD_LIMIT, deltas_of, read_up_to
 from laguna_agent.backend.faults import Origin, http_error, network_error, no_connection
 from laguna_agent.backend.http_library import import_httpx
+from laguna_agent.backend.lookup import look_up
 from laguna_agent.backend.probe import ServerKind, list_models, probe_model
 from laguna_agent.backend.proxy import proxy_for
 from laguna_agent.backend.retry import Retries, RetryPolicy
@@ -78,6 +79,8 @@ class OpenAIBackend:
         self._bare = bool(api_key) and parts.scheme == "http" and not self._local
         """Whether the key is going to be read by everybody on the way, and nobody was told yet."""
         self._proxy = None if self._local else proxy_for(self.target)
+        self._sought = "" if self._local else urlsplit(f"//{self._proxy or parts.netloc}").hostname or ""
+        """The host to be found by name before the first connection."""
         self._dialect = dialect
         self._kind = kind
         self._policy = policy or RetryPolicy(settings.retry_budget)
@@ -158,6 +161,7 @@ class OpenAIBackend:
     ) -> AsyncIterator[httpx.Response]:
         """Send a request and lend its response, closed afterwards whatever happens."""
         client = self._open()
+        await self._find()
         import httpx
 
         url = self.target + path if path.startswith("/") else path
@@ -185,6 +189,14 @@ class OpenAIBackend:
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
+
+    async def _find(self) -> None:
+        if self._sought:
+            try:
+                await look_up(self._sought, self._connect_timeout)
+            except OSError as error:
+                raise network_error(error, self._origin, self._proxy) from error
+            self._sought = ""
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
