@@ -209,8 +209,15 @@ def _names(payload: Any) -> list[str]:
     return [str(name) for name in found if isinstance(name, str | int) and not isinstance(name, bool)]
 
 
+def no_connection(origin: Origin, proxy: str | None) -> ProviderError:
+    """The error for a connection that came about too slowly, TLS and the proxy's answer included."""
+    through = f" through the proxy {proxy}" if proxy else ""
+    return Unreachable(f"no connection to {origin.host}{through} came about in time; check the address and the network")
+
+
 def network_error(error: Exception, origin: Origin, proxy: str | None) -> ProviderError:
-    """The error that an httpx transport exception stands for. `proxy` is the proxy's address where one is used."""
+    """The error that an exception of httpx, or of a look-up by name, stands for. `proxy` is the proxy's address, where
+    there is one."""
     import socket
     import ssl
 
@@ -221,15 +228,17 @@ def network_error(error: Exception, origin: Origin, proxy: str | None) -> Provid
         chain.append(seen)
     through = f" through the proxy {proxy}" if proxy else ""
     host, words = origin.host, origin.words(str(error))
+    if isinstance(error, httpx.ConnectTimeout):
+        return no_connection(origin, proxy)
     if any(isinstance(link, ssl.SSLError) for link in chain):
         return Unreachable(f"TLS with {host}{through} failed: {words}")
+    name = f"the proxy {proxy}" if proxy else host
+    if isinstance(error, TimeoutError):
+        return Unreachable(f"{name} cannot be found by name in time; check the address and the network")
     if any(isinstance(link, socket.gaierror) for link in chain):
-        name = f"the proxy {proxy}" if proxy else host
         return Unreachable(f"cannot find {name} by name; check the address and the network", retryable=True)
     if isinstance(error, httpx.ProxyError):
         return Unreachable(f"{host} cannot be reached{through}: {words}")
-    if isinstance(error, httpx.ConnectTimeout):
-        return Unreachable(f"no connection to {host}{through} came about in time; check the address and the network")
     if isinstance(error, httpx.ConnectError):
         return Unreachable(f"nothing answers at {host}{through}; is the server running?", retryable=True)
     return ProviderUnavailable(

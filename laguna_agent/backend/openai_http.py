@@ -31,8 +31,9 @@ from laguna_agent.backend.base import (
     UsageDelta,
 )
 from laguna_agent.backend.completion import HEAD_LIMIT, deltas_of, read_up_to
-from laguna_agent.backend.faults import Origin, http_error, network_error
+from laguna_agent.backend.faults import Origin, http_error, network_error, no_connection
 from laguna_agent.backend.http_library import import_httpx
+from laguna_agent.backend.lookup import look_up
 from laguna_agent.backend.probe import ServerKind, list_models, probe_model
 from laguna_agent.backend.proxy import proxy_for
 from laguna_agent.backend.retry import Retries, RetryPolicy
@@ -78,6 +79,8 @@ class OpenAIBackend:
         self._bare = bool(api_key) and parts.scheme == "http" and not self._local
         """Whether the key is going to be read by everybody on the way, and nobody was told yet."""
         self._proxy = None if self._local else proxy_for(self.target)
+        self._sought = "" if self._local else urlsplit(f"//{self._proxy or parts.netloc}").hostname or ""
+        """The host to be found by name before the first connection."""
         self._dialect = dialect
         self._spelled = spelling(dialect)
         self._kind = kind
@@ -159,24 +162,42 @@ class OpenAIBackend:
     ) -> AsyncIterator[httpx.Response]:
         """Send a request and lend its response, closed afterwards whatever happens."""
         client = self._open()
+        await self._find()
         import httpx
 
         url = self.target + path if path.startswith("/") else path
         response: httpx.Response | None = None
+        # httpx bounds each step to a connection; this bounds them together, with the proxy's own answer among them.
+        scope, connected = anyio.CancelScope(deadline=anyio.current_time() + self._connect_timeout), False
+
+        async def trace(step: str, info: dict[str, Any]) -> None:
+            nonlocal connected
+            if step.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+                connected, scope.deadline = True, anyio.current_time() + timer.left()
+
         try:
-            with anyio.move_on_after(timer.left()):
-                response = await client.send(
-                    client.build_request(method, url, content=body, headers=headers), stream=True
-                )
+            with scope:
+                request = client.build_request(method, url, content=body, headers=headers, extensions={"trace": trace})
+                response = await client.send(request, stream=True)
         except httpx.HTTPError as error:
             raise network_error(error, self._origin, self._proxy) from error
         if response is None:
+            if not connected:
+                raise no_connection(self._origin, self._proxy)
             raise ProviderUnavailable(f"{self._origin.host} gave no answer in time", retryable=True)
         try:
             yield response
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
+
+    async def _find(self) -> None:
+        if self._sought:
+            try:
+                await look_up(self._sought, self._connect_timeout)
+            except OSError as error:
+                raise network_error(error, self._origin, self._proxy) from error
+            self._sought = ""
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:

@@ -65,6 +65,24 @@ def test_no_connection_is_soon_over_and_says_where(
     require_resumption(forker, workspace, model_server)
 
 
+@pytest.mark.parametrize("who", ["server", "proxy"])
+def test_one_that_takes_a_connection_and_says_nothing(
+    who: str, forker: Forker, model_server: ModelServer, workspace: Path
+) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(8)
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        env = {
+            "server": {"LAGUNA_BASE_URL": f"https://{address}/v1"},
+            "proxy": {"LAGUNA_BASE_URL": "https://model.invalid/v1", "ALL_PROXY": f"http://{address}"},
+        }[who]
+        ran, seconds = ask(forker, workspace, model_server, **env, LAGUNA_CONNECT_TIMEOUT="1")
+    assert ran.exit_code == 3, ran.stderr
+    assert "no connection to" in ran.result["message"] and address in ran.result["message"]
+    assert seconds < 5
+
+
 def test_a_server_that_goes_away_in_the_middle_of_a_session(
     forker: Forker, workspace: Path, model_server: ModelServer
 ) -> None:
