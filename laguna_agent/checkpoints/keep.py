@@ -102,7 +102,7 @@ class Keep:
             look = self._look(scanner)
             if look.tree.hex() != proposal.now:
                 raise CheckpointError("files were changed in the meantime, so nothing was put back; look at it again")
-            problems = Restorer(scanner.roots, scanner.store.read).carry_out(proposal.plan, look.stamps)
+            problems = Restorer(scanner.roots, scanner.store.read).carry_out(proposal.plan, look.files)
             after = self._look(scanner)
         return Done(after.tree.hex(), tuple(problems))
 

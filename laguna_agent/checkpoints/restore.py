@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from laguna_agent.checkpoints.looked import Stamp, stamp_of
+from laguna_agent.checkpoints.looked import Seen, stamp_of
 from laguna_agent.checkpoints.plan import Plan
 from laguna_agent.checkpoints.scan import STAGED, outermost
 from laguna_agent.checkpoints.store import CheckpointError
@@ -46,8 +46,8 @@ class Restorer:
         number, _, below = path.partition(b"/")
         return self._roots[int(number)] / os.fsdecode(below)
 
-    def carry_out(self, plan: Plan, stamps: Mapping[bytes, Stamp]) -> list[str]:
-        """Make the disk as the plan wants it, where it is as `stamps` say; a line for each path that is not, and was
+    def carry_out(self, plan: Plan, seen: Mapping[bytes, Seen]) -> list[str]:
+        """Make the disk as the plan wants it, where it is as was `seen`; a line for each path that is not, and was
         left. Raises CheckpointError where nothing was changed because something cannot be written."""
         self._sweep()
         staging = _Staging(self, plan)
@@ -57,7 +57,7 @@ class Restorer:
             staging.remove()
             raise CheckpointError(f"nothing was put back: {error.strerror or error}") from error
         try:
-            return _Exchange(self, plan, stamps, staged).run()
+            return _Exchange(self, plan, seen, staged).run()
         finally:
             staging.remove()
 
@@ -163,9 +163,9 @@ class _Exchange:
     """Puts in place what waits, and takes away what is to go."""
 
     def __init__(
-        self, restorer: Restorer, plan: Plan, stamps: Mapping[bytes, Stamp], staged: Mapping[bytes, Path]
+        self, restorer: Restorer, plan: Plan, seen: Mapping[bytes, Seen], staged: Mapping[bytes, Path]
     ) -> None:
-        self._restorer, self._plan, self._stamps, self._staged = restorer, plan, stamps, staged
+        self._restorer, self._plan, self._seen, self._staged = restorer, plan, seen, staged
         self._now, self._target = plan.now, plan.target
         self._problems: list[str] = []
         self._opened: dict[bytes, int] = {}
@@ -234,7 +234,7 @@ class _Exchange:
             return False
         if self._now[path].is_directory:
             return stat.S_ISDIR(status.st_mode)
-        return self._stamps.get(path) == stamp_of(status)
+        return path in self._seen and self._seen[path][0] == stamp_of(status)
 
     def _set_aside(self, path: bytes) -> str | None:
         with self._restorer.parent(path) as (handle, name):
