@@ -30,6 +30,7 @@ ASIDE = ".before-undo"
 SYNCED = 200
 """Files that are made durable one by one; of more the kernel takes care."""
 
+_NAMING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _Do = Callable[[bytes], "str | None"]
 """One step on a path; returns why it was not done."""
 
@@ -214,10 +215,10 @@ class _Exchange:
 
     def _again(self, path: bytes, do: _Do) -> str | None:
         """Directories that are closed even to their owner are opened for as long as this takes."""
-        for above in reversed(list(parents(path))):
+        for above in [each for each in reversed(list(parents(path))) if b"/" in each]:
             with contextlib.suppress(OSError), self._restorer.parent(above) as (handle, name):
                 status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                if b"/" in above and stat.S_ISDIR(status.st_mode) and status.st_mode & 0o700 != 0o700:
+                if stat.S_ISDIR(status.st_mode) and status.st_mode & 0o700 != 0o700:
                     os.chmod(name, stat.S_IMODE(status.st_mode) | 0o700, dir_fd=handle)
                     self._opened.setdefault(above, status.st_mode)
         try:
@@ -290,12 +291,20 @@ class _Exchange:
 
     def _set_mode(self, path: bytes) -> str | None:
         with self._restorer.parent(path) as (handle, name):
-            inside = os.open(name, beneath.READING, dir_fd=handle)
-            try:
-                os.fchmod(inside, stat.S_IMODE(self._target[path].mode))
-            finally:
-                os.close(inside)
+            _set_directory_mode(name, handle, self._target[path].mode)
         return None
+
+
+def _set_directory_mode(name: str, handle: int, mode: int) -> None:
+    """Of a directory that may be closed even to us, and of no link that took its place."""
+    inside = os.open(name, _NAMING, dir_fd=handle)
+    try:
+        if hasattr(os, "O_PATH"):
+            os.chmod(f"/proc/self/fd/{inside}", stat.S_IMODE(mode))  # noqa: PTH101
+        else:
+            os.fchmod(inside, stat.S_IMODE(mode))
+    finally:
+        os.close(inside)
 
 
 def _exists(name: str, handle: int) -> bool:

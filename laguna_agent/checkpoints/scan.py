@@ -213,8 +213,9 @@ class _Walk:
             except FileNotFoundError:
                 continue  # It went while we looked.
             except OSError:
-                self.left[child] = "unreadable"
-                continue
+                found = self._as_before(entry, child)
+                if found is None:
+                    self.left[child] = "unreadable"
             if found is not None:
                 children.append((name, *found))
         if known_only and not children:
@@ -237,6 +238,25 @@ class _Walk:
         finally:
             os.close(handle)
         return None if tree is None else (mode, tree)
+
+    def _as_before(self, entry: os.DirEntry[str], path: bytes) -> tuple[int, bytes] | None:
+        """What cannot be read any more, and holds what it held when it could be, as far as is known."""
+        mode = entry.stat(follow_symlinks=False).st_mode
+        tree, seen = self._before.directories.get(path), self._before.files.get(path)
+        if stat.S_ISDIR(mode) and tree is not None:
+            inside = path + b"/"
+            self.found.files |= {each: what for each, what in self._before.files.items() if each.startswith(inside)}
+            known = self._before.directories
+            self.found.directories |= {
+                each: id for each, id in known.items() if each.startswith(inside) or each == path
+            }
+            return stat.S_IFDIR | (mode & 0o7777), tree
+        stamp = stamp_of(entry.stat(follow_symlinks=False))
+        # The time of a change of permissions is another one; the content has its own, its size and its inode.
+        if stat.S_ISREG(mode) and seen is not None and (stamp[0], *stamp[2:5]) == (seen[0][0], *seen[0][2:5]):
+            self.found.files[path] = (stamp, seen[1], False)
+            return _kept_mode(mode), seen[1]
+        return None
 
     def _tree(self, path: bytes, children: list[tuple[bytes, int, bytes]]) -> bytes:
         known = self._listed.get(path)

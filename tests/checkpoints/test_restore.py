@@ -71,7 +71,7 @@ def turn(root: Path) -> tuple[Keep, Span, State, State]:
 def killing(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
     """The process ends before its nth step on the disk; what was called until then."""
     called: list[str] = []
-    for name in ("rename", "mkdir", "rmdir", "unlink", "symlink", "fchmod"):
+    for name in ("rename", "mkdir", "rmdir", "unlink", "symlink", "fchmod", "chmod"):
         real = getattr(os, name)
 
         def step(*arguments: object, name: str = name, real: Callable[..., object] = real, **named: object) -> object:
