@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from laguna_agent.checkpoints import looked, scan
+from laguna_agent.checkpoints import housekeeping, looked, scan
+from laguna_agent.checkpoints.housekeeping import forget
 from laguna_agent.checkpoints.keep import Keep
 from laguna_agent.checkpoints.plan import Span
 from laguna_agent.checkpoints.scan import Scanner, TooLarge
-from laguna_agent.checkpoints.store import CheckpointError, Store, forget, store_directory, stores_directory
+from laguna_agent.checkpoints.store import CheckpointError, Store, store_directory, stores_directory
 from laguna_agent.checkpoints.trees import table_of, written
 from laguna_agent.sandbox.policy import policy_for
 from tests.checkpoints.disks import git, make
@@ -168,6 +169,54 @@ def test_what_no_session_needs_goes(workspace: Path) -> None:
     assert store.read(table_of(again, store.read)[b"0/f0"].id) == b"0"
     forget("second")
     assert not list((store.directory / "objects").rglob("*.pack"))
+
+
+def test_the_oldest_sessions_go_where_there_are_many(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "MOST_SESSIONS", 4)
+    monkeypatch.setattr(housekeeping, "KEPT_SESSIONS", 2)
+    trees = {}
+    store = Store(store_directory((workspace,)))
+    for number in range(5):
+        (workspace / "f").write_text(f"{number}")
+        trees[number] = bytes.fromhex(Keep(policy_for(workspace), f"s{number}").take().tree)
+        os.utime(store.pins(f"s{number}"), (number, number))
+    assert sorted(path.name for path in (store.directory / "sessions").iterdir()) == ["s2", "s3", "s4"]
+    store = Store(store.directory)
+    assert len(table_of(trees[2], store.read)) == 2
+    with pytest.raises(CheckpointError, match="gone"):
+        store.read(trees[1])
+
+
+def test_many_small_objects_become_a_pack(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "MOST_LOOSE", 20)
+    keep, trees = Keep(policy_for(workspace), "session"), []
+    for number in range(12):
+        (workspace / "f").write_text(f"{number}")
+        trees.append(keep.take().tree)
+    store = Store(store_directory((workspace,)))
+    assert len(list(store.objects.glob("??/*"))) > 20
+    assert Keep(policy_for(workspace), "another").take().tree == trees[-1]
+    assert not list(store.objects.glob("??/*"))
+    for number, tree in enumerate(trees):
+        # Also for a session that was open all along.
+        assert keep.read(table_of(bytes.fromhex(tree), keep.read)[b"0/f"].id) == f"{number}".encode()
+
+
+def test_too_much_is_not_kept(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace / "f").write_bytes(os.urandom(5000))
+    Keep(policy_for(workspace), "first").take()
+    monkeypatch.setattr(housekeeping, "MOST_BYTES", 4000)
+    (workspace / "f").write_bytes(os.urandom(3000))
+    second = Keep(policy_for(workspace), "second")
+    # The first one's are let go for it.
+    tree = second.take().tree
+    assert Store(store_directory((workspace,))).pinned("first") == []
+    (workspace / "g").write_bytes(os.urandom(3000))
+    second.take()
+    again = Keep(policy_for(workspace), "second")
+    with pytest.raises(CheckpointError, match="take more than"):
+        again.take()
+    assert len(table_of(bytes.fromhex(tree), second.read)) == 2
 
 
 def test_a_damaged_object_is_named_and_nothing_is_put_back(workspace: Path) -> None:
