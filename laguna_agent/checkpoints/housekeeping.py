@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from laguna_agent.checkpoints.store import PENDING_BYTES, CheckpointError, Store, stores_directory
+from laguna_agent.checkpoints.store import PENDING_BYTES, CheckpointError, Store, stores_directory, write_private
 from laguna_agent.checkpoints.trees import children
 from laguna_agent.directories import private_directory
 
@@ -89,7 +89,7 @@ def release(store: Store, sessions: Iterable[str]) -> None:
     for session in sessions:
         store.pins(session).unlink(missing_ok=True)
     left = sorted(path.name for path in (store.directory / "sessions").iterdir())
-    (store.directory / "generation").write_text(secrets.token_hex(8))
+    write_private(store.directory / "generation", secrets.token_hex(8))
     (store.directory / "looked").unlink(missing_ok=True)
     store.look_again()
     if not left:

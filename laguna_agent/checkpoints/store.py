@@ -55,6 +55,12 @@ def store_directory(roots: Sequence[Path]) -> Path:
     return stores_directory() / key
 
 
+def write_private(path: Path, text: str) -> None:
+    """A small file that only its owner may read. Raises OSError."""
+    with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 class Store:
     """See the module. Opening one makes it. Raises CheckpointError where it cannot be written."""
 
@@ -72,8 +78,8 @@ class Store:
                 private_directory(directory / each)
             if not (directory / "HEAD").exists():
                 # So that it is a repository that a person can look into with git.
-                (directory / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
-                (directory / "HEAD").write_text("ref: refs/heads/none\n")
+                write_private(directory / "config", "[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
+                write_private(directory / "HEAD", "ref: refs/heads/none\n")
         except OSError as error:
             raise CheckpointError(f"checkpoints cannot be kept in {directory}: {error.strerror}") from error
 
@@ -189,7 +195,9 @@ class Store:
         from gitdb.db.loose import LooseObjectDB
 
         loose = LooseObjectDB(str(self.objects))
-        for kind, content in self._pending.values():
+        loose.new_objects_mode = 0o400
+        for id, (kind, content) in self._pending.items():
+            private_directory(self.objects / id.hex()[:2])
             loose.store(IStream(kind, len(content), BytesIO(content)))
 
     def write_pack(self, objects: dict[bytes, tuple[bytes, bytes]]) -> None:

@@ -236,10 +236,21 @@ def test_a_damaged_object_is_named_and_nothing_is_put_back(workspace: Path) -> N
 
 
 def test_only_its_owner_reads_the_store(workspace: Path) -> None:
-    (workspace / "f").write_text("content")
-    Keep(policy_for(workspace), "session").take()
-    for path in (stores_directory(), store_directory((workspace,))):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    before = os.umask(0)
+    try:
+        for number in range(120):
+            (workspace / "f").write_text(f"{number}")
+            (workspace / f"f{number}").write_text(f"{number}")
+        Keep(policy_for(workspace), "session").take()
+        (workspace / "f").write_text("one more")
+        Keep(policy_for(workspace), "another").take()
+        forget("session")
+    finally:
+        os.umask(before)
+    found = list(stores_directory().rglob("*"))
+    assert {"lock", "config", "generation"} <= {path.name for path in found}
+    for path in found:
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
 
 def test_git_reads_what_was_written(workspace: Path) -> None:
