@@ -33,8 +33,8 @@ from laguna_agent.agent.store import (
     sessions_directory,
 )
 from laguna_agent.atomic import OWNER_ONLY, replace_file
-from laguna_agent.checkpoints.store import copy as copy_checkpoints
-from laguna_agent.checkpoints.store import forget
+from laguna_agent.checkpoints.housekeeping import copy as copy_checkpoints
+from laguna_agent.checkpoints.housekeeping import forget
 from laguna_agent.errors import UsageError
 from laguna_agent.messages import ContentBlock, TextBlock
 from laguna_agent.redaction import without_keys

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from laguna_agent.checkpoints.housekeeping import tidy
 from laguna_agent.checkpoints.plan import Plan, Span, plan_back, plan_whole
 from laguna_agent.checkpoints.restore import Restorer
 from laguna_agent.checkpoints.scan import Look, Scanner, outermost
@@ -26,6 +27,8 @@ from laguna_agent.sandbox.policy import Policy
 
 SHOWN_BYTES = 200_000
 """Bytes of the longest file whose change is shown as text."""
+TIDY_EVERY = 100
+"""Looks after which it is found out how much is kept."""
 NAMED = 20
 """Files that are named as left out; more are counted."""
 
@@ -66,6 +69,7 @@ class Keep:
         self._lock = threading.Lock()
         self._scanner: Scanner | None = None
         self._pinned: set[bytes] = set()
+        self._looks = 0
 
     def _opened(self) -> Scanner:
         if self._scanner is None:
@@ -102,7 +106,7 @@ class Keep:
             look = self._look(scanner)
             if look.tree.hex() != proposal.now:
                 raise CheckpointError("files were changed in the meantime, so nothing was put back; look at it again")
-            problems = Restorer(scanner.roots, scanner.store.read).carry_out(proposal.plan, look.stamps)
+            problems = Restorer(scanner.roots, scanner.store.read).carry_out(proposal.plan, look.files)
             after = self._look(scanner)
         return Done(after.tree.hex(), tuple(problems))
 
@@ -122,6 +126,9 @@ class Keep:
         return self._opened().store.read(id)
 
     def _look(self, scanner: Scanner) -> Look:
+        if self._looks % TIDY_EVERY == 0:
+            tidy(scanner.store, self._session)
+        self._looks += 1
         look = scanner.look()
         self._pin(scanner, look.tree)
         return look

@@ -21,6 +21,8 @@ TICK = 50_000_000
 VERSION = 1
 
 Stamp = tuple[int, int, int, int, int, int]
+Seen = tuple[Stamp, bytes, bool]
+"""A file's stamp, the name of its content, and whether that is certain."""
 
 
 def stamp_of(found: os.stat_result) -> Stamp:
@@ -29,11 +31,11 @@ def stamp_of(found: os.stat_result) -> Stamp:
 
 
 class Looked(msgspec.Struct, array_like=True):
-    """By path: of each file the stamp, the name of its content, and whether that is certain; of each directory the name
-    of its tree. True for one `generation` of the store only."""
+    """By path what was seen of each file, and the name of each directory's tree. True for one `generation` of the store
+    only."""
 
     generation: str = ""
-    files: dict[bytes, tuple[Stamp, bytes, bool]] = {}
+    files: dict[bytes, Seen] = {}
     directories: dict[bytes, bytes] = {}
     version: int = VERSION
 

@@ -86,7 +86,9 @@ def _wanted(spans: Sequence[Span], now: bytes, read: Read) -> tuple[dict[bytes, 
         for path, (was, _) in done.items():
             wanted.setdefault(path, was)
         since: Differences = {} if span.after is None else differences(span.after, following, read)
-        foreign |= wanted.keys() & (done.keys() if span.after is None else since.keys())
+        # That a directory has other permissions is no work that could be lost.
+        changed = {path for path, pair in since.items() if not all(each and each.is_directory for each in pair)}
+        foreign |= wanted.keys() & (done.keys() if span.after is None else changed)
     return wanted, foreign
 
 

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from laguna_agent.checkpoints.looked import Stamp, stamp_of
+from laguna_agent.checkpoints.looked import Seen, stamp_of
 from laguna_agent.checkpoints.plan import Plan
 from laguna_agent.checkpoints.scan import STAGED, outermost
 from laguna_agent.checkpoints.store import CheckpointError
@@ -30,6 +30,7 @@ ASIDE = ".before-undo"
 SYNCED = 200
 """Files that are made durable one by one; of more the kernel takes care."""
 
+_NAMING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _Do = Callable[[bytes], "str | None"]
 """One step on a path; returns why it was not done."""
 
@@ -46,8 +47,8 @@ class Restorer:
         number, _, below = path.partition(b"/")
         return self._roots[int(number)] / os.fsdecode(below)
 
-    def carry_out(self, plan: Plan, stamps: Mapping[bytes, Stamp]) -> list[str]:
-        """Make the disk as the plan wants it, where it is as `stamps` say; a line for each path that is not, and was
+    def carry_out(self, plan: Plan, seen: Mapping[bytes, Seen]) -> list[str]:
+        """Make the disk as the plan wants it, where it is as was `seen`; a line for each path that is not, and was
         left. Raises CheckpointError where nothing was changed because something cannot be written."""
         self._sweep()
         staging = _Staging(self, plan)
@@ -57,7 +58,7 @@ class Restorer:
             staging.remove()
             raise CheckpointError(f"nothing was put back: {error.strerror or error}") from error
         try:
-            return _Exchange(self, plan, stamps, staged).run()
+            return _Exchange(self, plan, seen, staged).run()
         finally:
             staging.remove()
 
@@ -163,9 +164,9 @@ class _Exchange:
     """Puts in place what waits, and takes away what is to go."""
 
     def __init__(
-        self, restorer: Restorer, plan: Plan, stamps: Mapping[bytes, Stamp], staged: Mapping[bytes, Path]
+        self, restorer: Restorer, plan: Plan, seen: Mapping[bytes, Seen], staged: Mapping[bytes, Path]
     ) -> None:
-        self._restorer, self._plan, self._stamps, self._staged = restorer, plan, stamps, staged
+        self._restorer, self._plan, self._seen, self._staged = restorer, plan, seen, staged
         self._now, self._target = plan.now, plan.target
         self._problems: list[str] = []
         self._opened: dict[bytes, int] = {}
@@ -214,10 +215,10 @@ class _Exchange:
 
     def _again(self, path: bytes, do: _Do) -> str | None:
         """Directories that are closed even to their owner are opened for as long as this takes."""
-        for above in reversed(list(parents(path))):
+        for above in [each for each in reversed(list(parents(path))) if b"/" in each]:
             with contextlib.suppress(OSError), self._restorer.parent(above) as (handle, name):
                 status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                if b"/" in above and stat.S_ISDIR(status.st_mode) and status.st_mode & 0o700 != 0o700:
+                if stat.S_ISDIR(status.st_mode) and status.st_mode & 0o700 != 0o700:
                     os.chmod(name, stat.S_IMODE(status.st_mode) | 0o700, dir_fd=handle)
                     self._opened.setdefault(above, status.st_mode)
         try:
@@ -234,7 +235,7 @@ class _Exchange:
             return False
         if self._now[path].is_directory:
             return stat.S_ISDIR(status.st_mode)
-        return self._stamps.get(path) == stamp_of(status)
+        return path in self._seen and self._seen[path][0] == stamp_of(status)
 
     def _set_aside(self, path: bytes) -> str | None:
         with self._restorer.parent(path) as (handle, name):
@@ -290,12 +291,20 @@ class _Exchange:
 
     def _set_mode(self, path: bytes) -> str | None:
         with self._restorer.parent(path) as (handle, name):
-            inside = os.open(name, beneath.READING, dir_fd=handle)
-            try:
-                os.fchmod(inside, stat.S_IMODE(self._target[path].mode))
-            finally:
-                os.close(inside)
+            _set_directory_mode(name, handle, self._target[path].mode)
         return None
+
+
+def _set_directory_mode(name: str, handle: int, mode: int) -> None:
+    """Of a directory that may be closed even to us, and of no link that took its place."""
+    inside = os.open(name, _NAMING, dir_fd=handle)
+    try:
+        if hasattr(os, "O_PATH"):
+            os.chmod(f"/proc/self/fd/{inside}", stat.S_IMODE(mode))  # noqa: PTH101
+        else:
+            os.fchmod(inside, stat.S_IMODE(mode))
+    finally:
+        os.close(inside)
 
 
 def _exists(name: str, handle: int) -> bool:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,7 @@ from typing import Literal
 import msgspec
 
 from laguna_agent.checkpoints.grounds import Ground, Grounds
-from laguna_agent.checkpoints.looked import TICK, Looked, Stamp, load, save, stamp_of
+from laguna_agent.checkpoints.looked import TICK, Looked, Seen, Stamp, load, save, stamp_of
 from laguna_agent.checkpoints.store import CheckpointError, Store, stores_directory
 from laguna_agent.checkpoints.trees import encoded
 from laguna_agent.sandbox.policy import Policy, protects
@@ -37,10 +38,15 @@ TIME_CAP = 20.0
 DEPTH_CAP = 128
 STAGED = re.compile(r"\.laguna-restore-[0-9a-f]{12}")
 """Names of what a restore that was cut off leaves behind."""
+UNSAVED = 200
+"""Files that may have been read without that being known to later sessions."""
 _READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _ENTERING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES = 3
+_ENCODING = sys.getfilesystemencoding()
 
+Listed = dict[bytes, tuple[list[tuple[bytes, int, bytes]], bytes]]
+"""By directory: what lies in it, and the name of the tree that this makes."""
 Why = Literal["ignored", "git", "large", "special", "unreadable", "kept from us"]
 
 
@@ -49,12 +55,17 @@ class TooLarge(CheckpointError):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """`tree` is the top of all roots; `left` is what was left out, by path, and `stamps` tell whether a file is still
+    """`tree` is the top of all roots; `left` is what was left out, by path, and `files` tell whether a file is still
     the one that was looked at."""
 
     tree: bytes
-    stamps: dict[bytes, Stamp]
+    files: Mapping[bytes, Seen]
     left: dict[bytes, Why]
+
+
+def encode(name: str) -> bytes:
+    """As os.fsencode, which takes three times as long, and is called for each file."""
+    return name.encode(_ENCODING, "surrogateescape")
 
 
 @lru_cache(maxsize=8192)
@@ -80,17 +91,22 @@ class Scanner:
         self._denied: dict[bytes, bool] = {}
         own = (stores_directory().parent, *(() if policy.temporary is None else (policy.temporary,)))
         closed = (*policy.hidden, *policy.protected, *policy.git_directories, *map(Path, map(os.path.realpath, own)))
-        self._closed = frozenset(os.fsencode(each) for each in closed)
+        inside = [each for each in closed if any(each.is_relative_to(root) for root in self.roots)]
+        self._closed = frozenset(os.fsencode(each) for each in inside)
+        self.closes = bool(self._closed or policy.denied)
+        """Whether there is anything in the workspace that is closed to us."""
+        self._listed: Listed = {}
+        self._unsaved = 0
         self._grounds = Grounds()
 
     def look(self) -> Look:
         """Everything as it is now, in the store; to be called under its lock. Raises CheckpointError."""
         path, generation = self.store.directory / "looked", self.store.generation()
         if self._looked is None or self._looked.generation != generation:
-            self._looked = load(path, generation)
+            self._looked, self._listed = load(path, generation), {}
             self.store.know(self._looked.directories.values())
         before = self._looked
-        walk = _Walk(self, before, Looked(generation))
+        walk = _Walk(self, before, Looked(generation), self._listed)
         try:
             tree = walk.top()
             self.store.flush()
@@ -98,11 +114,14 @@ class Scanner:
             self.store.forget_pending()
             raise
         self._grounds.forget_unused()
-        if walk.found.files != before.files or walk.found.directories != before.directories:
+        self.store.know(walk.found.directories.values())
+        self._looked, self._listed = walk.found, walk.listed
+        # Whoever comes later reads again what changed since this was written; that costs less than to write it always.
+        self._unsaved += walk.looked_into
+        if self._unsaved > UNSAVED:
             save(path, walk.found)
-            self.store.know(walk.found.directories.values())
-        self._looked = walk.found
-        return Look(tree, {name: seen[0] for name, seen in walk.found.files.items()}, walk.left)
+            self._unsaved = 0
+        return Look(tree, walk.found.files, walk.left)
 
     def is_closed(self, absolute: bytes) -> bool:
         """Whether the policy keeps the path from everybody, or from being changed."""
@@ -127,13 +146,14 @@ class Scanner:
 class _Walk:
     """One look."""
 
-    def __init__(self, scanner: Scanner, before: Looked, found: Looked) -> None:
+    def __init__(self, scanner: Scanner, before: Looked, found: Looked, listed: Listed) -> None:
+        self._listed, self.listed = listed, Listed()
         self._scanner, self._before, self.found = scanner, before, found
         self._add = scanner.store.add
         self.left: dict[bytes, Why] = {}
         self._began = time.time_ns()
         self._deadline = time.monotonic() + TIME_CAP
-        self._counted = self._bytes = 0
+        self._counted = self._bytes = self.looked_into = 0
 
     def top(self) -> bytes:
         children: list[tuple[bytes, int, bytes]] = []
@@ -167,18 +187,21 @@ class _Walk:
         if ground.is_repository:
             known_only = False
         children: list[tuple[bytes, int, bytes]] = []
+        closes, files = self._scanner.closes, self._before.files
         for entry in entries:
             if kept_out(entry.name):
                 if depth and entry.name == ".git":
                     self.left[path + b"/.git"] = "git"
                 continue
-            name = os.fsencode(entry.name)
+            name = encode(entry.name)
             child, inside = path + b"/" + name, absolute + b"/" + name
-            if self._scanner.is_closed(inside):
+            if closes and self._scanner.is_closed(inside):
                 self.left[child] = "kept from us"
                 continue
             directory = entry.is_dir(follow_symlinks=False)
-            only = known_only or ground.rules.ignores(inside, directory=directory)
+            known = None if directory else files.get(child)
+            # What was kept once is kept on, so of most files nobody asks whether they are ignored.
+            only = known is None and (known_only or ground.rules.ignores(inside, directory=directory))
             if only and not self._is_known(child, inside, ground, directory):
                 self.left[child] = "ignored"
                 continue
@@ -186,12 +209,13 @@ class _Walk:
                 if directory:
                     found = self._subdirectory(entry.name, handle, child, inside, ground, only, depth)
                 else:
-                    found = self._leaf(entry, handle, child)
+                    found = self._leaf(entry, handle, child, known)
             except FileNotFoundError:
                 continue  # It went while we looked.
             except OSError:
-                self.left[child] = "unreadable"
-                continue
+                found = self._as_before(entry, child)
+                if found is None:
+                    self.left[child] = "unreadable"
             if found is not None:
                 children.append((name, *found))
         if known_only and not children:
@@ -200,9 +224,7 @@ class _Walk:
 
     def _is_known(self, path: bytes, absolute: bytes, ground: Ground, directory: bool) -> bool:
         """Whether something ignored is kept nevertheless."""
-        if path in (self._before.directories if directory else self._before.files):
-            return True
-        return ground.tracks(absolute, directory=directory)
+        return (directory and path in self._before.directories) or ground.tracks(absolute, directory=directory)
 
     def _subdirectory(
         self, name: str, above: int, path: bytes, absolute: bytes, ground: Ground, only: bool, depth: int
@@ -217,17 +239,40 @@ class _Walk:
             os.close(handle)
         return None if tree is None else (mode, tree)
 
+    def _as_before(self, entry: os.DirEntry[str], path: bytes) -> tuple[int, bytes] | None:
+        """What cannot be read any more, and holds what it held when it could be, as far as is known."""
+        mode = entry.stat(follow_symlinks=False).st_mode
+        tree, seen = self._before.directories.get(path), self._before.files.get(path)
+        if stat.S_ISDIR(mode) and tree is not None:
+            inside = path + b"/"
+            self.found.files |= {each: what for each, what in self._before.files.items() if each.startswith(inside)}
+            known = self._before.directories
+            self.found.directories |= {
+                each: id for each, id in known.items() if each.startswith(inside) or each == path
+            }
+            return stat.S_IFDIR | (mode & 0o7777), tree
+        stamp = stamp_of(entry.stat(follow_symlinks=False))
+        # The time of a change of permissions is another one; the content has its own, its size and its inode.
+        if stat.S_ISREG(mode) and seen is not None and (stamp[0], *stamp[2:5]) == (seen[0][0], *seen[0][2:5]):
+            self.found.files[path] = (stamp, seen[1], False)
+            return _kept_mode(mode), seen[1]
+        return None
+
     def _tree(self, path: bytes, children: list[tuple[bytes, int, bytes]]) -> bytes:
-        tree = self.found.directories[path] = self._add(b"tree", encoded(children))
+        known = self._listed.get(path)
+        if known is None or known[0] != children:
+            known = (children, self._add(b"tree", encoded(children)))
+        self.listed[path] = known
+        tree = self.found.directories[path] = known[1]
         return tree
 
-    def _leaf(self, entry: os.DirEntry[str], above: int, path: bytes) -> tuple[int, bytes] | None:
+    def _leaf(self, entry: os.DirEntry[str], above: int, path: bytes, known: Seen | None) -> tuple[int, bytes] | None:
         status = entry.stat(follow_symlinks=False)
         stamp, mode = stamp_of(status), status.st_mode
-        known = self._before.files.get(path)
         if known is not None and known[2] and known[0] == stamp:
             self.found.files[path] = known
             return _kept_mode(mode), known[1]
+        self.looked_into += 1
         if stat.S_ISLNK(mode):
             content = os.fsencode(os.readlink(entry.name, dir_fd=above))
             still = True

@@ -5,7 +5,7 @@
 
 Objects are written through gitdb, many at once as one pack: measured on 10,000 files, a pack takes half the time of
 loose objects and of what git itself takes for `hash-object` or `fast-import`. They are never changed. What no session
-needs any more goes when one is deleted (`forget`), so whoever holds names of objects across that has to look at
+needs any more goes (`housekeeping`), so whoever holds names of objects across that has to look at
 `generation`. Blocking; every method that writes is called under `locked`.
 """
 
@@ -17,15 +17,14 @@ import hashlib
 import os
 import re
 import secrets
-import shutil
-import stat
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from laguna_agent.checkpoints.trees import EMPTY_TREE, children
+from laguna_agent.checkpoints.trees import EMPTY_TREE
 from laguna_agent.directories import open_private, private_directory, state_directory
 from laguna_agent.errors import UsageError
 
@@ -56,12 +55,18 @@ def store_directory(roots: Sequence[Path]) -> Path:
     return stores_directory() / key
 
 
+def write_private(path: Path, text: str) -> None:
+    """A small file that only its owner may read. Raises OSError."""
+    with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 class Store:
     """See the module. Opening one makes it. Raises CheckpointError where it cannot be written."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._objects = directory / "objects"
+        self.objects = directory / "objects"
         self._pending: dict[bytes, tuple[bytes, bytes]] = {}
         self._pending_bytes = 0
         self._stored: set[bytes] = set()
@@ -73,8 +78,8 @@ class Store:
                 private_directory(directory / each)
             if not (directory / "HEAD").exists():
                 # So that it is a repository that a person can look into with git.
-                (directory / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
-                (directory / "HEAD").write_text("ref: refs/heads/none\n")
+                write_private(directory / "config", "[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
+                write_private(directory / "HEAD", "ref: refs/heads/none\n")
         except OSError as error:
             raise CheckpointError(f"checkpoints cannot be kept in {directory}: {error.strerror}") from error
 
@@ -126,13 +131,18 @@ class Store:
             return
         try:
             if len(self._pending) >= PACK_FROM or self._pending_bytes >= PENDING_BYTES:
-                self._write_pack(self._pending)
+                self.write_pack(self._pending)
             else:
                 self._write_loose()
         except OSError as error:
             raise CheckpointError(f"a checkpoint cannot be kept: {error.strerror}") from error
         self._stored.update(self._pending)
         self.forget_pending()
+
+    def look_again(self) -> None:
+        """Objects went away, or lie elsewhere: what is known of them is not believed any more."""
+        self._stored.clear()
+        self._loose = self._packs = None
 
     def forget_pending(self) -> None:
         """Drop what was added and not written."""
@@ -142,8 +152,10 @@ class Store:
         """The content of an object. Raises CheckpointError where it is gone or damaged."""
         if id == EMPTY_TREE:
             return b""
-        if id in self._pending:
-            return self._pending[id][1]
+        return self._pending[id][1] if id in self._pending else self.read_object(id)[1]
+
+    def read_object(self, id: bytes) -> tuple[bytes, bytes]:
+        """The kind and the content of a written object. Raises CheckpointError."""
         from gitdb.exc import ODBError
 
         try:
@@ -151,12 +163,12 @@ class Store:
             if source is None:
                 raise CheckpointError(f"the checkpoint is gone: {self.directory} has no object {id.hex()}")
             stream = source.stream(id)
-            kind, content = stream.type, stream.read()
-        except (ODBError, OSError, ValueError, AssertionError) as error:
+            kind, content = bytes(stream.type), bytes(stream.read())
+        except (ODBError, OSError, ValueError, AssertionError, zlib.error) as error:
             raise CheckpointError(f"the checkpoint is damaged: object {id.hex()} in {self.directory}") from error
         if hashlib.sha1(b"%s %d\0" % (kind, len(content)) + content, usedforsecurity=False).digest() != id:
             raise CheckpointError(f"the checkpoint is damaged: object {id.hex()} in {self.directory}")
-        return bytes(content)
+        return kind, content
 
     def _has(self, id: bytes) -> bool:
         return id == EMPTY_TREE or self._database(id) is not None
@@ -166,10 +178,10 @@ class Store:
             from gitdb.db.loose import LooseObjectDB
             from gitdb.db.pack import PackedDB
 
-            self._loose, self._packs = LooseObjectDB(str(self._objects)), PackedDB(str(self._objects / "pack"))
+            self._loose, self._packs = LooseObjectDB(str(self.objects)), PackedDB(str(self.objects / "pack"))
         name = id.hex()
         # No Path: this is asked once for each new object.
-        if os.access(f"{self._objects}/{name[:2]}/{name[2:]}", os.F_OK):
+        if os.access(f"{self.objects}/{name[:2]}/{name[2:]}", os.F_OK):
             return self._loose
         if self._packs.has_object(id):
             return self._packs
@@ -182,17 +194,19 @@ class Store:
         from gitdb.base import IStream
         from gitdb.db.loose import LooseObjectDB
 
-        loose = LooseObjectDB(str(self._objects))
-        for kind, content in self._pending.values():
+        loose = LooseObjectDB(str(self.objects))
+        loose.new_objects_mode = 0o400
+        for id, (kind, content) in self._pending.items():
+            private_directory(self.objects / id.hex()[:2])
             loose.store(IStream(kind, len(content), BytesIO(content)))
 
-    def _write_pack(self, objects: dict[bytes, tuple[bytes, bytes]]) -> None:
-        """As one pack, which is there when its index is."""
+    def write_pack(self, objects: dict[bytes, tuple[bytes, bytes]]) -> None:
+        """Write objects as one pack, which is there when its index is."""
         from gitdb.base import OStream
         from gitdb.pack import PackEntity
 
         streams = (OStream(id, kind, len(content), BytesIO(content)) for id, (kind, content) in objects.items())
-        base = self._objects / "pack" / f"new-{secrets.token_hex(8)}"
+        base = self.objects / "pack" / f"new-{secrets.token_hex(8)}"
         data, index = base.with_suffix(".data"), base.with_suffix(".index")
         try:
             flags = os.O_WRONLY | os.O_CREAT
@@ -204,7 +218,7 @@ class Store:
                 for file in (pack, written):
                     file.flush()
                     os.fsync(file.fileno())
-            final = self._objects / "pack" / f"pack-{name.hex()}.pack"
+            final = self.objects / "pack" / f"pack-{name.hex()}.pack"
             data.rename(final)
             index.rename(final.with_suffix(".idx"))
         finally:
@@ -216,13 +230,13 @@ class Store:
 
     def pin(self, session: str, tree: bytes) -> None:
         """The session needs this tree from now on."""
-        with os.fdopen(open_private(self._pins(session), os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as file:
+        with os.fdopen(open_private(self.pins(session), os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as file:
             file.write(f"{tree.hex()}\n")
 
     def pinned(self, session: str) -> list[bytes]:
         """The trees that a session needs."""
         with contextlib.suppress(OSError):
-            lines = self._pins(session).read_text(encoding="ascii", errors="replace").splitlines()
+            lines = self.pins(session).read_text(encoding="ascii", errors="replace").splitlines()
             return [bytes.fromhex(line) for line in lines if re.fullmatch(r"[0-9a-f]{40}", line)]
         return []
 
@@ -231,72 +245,6 @@ class Store:
         for tree in self.pinned(session):
             self.pin(copy, tree)
 
-    def _pins(self, session: str) -> Path:
+    def pins(self, session: str) -> Path:
+        """Where that is written."""
         return self.directory / "sessions" / session
-
-    def release(self, sessions: Iterable[str]) -> None:
-        """The sessions need nothing any more: take away what no other does."""
-        for session in sessions:
-            self._pins(session).unlink(missing_ok=True)
-        left = sorted(path.name for path in (self.directory / "sessions").iterdir())
-        (self.directory / "generation").write_text(secrets.token_hex(8))
-        (self.directory / "looked").unlink(missing_ok=True)
-        self._stored.clear()
-        if not left:
-            shutil.rmtree(self._objects)
-            private_directory(self._objects / "pack")
-            self._loose = self._packs = None
-            return
-        self._sweep(self._reachable(tree for session in left for tree in self.pinned(session)))
-
-    def _reachable(self, trees: Iterable[bytes]) -> set[bytes]:
-        found: set[bytes] = set()
-        waiting = list(trees)
-        while waiting:
-            id = waiting.pop()
-            if id in found:
-                continue
-            found.add(id)
-            with contextlib.suppress(CheckpointError):
-                for _, mode, child in children(self.read(id)):
-                    (waiting.append if stat.S_ISDIR(mode) else found.add)(child)
-        return found
-
-    def _sweep(self, needed: set[bytes]) -> None:
-        from gitdb.pack import PackEntity
-
-        for path in self._objects.glob("??/*"):
-            if len(path.name) == 38 and bytes.fromhex(path.parent.name + path.name) not in needed:
-                path.unlink(missing_ok=True)
-        for path in sorted((self._objects / "pack").glob("*.pack")):
-            pack = PackEntity(str(path))
-            held = [pack.index().sha(at) for at in range(pack.index().size())]
-            if all(id in needed for id in held):
-                continue
-            keep = {}
-            for id in held:
-                if id in needed:
-                    stream = pack.stream(id)
-                    keep[id] = (stream.type, stream.read())
-            pack.close()
-            if keep:
-                self._write_pack(keep)
-            path.with_suffix(".idx").unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-        self._packs = None
-
-
-def forget(session: str) -> None:
-    """The session is deleted: take away what only it needed."""
-    for pins in stores_directory().glob(f"*/sessions/{session}"):
-        store = Store(pins.parent.parent)
-        with store.locked():
-            store.release([session])
-
-
-def copy(session: str, fork: str) -> None:
-    """The session `fork` is a copy of `session`: what that needs stays for it too."""
-    for pins in stores_directory().glob(f"*/sessions/{session}"):
-        store = Store(pins.parent.parent)
-        with store.locked():
-            store.copy_pins(session, fork)

@@ -72,6 +72,41 @@ def test_what_was_taken_back_can_be_changed(chat: Terminal, model_server: ModelS
     assert len(model_server.chats[-1]["messages"]) == 4
 
 
+def test_files_go_back_and_the_persons_own_change_is_shown_first(
+    chat: Terminal, model_server: ModelServer, workspace: Path
+) -> None:
+    (workspace / "b.txt").write_text("old\n")
+    changes = [tool_call("write", {"path": "a.txt", "content": "agent\n"}), tool_call("shell", {"command": "rm b.txt"})]
+    model_server.reply(*changes, text("First answer."))
+    child = chat("--approve", "all")
+    child.expect(PROMPT)
+    child.sendline("one")
+    child.expect("First answer.")
+    child.expect("> $")
+    (workspace / "a.txt").write_text("agent\nand I\n")
+    child.sendline("/undo")
+    child.expect("Overwrite what was changed since in a.txt")
+    child.expect("-and I")
+    child.expect(r"\? $")
+    child.sendline("n")
+    child.expect("Nothing was changed: a.txt changed since")
+    child.expect("> $")
+    assert (workspace / "a.txt").read_text() == "agent\nand I\n"
+    child.sendline("/undo")
+    child.expect(r"\? $")
+    child.sendline("y")
+    child.expect("Put back a.txt, b.txt.")
+    child.expect("> one")
+    assert not (workspace / "a.txt").exists()
+    assert (workspace / "b.txt").read_text() == "old\n"
+    child.sendline("\x15/redo")
+    child.expect("What you had taken back is there again. Put back a.txt, b.txt.")
+    child.expect(PROMPT)
+    leave(child)
+    assert (workspace / "a.txt").read_text() == "agent\nand I\n"
+    assert not (workspace / "b.txt").exists()
+
+
 def test_several_lines_that_were_taken_back(chat: Terminal, model_server: ModelServer) -> None:
     model_server.reply(text("First answer."), text("Second answer."))
     child = chat()
