@@ -269,7 +269,7 @@ def iterate_log(path: Path) -> Iterator[AnyRecord]:
                 return
             try:
                 yield _decode(line)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise UsageError(f"{path}:{number}: not a record of a session log: {error}") from error
 
 

@@ -55,11 +55,12 @@ def test_the_last_line_lacks_its_end(run_cli: RunCli, model_server: ModelServer,
     assert log.read_bytes().startswith(whole)
 
 
-def test_a_line_in_the_middle_is_damaged(run_cli: RunCli, model_server: ModelServer, log: Path) -> None:
+@pytest.mark.parametrize("garbage", [b"garbage \xff\0\n", b'{"record":"remarked","text":"\xff\xfe"}\n'])
+def test_a_line_in_the_middle_is_damaged(run_cli: RunCli, model_server: ModelServer, log: Path, garbage: bytes) -> None:
     lines = log.read_bytes().splitlines(keepends=True)
-    damaged = b"".join([*lines[:4], b"garbage \xff\0\n", *lines[5:]])
+    damaged = b"".join([*lines[:4], garbage, *lines[5:]])
     log.write_bytes(damaged)
-    for how in (("--continue",), ("--resume", log.parent.name), ("--continue", "--fork")):
+    for how in (("--continue",), ("--resume", log.parent.name, "--fork")):
         done = run_cli("run", "Go on.", *how, "--output", "json", env=model_server.env)
         assert record_of(done.stdout, 2)["outcome"] == "usage"
         assert f"{log}:5: not a record of a session log" in done.stderr
