@@ -8,7 +8,6 @@ descriptor that comes back. Knows descriptors and names; must not know policies,
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
@@ -16,20 +15,13 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-_OPENAT2 = 437
-"""The number of the system call; it is one of those that are the same on every architecture of Linux but Alpha."""
-_BENEATH = 0x08
-_NO_SYMLINKS = 0x04
-_NO_MAGICLINKS = 0x02
-_TRIES = 8
+from laguna_agent.sandbox.warden.kernel import BENEATH, NO_MAGICLINKS, NO_SYMLINKS, open_how
+
+_RULES = BENEATH | NO_SYMLINKS | NO_MAGICLINKS
 # macOS has no O_PATH; there a directory on the way must be readable.
 _ON_THE_WAY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags of a directory whose entries are wanted, or that is to be made durable."""
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
 Opener = Callable[[int, tuple[str, ...], int], int]
@@ -38,18 +30,11 @@ Opener = Callable[[int, tuple[str, ...], int], int]
 
 def by_kernel(base: int, names: tuple[str, ...], flags: int) -> int:
     """Open a directory below `base` with openat2, in one step. Raises OSError: ELOOP where a link is on the way."""
-    library = _library()
-    # O_NOFOLLOW would make it say of a link at the end that it is no directory.
-    how = _OpenHow(flags & ~os.O_NOFOLLOW, 0, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)
-    path = os.fsencode("/".join(names) or ".")
-    for _ in range(_TRIES):
-        handle = library.syscall(_OPENAT2, base, path, ctypes.byref(how), ctypes.sizeof(how))
-        if handle >= 0:
-            return int(handle)
-        number = ctypes.get_errno()
-        if number not in (errno.EAGAIN, errno.EINTR):
-            break
-    raise OSError(number, os.strerror(number), "/".join(names))
+    try:
+        # O_NOFOLLOW would make it say of a link at the end that it is no directory.
+        return open_how(base, os.fsencode("/".join(names) or "."), flags & ~os.O_NOFOLLOW, _RULES)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "/".join(names)) from None
 
 
 def by_walking(base: int, names: tuple[str, ...], flags: int) -> int:
@@ -97,11 +82,6 @@ def opener() -> Opener:
     finally:
         os.close(handle)
     return by_kernel
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
 
 
 @contextlib.contextmanager

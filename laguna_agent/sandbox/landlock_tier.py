@@ -16,21 +16,22 @@ from laguna_agent.sandbox.policy import Policy
 from laguna_agent.sandbox.presence import is_link
 from laguna_agent.sandbox.programs import essential
 
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm")
+"""What commands may write that is no place for files."""
 _RANDOM = ("/dev/random", "/dev/urandom")
 
 
-def writable_paths(policy: Policy, kind: Kind) -> tuple[str, ...]:
-    """Where a command of this kind may write."""
+def changeable_paths(policy: Policy, kind: Kind) -> tuple[Path, ...]:
+    """Where a command of this kind may write and change attributes; `DEVICES` it may write beside."""
     own = [policy.temporary] if policy.temporary else []
     inside = [] if kind == "reading" else [*policy.workspace, *policy.git_directories, *policy.writable]
-    return (*(str(path) for path in (*inside, *own)), *_DEVICES)
+    return (*inside, *own)
 
 
 def readable_paths(policy: Policy) -> tuple[str, ...]:
     """A set of paths below which everything may be read: together all that is not hidden."""
     # What may be written may be read, whole: a file that comes to be later has no rule of its own.
-    whole = (*policy.workspace, *policy.git_directories, *policy.writable, *map(Path, (*_DEVICES, *_RANDOM)))
+    whole = (*policy.workspace, *policy.git_directories, *policy.writable, *map(Path, (*DEVICES, *_RANDOM)))
     # Disks too are devices, and root may read them without any capability.
     wanted = (Path("/dev"), *policy.hidden, *denied_outside(policy))
     hidden = tuple(path for path in wanted if path not in (*whole, *policy.readable))

@@ -16,7 +16,7 @@ import msgspec
 from laguna_agent.errors import SandboxError
 from laguna_agent.sandbox.bubblewrap import view
 from laguna_agent.sandbox.confinement import Kind, Tier
-from laguna_agent.sandbox.landlock_tier import readable_paths, writable_paths
+from laguna_agent.sandbox.landlock_tier import DEVICES, changeable_paths, readable_paths
 from laguna_agent.sandbox.placeholders import Placeholders
 from laguna_agent.sandbox.policy import Policy
 from laguna_agent.sandbox.programs import find_bubblewrap
@@ -67,6 +67,7 @@ def _with_mounts(program: Path, policy: Policy, kind: Kind) -> Recipe:
     rules: Rules = {
         "walls": True,
         "writable": [*seen.writable],
+        "changeable": [],
         "readable": None,
         "identities": [*seen.identities],
         "reach": "world" if kind == "network" else "namespace",
@@ -90,7 +91,8 @@ def _kept(policy: Policy, kind: Kind) -> tuple[Protected, Callable[[], None]]:
 def _without_mounts(policy: Policy, kind: Kind) -> Recipe:
     rules: Rules = {
         "walls": True,
-        "writable": [*writable_paths(policy, kind)],
+        "writable": [*map(str, changeable_paths(policy, kind)), *DEVICES],
+        "changeable": [*map(str, changeable_paths(policy, kind))],
         "readable": [*readable_paths(policy)],
         "identities": [],
         "reach": "world" if kind == "network" else "nothing",
@@ -107,6 +109,7 @@ def _with_a_profile(policy: Policy, kind: Kind) -> Recipe:
     rules: Rules = {
         "walls": True,
         "writable": [],
+        "changeable": [],
         "readable": None,
         "identities": [],
         "reach": "world" if kind == "network" else "nothing",

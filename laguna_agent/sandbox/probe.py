@@ -49,6 +49,7 @@ class Claim(msgspec.Struct, frozen=True):
 CLAIMS = (
     Claim("write", "commands can write the workspace", works=True),
     Claim("temporary", "commands can write the temporary directory", works=True),
+    Claim("attributes", "commands can change modes and times in the workspace", works=True),
     Claim("git", "git status works", works=True),
     Claim("loopback", "servers on a private loopback work", works=True, gaps=("landlock", "seatbelt")),
     Claim("outside", "no writing outside the workspace"),
@@ -57,7 +58,8 @@ CLAIMS = (
     Claim("config", "no writing to .git/config", gaps=("landlock",)),
     Claim("moved", "no moving .git away", gaps=("landlock",)),
     Claim("absent", "no making an absent .envrc", gaps=("landlock",)),
-    Claim("mode", "no changing the mode of a file outside", gaps=("landlock",)),
+    # Within somebody else's supervised filter there can be no supervisor of ours.
+    Claim("mode", "no changing the mode or times of a file outside", gaps=("landlock",)),
     Claim("hidden", "no reading of hidden keys"),
     Claim("denied", "no reading of what the person denies in the workspace", gaps=("landlock",)),
     Claim("tcp", "no TCP connection out"),
@@ -65,6 +67,7 @@ CLAIMS = (
     Claim("socket", "no local socket outside by path"),
     Claim("abstract", "no local socket outside by abstract name"),
     Claim("environment", "no reading of the agent's environment"),
+    Claim("priority", "no changing the priority of the agent", gaps=("landlock", "seatbelt")),
     # Where the kernel is older than Landlock's ABI 6, nothing but a pid namespace forbids it.
     Claim("signal", "no signal to the agent", gaps=("landlock", "seatbelt")),
     Claim("io_uring", "no io_uring"),
@@ -235,11 +238,16 @@ class _Canaries:
             "config": lambda: self._changed(str(self._git().relative_to(self._ground) / "config")),
             "moved": lambda: (workspace / "moved").exists(),
             "absent": lambda: (workspace / ".envrc").is_file(),
-            "mode": lambda: (self._ground / "outside" / "file").stat().st_mode & 0o777 == 0o777,
+            "mode": lambda: self._has_other_attributes(self._ground / "outside" / "file"),
+            "priority": lambda: os.getpriority(os.PRIO_PROCESS, self._agent.pid) != os.getpriority(os.PRIO_PROCESS, 0),
             "signal": lambda: self._agent.poll() is not None,
             "device": lambda: (workspace / "device").exists(),
         }
         return bool(seen[key]()) if key in seen else False
+
+    def _has_other_attributes(self, path: Path) -> bool:
+        found = path.stat()
+        return found.st_mode & 0o777 == 0o777 or found.st_mtime < 2
 
     def _git(self) -> Path:
         moved = self._ground / "workspace" / "moved"

@@ -19,6 +19,7 @@ from laguna_agent.sandbox.wardens import Recipe, WardedChild
 _RULES: Rules = {
     "walls": False,
     "writable": [],
+    "changeable": [],
     "readable": None,
     "identities": [],
     "reach": "world",

@@ -54,7 +54,7 @@ def mounts(name: str, old: str, new: str = "", *tests: str) -> Wall:
 FILES = ("tests/tools/test_walls.py", "tests/tools/test_beneath.py", "tests/tools/test_workspace.py")
 GIT = ("tests/agent/test_hostile_git.py",)
 WALLS = (
-    seccomp("the whole filter of system calls", "def program(machine: str, reach: Reach, *, own_ipc: bool) -> list[Instruction]:\n", "def program(machine: str, reach: Reach, *, own_ipc: bool) -> list[Instruction]:\n    return [(_RETURN, 0, 0, ALLOW)]\n"),
+    seccomp("the whole filter of system calls", "def program(machine: str, reach: Reach, *, own_ipc: bool, supervised: bool = True) -> list[Instruction]:\n", "def program(machine: str, reach: Reach, *, own_ipc: bool, supervised: bool = True) -> list[Instruction]:\n    return [(_RETURN, 0, 0, ALLOW)]\n"),
     seccomp("io_uring", '"io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),'),
     seccomp("mounting", '"mount": (165, 40), "umount2": (166, 39), ', ""),
     seccomp("ptrace", '"ptrace": (101, 117), ', ""),
@@ -71,6 +71,10 @@ WALLS = (
     Wall("the warden's memory hidden", "sandbox/warden/walls.py", "        prctl(PR_SET_DUMPABLE, 0)\n", "        pass\n", KERNEL),
     Wall("no core files", "sandbox/warden/walls.py", "        (resource.RLIMIT_CORE, 0),\n", "", KERNEL),
     Wall("mounted by name is what was looked at", "sandbox/warden/walls.py", "        if (found.st_dev, found.st_ino) != (device, inode):", "        if False:", KERNEL),
+    seccomp("calls that a supervisor decides", "denied |= dict.fromkeys(_OF_FILES.values(), HAND_OVER) if supervised else {}", "denied |= {}"),
+    Wall("supervisor: where a file lies", "sandbox/warden/attributes.py", "not _lies_below(handle, changeable)", "False", ("tests/sandbox/test_supervisor.py",)),
+    Wall("supervisor: no magic links", "sandbox/warden/attributes.py", "flags, NO_MAGICLINKS)", "flags, 0)", ("tests/sandbox/test_supervisor.py",)),
+    Wall("supervisor: processes of its own only", "sandbox/warden/supervisor.py", "elif self._is_ours(_named_process(call)):", "elif True:", ("tests/sandbox/test_supervisor.py",)),
     mounts("what is hidden", "    for path in (Path(\"/run\"), *policy.hidden):\n        mounts.hide(path)\n"),
     mounts("protected paths read-only", "        mounts.keep(protected, (*policy.workspace, *policy.git_directories))\n", "        pass\n"),
     mounts("what is denied, and sockets of others", "    for path in (*denied_paths(policy), *sockets_outside(policy)):\n        mounts.deny(path)\n"),

@@ -21,7 +21,7 @@ from laguna_agent.sandbox.placeholders import Placeholders
 from laguna_agent.sandbox.policy import Policy
 from laguna_agent.sandbox.programs import find_bubblewrap
 from laguna_agent.sandbox.protected import find_protected
-from laguna_agent.sandbox.warden import seccomp, walls
+from laguna_agent.sandbox.warden import attributes, seccomp, walls
 from tests.sandbox.conftest import Grounds
 from tests.sandbox.filter_machine import decide
 
@@ -112,6 +112,26 @@ REFUSED_WITHOUT_NAMESPACE = [
     "mq_open",
     "mq_unlink",
 ]
+HANDED_OVER = [
+    *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchown", "fchownat"),
+    *("utime", "utimes", "futimesat", "utimensat"),
+]
+ABOUT_OTHERS = [
+    "sched_setparam",
+    "sched_setscheduler",
+    "sched_setaffinity",
+    "sched_setattr",
+    "setpriority",
+    "ioprio_set",
+]
+TABLES = (
+    seccomp._DENIED,
+    seccomp._SHARED_MEMORY,
+    seccomp._ATTRIBUTES,
+    seccomp._OF_FILES,
+    seccomp._OF_PROCESSES,
+    seccomp._WITH_ARGUMENTS,
+)
 
 
 def test_no_rule_is_missing() -> None:
@@ -121,7 +141,9 @@ def test_no_rule_is_missing() -> None:
         *(f"{letter}{verb}xattr" for letter in ("", "l", "f") for verb in ("set", "remove")),
         *("setxattrat", "removexattrat", "file_setattr"),
     }
-    for pairs in (seccomp._DENIED, seccomp._SHARED_MEMORY, seccomp._ATTRIBUTES, seccomp._WITH_ARGUMENTS):
+    assert set(seccomp._OF_FILES) == set(HANDED_OVER) == attributes.CALLS
+    assert set(seccomp._OF_PROCESSES) == set(ABOUT_OTHERS)
+    for pairs in TABLES:
         assert all(len(set(calls(pairs, machine).values())) == len(calls(pairs, machine)) for machine in MACHINES)
 
 
@@ -133,7 +155,7 @@ def test_the_numbers_are_the_kernels() -> None:
     ):
         found = re.findall(r"#define __NR(?:3264)?_(\w+) (\d+)", Path(header).read_text())
         known = {name: int(number) for name, number in found}
-        for pairs in (seccomp._DENIED, seccomp._SHARED_MEMORY, seccomp._ATTRIBUTES, seccomp._WITH_ARGUMENTS):
+        for pairs in TABLES:
             for name, number in calls(pairs, machine).items():
                 assert known.get(name, number) == number, (machine, name)
 
@@ -160,6 +182,26 @@ def test_shared_memory_and_attributes_only_in_a_namespace(machine: str) -> None:
     for (name, number), answer in refused.items():
         assert decide(seccomp.program(machine, "nothing", own_ipc=False), machine, number) == answer, name
         assert decide(seccomp.program(machine, "namespace", own_ipc=True), machine, number) == seccomp.ALLOW, name
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_is_handed_over_only_without_a_namespace(machine: str) -> None:
+    alone_, within = (seccomp.program(machine, "nothing", own_ipc=each) for each in (False, True))
+    unheard = seccomp.program(machine, "nothing", own_ipc=False, supervised=False)
+    for name, number in calls(seccomp._OF_FILES, machine).items():
+        assert decide(alone_, machine, number) == seccomp.HAND_OVER, name
+        assert decide(within, machine, number) == decide(unheard, machine, number) == seccomp.ALLOW, name
+    numbers = calls(seccomp._OF_PROCESSES, machine)
+    for name in ABOUT_OTHERS[:4]:
+        assert decide(alone_, machine, numbers[name], 0) == seccomp.ALLOW, name
+        assert decide(alone_, machine, numbers[name], 4711) == seccomp.HAND_OVER, name
+        assert decide(within, machine, numbers[name], 4711) == decide(unheard, machine, numbers[name], 4711)
+    for name, (process, group, user) in (("setpriority", (0, 1, 2)), ("ioprio_set", (1, 2, 3))):
+        answers = [
+            decide(alone_, machine, numbers[name], what, who) for what in (process, group, user) for who in (0, 9)
+        ]
+        assert answers == [seccomp.ALLOW, seccomp.HAND_OVER, seccomp.ALLOW, *[REFUSED] * 3], name
+        assert decide(within, machine, numbers[name], user, 0) == seccomp.ALLOW
 
 
 JUDGED: dict[str, tuple[list[tuple[int, ...]], list[tuple[int, ...]]]] = {
@@ -217,7 +259,8 @@ def test_every_call_has_an_answer(number: int, arguments: list[int]) -> None:
     for machine in MACHINES:
         for reach in REACHES:
             program = seccomp.program(machine, reach, own_ipc=False)
-            assert decide(program, machine, number, *arguments) in (seccomp.ALLOW, REFUSED, ABSENT, seccomp.UNSUPPORTED)
+            answers = (seccomp.ALLOW, REFUSED, ABSENT, seccomp.UNSUPPORTED, seccomp.HAND_OVER)
+            assert decide(program, machine, number, *arguments) in answers
 
 
 def test_the_kernel_takes_the_filter(bubblewrap: Tier) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from laguna_agent.errors import SandboxError
 from laguna_agent.sandbox import plans, programs, tiers
 from laguna_agent.sandbox.bubblewrap import view
-from laguna_agent.sandbox.landlock_tier import cannot_deny, readable_paths, writable_paths
+from laguna_agent.sandbox.landlock_tier import cannot_deny, changeable_paths, readable_paths
 from laguna_agent.sandbox.masks import denied_outside, denied_paths
 from laguna_agent.sandbox.policy import PROTECTED_NAMES, Policy
 from laguna_agent.sandbox.programs import essential, find_bubblewrap
@@ -84,8 +84,8 @@ def test_everything_but_what_is_hidden_can_be_read(tmp_path: Path) -> None:
 
     assert reads(tmp_path / "home/other/x") and reads(tmp_path / "home/.ssh/shown/x") and reads(Path("/usr/bin/env"))
     assert not reads(tmp_path / "home/.ssh/keys/id") and not reads(tmp_path / "home/.ssh/id")
-    assert str(policy.root) in writable_paths(policy, "workspace")
-    assert str(policy.root) not in writable_paths(policy, "reading")
+    assert policy.root in changeable_paths(policy, "workspace")
+    assert policy.root not in changeable_paths(policy, "reading")
     assert cannot_deny(Policy(root=tmp_path, denied=(".env",))) and not cannot_deny(policy)
 
 

@@ -58,8 +58,29 @@ def _write(path: str) -> str:
     return "done"
 
 
-def _change_mode(c: Canaries) -> str:
-    os.chmod(c["outside"] + "/file", 0o777)  # noqa: PTH101
+def _change_attributes(path: str) -> str:
+    """Mode and times, by path and by descriptor: whatever is allowed, is done."""
+    handle = os.open(path, os.O_RDONLY)
+    calls: tuple[Callable[[], None], ...] = (
+        lambda: os.chmod(path, 0o777),  # noqa: PTH101
+        lambda: os.fchmod(handle, 0o777),
+        lambda: os.utime(path, (1, 1)),
+        lambda: os.utime(handle, (1, 1)),
+    )
+    refused: list[OSError] = []
+    for call in calls:
+        try:
+            call()
+        except OSError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
+    return "done"
+
+
+def _slow_down(c: Canaries) -> str:
+    if c["agent"] != os.getpid():
+        os.setpriority(os.PRIO_PROCESS, c["agent"], 19)
     return "done"
 
 
@@ -168,6 +189,7 @@ _INET, _STREAM, _DGRAM = socket.AF_INET, socket.SOCK_STREAM, socket.SOCK_DGRAM
 ATTEMPTS: dict[str, Callable[[Canaries], str]] = {
     "write": lambda c: _write(c["workspace"] + "/file"),
     "temporary": lambda c: _write(c["temporary"] + "/file"),
+    "attributes": lambda c: _change_attributes(c["workspace"] + "/.git/HEAD"),
     "git": _git_status,
     "loopback": _loopback,
     "outside": lambda c: _write(c["outside"] + "/file"),
@@ -175,7 +197,7 @@ ATTEMPTS: dict[str, Callable[[Canaries], str]] = {
     "hooks": lambda c: _write(c["workspace"] + "/.git/hooks/pre-commit"),
     "config": lambda c: _write(c["workspace"] + "/.git/config"),
     "absent": _absent_name,
-    "mode": _change_mode,
+    "mode": lambda c: _change_attributes(c["outside"] + "/file"),
     "hidden": lambda c: _read(c, c["hidden"] + "/key"),
     "denied": lambda c: _read(c, c["workspace"] + "/.env"),
     "tcp": lambda c: _connect(_INET, _STREAM, ("127.0.0.1", c["tcp"])),
@@ -183,6 +205,7 @@ ATTEMPTS: dict[str, Callable[[Canaries], str]] = {
     "socket": _local_socket,
     "abstract": lambda c: _connect(socket.AF_UNIX, _STREAM, b"\0" + c["abstract"].encode()),
     "environment": _agent_environment,
+    "priority": _slow_down,
     "signal": _signal_agent,
     "io_uring": _io_uring,
     "mount": _mount,

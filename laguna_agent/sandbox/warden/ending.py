@@ -76,9 +76,8 @@ def _descendants() -> set[int]:
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():  # noqa: PTH208, PTH112
         if name.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
-                # The name, in parentheses, may itself hold spaces and parentheses.
-                state, parent = file.read().rpartition(b") ")[2].split()[:2]
+            with contextlib.suppress(OSError):
+                state, parent = _state(name)
                 if state not in (b"Z", b"X"):
                     children.setdefault(int(parent), []).append(int(name))
     found: set[int] = set()
@@ -89,3 +88,19 @@ def _descendants() -> set[int]:
                 found.add(child)
                 waiting.append(child)
     return found
+
+
+def parent_of(process: int) -> int:
+    """The parent of a process, or of the one that a thread belongs to; 0 where there is none."""
+    try:
+        return int(_state(str(process))[1])
+    except OSError:
+        return 0
+
+
+def _state(process: str) -> tuple[bytes, bytes]:
+    """The letter of its state, and its parent's number. Raises OSError."""
+    with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123
+        # The name, in parentheses, may itself hold spaces and parentheses.
+        state, parent = file.read().rpartition(b") ")[2].split()[:2]
+    return state, parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 from typing import Any
@@ -10,6 +11,11 @@ from typing import Any
 LIBC = ctypes.CDLL(None, use_errno=True)
 MACHINE = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}.get(platform.machine(), "")
 """The processor as the kernel's tables name it; empty where we have no table."""
+
+_OPENAT2 = 437
+"""One of the calls whose number is the same on every architecture of Linux but Alpha."""
+NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x02, 0x04, 0x08
+_TRIES = 8
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -39,6 +45,23 @@ def prctl(option: int, *arguments: int) -> int:
     if result < 0:
         raise _error()
     return int(result)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_how(base: int, path: bytes, flags: int, resolve: int) -> int:
+    """openat2(2): open a path from the directory `base`, under the given rules of resolution. Raises OSError."""
+    how = _OpenHow(flags, 0, resolve)
+    for attempt in range(_TRIES):
+        try:
+            return syscall(_OPENAT2, base, path, ctypes.byref(how), ctypes.sizeof(how))
+        except OSError as error:
+            # EAGAIN: something was renamed meanwhile, and the kernel cannot be sure.
+            if error.errno not in (errno.EAGAIN, errno.EINTR) or attempt == _TRIES - 1:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def _error() -> OSError:

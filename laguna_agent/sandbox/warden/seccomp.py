@@ -6,6 +6,7 @@ files. The caller has set no_new_privs.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import struct
@@ -22,11 +23,13 @@ Instruction = tuple[int, int, int, int]
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
-_SET_MODE_FILTER, _SPEC_ALLOW = 1, 1 << 2
+_SET_MODE_FILTER, _SPEC_ALLOW, _NEW_LISTENER = 1, 1 << 2, 1 << 3
 _X32 = 0x40000000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _NR, _ARCH, _ARGUMENTS = 0, 4, 16
 ALLOW, KILL = 0x7FFF0000, 0x80000000
+HAND_OVER = 0x7FC00000
+"""To the supervisor (`supervisor.py`), which makes the call or has it go on."""
 REFUSE, ABSENT, UNSUPPORTED = (0x00050000 | number for number in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP))
 
 # name: (x86_64, aarch64); None where the architecture lacks the call.
@@ -62,6 +65,17 @@ _ATTRIBUTES: dict[str, tuple[int | None, int | None]] = {
     "lremovexattr": (198, 15), "fremovexattr": (199, 16), "setxattrat": (463, 463), "removexattrat": (466, 466),
     "file_setattr": (469, 469),
 }  # fmt: skip
+# Modes, owners and times of any file that is the person's own, for which there is no Landlock right either.
+_OF_FILES: dict[str, tuple[int | None, int | None]] = {
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
+    "lchown": (94, None), "fchown": (93, 55), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
+    "futimesat": (261, None), "utimensat": (280, 88),
+}  # fmt: skip
+# How much of the machine any process of the person may take; 0 is the caller itself.
+_OF_PROCESSES: dict[str, tuple[int | None, int | None]] = {
+    "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119), "sched_setaffinity": (203, 122), "sched_setattr": (314, 274),
+}  # fmt: skip
 _WITH_ARGUMENTS: dict[str, tuple[int | None, int | None]] = {
     "clone": (56, 220), "clone3": (435, 435), "unshare": (272, 97), "ioctl": (16, 29), "mknod": (133, None),
     "mknodat": (259, 33), "personality": (135, 92), "socket": (41, 198), "socketpair": (53, 199),
@@ -80,23 +94,51 @@ _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK, _NETLINK_ROUTE = 1, 2, 10, 16, 0
 _SOCKET_KIND, _DATAGRAM = 0xF, 2
 
 
-def install(reach: Reach, *, own_ipc: bool) -> None:
-    """Filter this process. Raises OSError, also where the processor is one that there is no table for."""
+def install(reach: Reach, *, own_ipc: bool) -> int | None:
+    """Filter this process. Without namespaces of its own some calls are handed over: then it gives the descriptor that
+    a `Supervisor` listens to; until one does they wait. Raises OSError, also where the processor is one that there is
+    no table for."""
     if not MACHINE:
         raise OSError(errno.ENOSYS, "no table of system calls for this processor")
-    code = b"".join(struct.pack("=HBBI", *each) for each in program(MACHINE, reach, own_ipc=own_ipc))
+    if not own_ipc:
+        with contextlib.suppress(_Supervised):
+            return _install(program(MACHINE, reach, own_ipc=False), _NEW_LISTENER)
+    _install(program(MACHINE, reach, own_ipc=own_ipc, supervised=False), 0)
+    return None
+
+
+class _Supervised(Exception):
+    """A filter around this one has a supervisor already, which hears of the same calls; there is at most one."""
+
+
+def _install(filter_: list[Instruction], flags: int) -> int:
+    code = b"".join(struct.pack("=HBBI", *each) for each in filter_)
     buffer = ctypes.create_string_buffer(code, len(code))
     header = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
-    # Without SPEC_ALLOW older kernels slow every filtered process down for the sake of another attack.
-    syscall(_SECCOMP[MACHINE], _SET_MODE_FILTER, _SPEC_ALLOW, ctypes.create_string_buffer(header, len(header)))
+    try:
+        # Without SPEC_ALLOW older kernels slow every filtered process down for the sake of another attack.
+        return syscall(
+            _SECCOMP[MACHINE], _SET_MODE_FILTER, _SPEC_ALLOW | flags, ctypes.create_string_buffer(header, len(header))
+        )
+    except OSError as error:
+        if flags & _NEW_LISTENER and error.errno == errno.EBUSY:
+            raise _Supervised from error
+        raise
 
 
-def program(machine: str, reach: Reach, *, own_ipc: bool) -> list[Instruction]:
+def handed_over(machine: str) -> dict[int, str]:
+    """The names of the calls that are handed over, by their numbers."""
+    column = 0 if machine == "x86_64" else 1
+    return {each: name for name, pair in (_OF_FILES | _OF_PROCESSES).items() if (each := pair[column]) is not None}
+
+
+def program(machine: str, reach: Reach, *, own_ipc: bool, supervised: bool = True) -> list[Instruction]:
     """The filter. What it does not name is allowed."""
     column = 0 if machine == "x86_64" else 1
     denied = dict.fromkeys(_DENIED.values() if own_ipc else (*_DENIED.values(), *_SHARED_MEMORY.values()), REFUSE)
     if not own_ipc:
         denied |= dict.fromkeys(_ATTRIBUTES.values(), UNSUPPORTED)
+        denied |= dict.fromkeys(_OF_FILES.values(), HAND_OVER) if supervised else {}
     code: list[Instruction] = [
         (_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, _AUDIT_ARCH[machine]), (_RETURN, 0, 0, KILL), (_LOAD, 0, 0, _NR),
     ]  # fmt: skip
@@ -105,8 +147,9 @@ def program(machine: str, reach: Reach, *, own_ipc: bool) -> list[Instruction]:
     for numbers, answer in denied.items():
         if (number := numbers[column]) is not None:
             code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, answer)]
-    for name, block in _judged_by_arguments(reach, own_ipc=own_ipc).items():
-        if (number := _WITH_ARGUMENTS[name][column]) is not None:
+    blocks = _judged_by_arguments(reach, own_ipc=own_ipc) | ({} if own_ipc else _about_others(supervised=supervised))
+    for name, block in blocks.items():
+        if (number := (_WITH_ARGUMENTS | _OF_PROCESSES)[name][column]) is not None:
             code += [(_EQUAL, 0, len(block), number), *block]
     return [*code, (_RETURN, 0, 0, ALLOW)]
 
@@ -138,6 +181,17 @@ def _judged_by_arguments(reach: Reach, *, own_ipc: bool) -> dict[str, list[Instr
         # Without namespaces the limits of every process of the user can be set: CPU time 0 would end the agent.
         blocks["prlimit64"] = [*_argument(0), *_only((0,))]
     return blocks
+
+
+def _about_others(*, supervised: bool) -> dict[str, list[Instruction]]:
+    """Calls that take a process: about itself is allowed, about another handed over, about all of a user not."""
+    other = (_RETURN, 0, 0, HAND_OVER if supervised else ALLOW)
+    one = [*_argument(0), (_EQUAL, 0, 1, 0), _ALLOWED, other]
+    return dict.fromkeys(_OF_PROCESSES, one) | {
+        name: [*_argument(1), (_EQUAL, 0, 3, 0), *_argument(0), (_EQUAL, 1, 0, user), _ALLOWED,
+               *_argument(0), *_refuse_unless(process), other]
+        for name, process, user in (("setpriority", 0, 2), ("ioprio_set", 1, 3))
+    }  # fmt: skip
 
 
 def _sockets(reach: Reach) -> list[Instruction]:

@@ -20,9 +20,11 @@ import sys
 import time
 from typing import Any
 
+from .capabilities import drop_all
 from .ending import count, end_all, guard, kill_all
-from .kernel import PR_SET_CHILD_SUBREAPER, prctl
+from .kernel import PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, prctl
 from .starting import ENDED, FAILED, REPORT, RUNNING, fork
+from .supervisor import Supervisor
 from .walls import Rules, hide, put_up
 
 LOOK_EVERY = 0.25
@@ -39,27 +41,48 @@ def main() -> None:
     if first is None:
         return
     rules: Rules = _read_json(first[0])
-    if rules["kernel"] and not rules["own"]:
-        _leave_a_guard(control)
     try:
-        answer: dict[str, Any] = {"landlock": put_up(rules)}
+        link = _leave_a_guard(control, rules) if rules["kernel"] and not rules["own"] else None
+        standing = put_up(rules)
+        _hand_over(standing.listener, link)
     except (OSError, ValueError) as error:
         control.sendall(json.dumps({"error": str(error)}).encode() + b"\n")
         return
-    control.sendall(json.dumps(answer).encode() + b"\n")
+    control.sendall(json.dumps({"landlock": standing.landlock}).encode() + b"\n")
     Warden(control, rules).serve()
 
 
-def _leave_a_guard(control: socket.socket) -> None:
+def _leave_a_guard(control: socket.socket, rules: Rules) -> socket.socket:
     """Without a pid namespace a program could kill the warden, and its processes would be free to stay. So the warden
-    becomes the child of a process outside the walls, which none of them may signal, and which inherits them all."""
+    becomes the child of a process outside the walls, which none of them may signal, which inherits them all, and which
+    supervises their calls. Returns, in the child, where the guard waits for the filter's listener."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    ours, theirs = socket.socketpair()
     pid = os.fork()
-    if pid:
-        control.close()
-        hide()
-        guard(pid)
-        os._exit(0)
+    if pid == 0:
+        ours.close()
+        return theirs
+    control.close()
+    theirs.close()
+    if rules["walls"]:
+        # What it does for a process, that process could do itself but for the filter.
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        drop_all()
+    hide()
+    _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+    for listener in descriptors:
+        Supervisor(listener, pid, rules["changeable"]).start()
+    guard(pid)
+    os._exit(0)
+
+
+def _hand_over(listener: int | None, link: socket.socket | None) -> None:
+    """Give the guard the filter's listener, or word that there is none."""
+    if link is not None:
+        socket.send_fds(link, [b"!"], [] if listener is None else [listener])
+        link.close()
+    if listener is not None:
+        os.close(listener)
 
 
 class Warden:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import resource
 import sys
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from . import capabilities, landlock, seccomp
 from .kernel import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, prctl
@@ -22,12 +22,14 @@ _LIKELY_VICTIM = "500"
 
 class Rules(TypedDict):
     """What a warden is told once, as JSON. `writable` and `readable` are real paths as the warden sees them; `readable`
-    None leaves reading to the mounts. `identities` are paths with the device and inode that must be there. `own` says
-    whether processes, IPC and mounts are in namespaces of its own; `kernel` whether this system has these walls. Where
+    None leaves reading to the mounts. Below `changeable` modes, owners and times may change, where no mounts decide it.
+    `identities` are paths with the device and inode that must be there. `own` says whether processes, IPC and mounts
+    are in namespaces of its own; `kernel` whether this system has these walls. Where
     `walls` is false nothing is put up: the warden only answers for what it starts."""
 
     walls: bool
     writable: list[str]
+    changeable: list[str]
     readable: list[str] | None
     identities: list[tuple[str, int, int]]
     reach: seccomp.Reach
@@ -36,16 +38,23 @@ class Rules(TypedDict):
     processes: int
 
 
-def put_up(rules: Rules) -> int:
-    """Confine this process for good. Returns the Landlock ABI in force; raises OSError."""
+class Standing(NamedTuple):
+    """What stands: the Landlock ABI in force, and where a supervisor is to listen, if it must."""
+
+    landlock: int
+    listener: int | None
+
+
+def put_up(rules: Rules) -> Standing:
+    """Confine this process for good. Raises OSError."""
     if not rules["walls"]:
         if rules["kernel"]:
             prctl(PR_SET_CHILD_SUBREAPER, 1)
-        return 0
+        return Standing(0, None)
     # Outside a user namespace this limit counts what else the user runs.
     _limit(4 * rules["processes"] if rules["own"] else resource.RLIM_INFINITY)
     if not rules["kernel"]:
-        return 0
+        return Standing(0, None)
     _verify(rules["identities"])
     # When memory runs out the kernel should end a command, not the agent.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - no pathlib here
@@ -57,9 +66,9 @@ def put_up(rules: Rules) -> int:
     if version == 0 and not rules["own"]:
         raise OSError("this kernel has no Landlock, or it is switched off")
     capabilities.drop_all()
-    seccomp.install(rules["reach"], own_ipc=rules["own"])
+    listener = seccomp.install(rules["reach"], own_ipc=rules["own"])
     hide()
-    return version
+    return Standing(version, listener)
 
 
 def hide() -> None:
