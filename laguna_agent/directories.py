@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -48,6 +47,9 @@ def _settled(usual: Path) -> Path:
     there = next((each for each in (usual, *usual.parents) if os.path.lexists(each)), usual)
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return usual
+    # Only where it is needed: it brings much along.
+    import tempfile
+
     refuge = Path(tempfile.gettempdir()) / f"laguna-agent-{os.geteuid()}"
     try:
         refuge.mkdir(mode=_OWNERS_DIRECTORY, exist_ok=True)

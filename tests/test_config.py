@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -217,14 +218,32 @@ def test_project_file_is_searched_up_to_the_git_root_and_no_further(tmp_path: Pa
     assert load(deep, {}).seed == 2
 
 
-def test_directories_follow_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/h")
-    monkeypatch.setenv("XDG_STATE_HOME", "/s")
+def test_directories_follow_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, state = tmp_path / "h", tmp_path / "s"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
     monkeypatch.setenv("XDG_DATA_HOME", "relative/is/ignored")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert directories.state_directory() == Path("/s/laguna-agent")
-    assert directories.data_directory() == Path("/h/.local/share/laguna-agent")
-    assert directories.cache_directory() == Path("/h/.cache/laguna-agent")
+    assert directories.state_directory() == state / "laguna-agent"
+    assert directories.data_directory() == home / ".local/share/laguna-agent"
+    assert directories.cache_directory() == home / ".cache/laguna-agent"
+    assert directories.displaced() == ""
+    assert list(tmp_path.iterdir()) == [tmp_path / "home"], "nothing is made by asking where it would be"
+
+
+@pytest.mark.parametrize("made", ["open to others", "a link"])
+def test_a_refuge_that_somebody_else_made_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str) -> None:
+    """Whoever knows its name could have put into it what we would believe."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", f"/dev/null/{made}")
+    refuge = tmp_path / f"laguna-agent-{os.geteuid()}"
+    if made == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        refuge.symlink_to(tmp_path / "elsewhere")
+    else:
+        refuge.mkdir(mode=0o777)
+        refuge.chmod(0o777)
+    assert directories.state_directory() == Path(f"/dev/null/{made}/laguna-agent")
 
 
 values = st.one_of(

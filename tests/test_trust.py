@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laguna_agent import trust as room
+from laguna_agent.directories import state_directory
 from laguna_agent.errors import UsageError
 from laguna_agent.trust import CONFIG, INSTRUCTIONS, LARGEST, SERVERS, TOOLS, Asking, Trust, look, revoke, trust
 from laguna_agent.trust_lines import notices, shown, state_of
@@ -320,10 +321,11 @@ def test_revoking_is_not_undone_by_a_session_that_goes_on(workspace: Path) -> No
     assert SERVERS not in used(workspace)
 
 
-def test_a_state_directory_that_cannot_be_written(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
+def test_a_state_directory_that_cannot_be_written(workspace: Path) -> None:
+    state_directory().mkdir(parents=True, exist_ok=True)
+    (state_directory() / "trust").write_text("")
     write(workspace / INSTRUCTIONS, "one")
-    with pytest.raises(UsageError, match="cannot be kept in /dev/null"):
+    with pytest.raises(UsageError, match="cannot be kept in"):
         trust(look(workspace))
 
 

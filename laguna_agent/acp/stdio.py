@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Mapping
 
 import anyio
 
 from laguna_agent.acp.face import Face
 from laguna_agent.acp.streams import FdSink, FdSource, take_stdio
+from laguna_agent.directories import displaced
 
 
 def serve_stdio(flags: Mapping[str, object], *, unstable: bool = False) -> int:
@@ -17,6 +19,9 @@ def serve_stdio(flags: Mapping[str, object], *, unstable: bool = False) -> int:
     `flags` are settings given on the command line. Either way running turns are cancelled and their processes reaped.
     """
     source, target = take_stdio()
+    if warning := displaced():
+        # Editors keep what an agent says there.
+        sys.stderr.write(f"laguna-agent: {warning}\n")
     return anyio.run(_serve, source, target, flags, unstable)
 
 

@@ -10,6 +10,7 @@ import datetime
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -188,7 +189,22 @@ def latest_session(cwd: Path) -> str | None:
     return next((summary.id for _, summary in newest_first(cwd)), None)
 
 
+<<<<<<< HEAD
 def fork_session(session_id: str, between_prompts: bool = False, back: int = 0) -> str:
+=======
+def recover_session(session_id: str) -> str:
+    """Copy what of a damaged session is whole, up to the first line that is not; returns the copy's id. The session
+    itself stays as it is. Raises UsageError where not even its beginning can be read."""
+    return fork_session(session_id, whole_part=True)
+
+
+def _whole_part(path: Path) -> Iterator[AnyRecord]:
+    with suppress(UsageError):
+        yield from iterate_log(path)
+
+
+def fork_session(session_id: str, between_prompts: bool = False, *, whole_part: bool = False) -> str:
+>>>>>>> processes
     """Copy a session as it is on disk, kept outputs too; returns the copy's id. Raises UsageError.
 
     `between_prompts` leaves out a newest prompt that has not ended: it may be the one that asks for the copy. What a
@@ -200,7 +216,8 @@ def fork_session(session_id: str, between_prompts: bool = False, back: int = 0) 
     journal = Journal(session_directory(copy) / "log.jsonl")
     try:
         newest: list[AnyRecord] = []
-        for record in iterate_log(path):
+        records = _whole_part(path) if whole_part else iterate_log(path)
+        for record in _from_its_beginning(records, path):
             if isinstance(record, Opened):
                 record = msgspec.structs.replace(record, id=copy, copy_of=path.parent.name)
             if isinstance(record, Opened | Prompted):
@@ -221,6 +238,14 @@ def fork_session(session_id: str, between_prompts: bool = False, back: int = 0) 
     finally:
         journal.close()
     return copy
+
+
+def _from_its_beginning(records: Iterator[AnyRecord], path: Path) -> Iterator[AnyRecord]:
+    first = next(records, None)
+    if not isinstance(first, Opened):
+        raise UsageError(f"the log of session {path.parent.name} does not say how it began: {path}")
+    yield first
+    yield from records
 
 
 def _append(journal: Journal, records: list[AnyRecord]) -> None:

@@ -28,6 +28,8 @@ class Snapshot:
         self._root = root
         self._directory = git_directory
         # Without a template: one may bring hooks.
+        # One that was killed leaves its lock behind; this repository is the session's, and that is held.
+        (git_directory / "index.lock").unlink(missing_ok=True)
         self._git("init", "--quiet", "--bare", "--template=", str(git_directory))
         (git_directory / "info").mkdir(exist_ok=True)
         (git_directory / "info" / "exclude").write_text("\n".join(CACHES) + "\n", encoding="utf-8")

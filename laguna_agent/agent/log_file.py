@@ -126,7 +126,7 @@ def is_whole(tail: bytes) -> bool:
         return False
     try:
         msgspec.json.decode(tail)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
     return True
 

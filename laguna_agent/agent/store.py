@@ -31,6 +31,7 @@ from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.tools.base import Need, ToolResult
 
 LOG_VERSION = 1
+RECOVER = "`laguna-agent sessions recover {}` makes a session of what is before it"
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record"):
@@ -356,8 +357,9 @@ def iterate_log(path: Path) -> Iterator[AnyRecord]:
                 return
             try:
                 yield _decode(line)
-            except msgspec.MsgspecError as error:
-                raise UsageError(f"{path}:{number}: not a record of a session log: {error}") from error
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                way_out = f"; {RECOVER.format(path.parent.name)}" if path.name == "log.jsonl" else ""
+                raise UsageError(f"{path}:{number}: not a record of a session log: {error}{way_out}") from error
 
 
 def read_log(path: Path) -> list[AnyRecord]:

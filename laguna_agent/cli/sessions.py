@@ -119,6 +119,14 @@ def fork(session: SessionId) -> int:
     return 0
 
 
+def recover(session: SessionId) -> int:
+    """Make a new session of what of a damaged one is whole, and print its id. The damaged one stays as it is."""
+    from laguna_agent.agent.archive import recover_session
+
+    show(recover_session(session))
+    return 0
+
+
 def delete(sessions: SessionIds) -> int:
     """Delete sessions and everything kept with them. An unknown id among several deletes nothing."""
     from laguna_agent.agent.archive import delete_session
@@ -188,6 +196,7 @@ app.command("list")(list_all)
 app.command("show")(show_one)
 app.command("export")(export)
 app.command("fork")(fork)
+app.command("recover")(recover)
 app.command("delete")(delete)
 app.command("diff")(diff)
 app.command("restore")(restore)

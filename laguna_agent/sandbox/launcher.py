@@ -7,7 +7,7 @@ A command runs in a session of its own with stdin closed and a filtered environm
 copies its output, so the output flows whatever the event loop does, and a pipe that a grandchild keeps open blocks
 nobody. When a command is cancelled, timed out or ended, everything it started is found (see `processes`) and gets TERM,
 then KILL two seconds later. When it ends by itself, what is left in its process group goes the same way; a daemon that
-has made a session of its own is taken to be meant, and stays.
+has made a session of its own is taken to be meant, and stays as long as the program does.
 """
 
 from __future__ import annotations

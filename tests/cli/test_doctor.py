@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -63,7 +64,13 @@ def test_broken_configuration(run_cli: RunCli) -> None:
 
 def test_state_directory_that_cannot_be_written(run_cli: RunCli, model_server: ModelServer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    code, findings = examine(run_cli, model_server.env | {"XDG_STATE_HOME": str(tmp_path / "file")})
+    place = {"XDG_STATE_HOME": str(tmp_path / "file"), "TMPDIR": str(tmp_path)}
+    code, findings = examine(run_cli, model_server.env | place)
+    assert code == 0
+    assert findings["state"]["status"] == "warn"
+    assert "may not outlast a restart" in findings["state"]["detail"]
+    (tmp_path / f"laguna-agent-{os.geteuid()}").chmod(0o755)
+    code, findings = examine(run_cli, model_server.env | place)
     assert code == 2
     assert findings["state"]["status"] == "fail"
 

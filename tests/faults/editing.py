@@ -49,7 +49,13 @@ def _round(n: int) -> list[list[Step]]:
             write(f"grüße/naïve 文件 {n}.txt", f"Schlüssel\n世界 {n}\n"),
         ],
         [edit(windows, "zweite", f"Zweite, mit ß {n}"), edit(name, f"LAST_{n} = 'one'", f"LAST_{n} = 'two'")],
-        [shell(rf"mkdir -p bin; printf '#!/bin/sh\necho {n}\n' > {script}; chmod 755 {script}", script, f"echo {n}")],
+        [
+            shell(
+                rf"mkdir -p bin; : > {script}; chmod 755 {script}; printf '#!/bin/sh\necho {n}\n' > {script}",
+                script,
+                f"echo {n}",
+            )
+        ],
         # What may happen only once.
         [shell(f"echo line {n} >> list.txt", "list.txt", f"line {n}"), edit(script, f"echo {n}", f"echo changed {n}")],
         [edit(f"grüße/naïve 文件 {n}.txt", f"世界 {n}", f"世界 changed {n}"), write("state.txt", f"so far: {n}\n")],

@@ -26,7 +26,7 @@ def acp(start_cli: StartCli, model_server: ModelServer) -> Program:
     return Program(start_cli("acp", env=model_server.env))
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_chat_is_ended(
     terminal: Terminal, run_cli: RunCli, model_server: ModelServer, workspace: Path, number: signal.Signals
 ) -> None:

@@ -55,17 +55,25 @@ def test_the_last_line_lacks_its_end(run_cli: RunCli, model_server: ModelServer,
     assert log.read_bytes().startswith(whole)
 
 
-def test_a_line_in_the_middle_is_damaged(run_cli: RunCli, model_server: ModelServer, log: Path) -> None:
+@pytest.mark.parametrize("garbage", [b"garbage \xff\0\n", b'{"record":"remarked","text":"\xff\xfe"}\n'])
+def test_a_line_in_the_middle_is_damaged(run_cli: RunCli, model_server: ModelServer, log: Path, garbage: bytes) -> None:
     lines = log.read_bytes().splitlines(keepends=True)
-    damaged = b"".join([*lines[:4], b"garbage \xff\0\n", *lines[5:]])
+    damaged = b"".join([*lines[:6], garbage, *lines[7:]])
     log.write_bytes(damaged)
-    for how in (("--continue",), ("--resume", log.parent.name), ("--continue", "--fork")):
+    for how in (("--continue",), ("--resume", log.parent.name, "--fork")):
         done = run_cli("run", "Go on.", *how, "--output", "json", env=model_server.env)
         assert record_of(done.stdout, 2)["outcome"] == "usage"
-        assert f"{log}:5: not a record of a session log" in done.stderr
+        assert f"{log}:7: not a record of a session log" in done.stderr
     assert log.read_bytes() == damaged
     assert "damaged" in run_cli("sessions", "list").stdout
     assert len(list(sessions_directory().iterdir())) == 1
+    made = run_cli("sessions", "recover", log.parent.name)
+    assert made.returncode == 0, made.stderr
+    model_server.reply(text("Went on."))
+    done = run_cli("run", "Go on.", "--resume", made.stdout.strip(), "--output", "json", env=model_server.env)
+    assert record_of(done.stdout, 0)["text"] == "Went on."
+    assert [message["role"] for message in model_server.chats[-1]["messages"]] == ["system", "user", "user"]
+    assert log.read_bytes() == damaged
 
 
 @pytest.mark.parametrize(
@@ -84,6 +92,8 @@ def test_a_log_that_does_not_say_how_it_began(
     assert spoilt.parent.name in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert spoilt.read_bytes() == header + rest
+    assert run_cli("sessions", "recover", spoilt.parent.name).returncode == 2
+    assert len(list(sessions_directory().iterdir())) == 2
     model_server.reply(text("Went on."))
     done = run_cli("run", "Go on.", "--continue", "--output", "json", env=model_server.env)
     assert record_of(done.stdout, 0)["session_id"] == log.parent.name

@@ -66,10 +66,13 @@ def require_cut_off_in_the_middle(messages: list[dict[str, object]], workspace: 
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "outcome"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 143, "terminated")],
+    ("number", "code", "outcome", "sandbox"),
+    [
+        (signal.SIGINT, 130, "interrupted", "auto"),
+        (signal.SIGTERM, 143, "terminated", "none"),
+        (signal.SIGHUP, 143, "terminated", "auto"),
+    ],
 )
-@pytest.mark.parametrize("sandbox", ["auto", "none"])
 def test_a_signal_during_a_call(
     start_cli: StartCli,
     run_cli: RunCli,
@@ -165,7 +168,8 @@ Files(policy_for(root)).write(root / "file.txt", b"new\\n" * 3_000)
 """
 
 
-@pytest.mark.parametrize("when", ["before", "half", "after"])
+# Before a call is after the one before it.
+@pytest.mark.parametrize("when", ["half", "after"])
 def test_killed_while_a_file_is_written(workspace: Path, when: str) -> None:
     """At every call that changes a file: the old content or the new, and nothing beside it that is not swept."""
     old, new, found = b"old\n" * 2_000, b"new\n" * 3_000, set()

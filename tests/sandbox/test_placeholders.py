@@ -93,9 +93,10 @@ def test_killed_while_they_are_made(tmp_path: Path) -> None:
     assert call > 10
 
 
-def test_no_record_no_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+def test_no_record_no_sandbox(tmp_path: Path) -> None:
+    folder = state_directory() / "sandbox" / "placeholders"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("")
     with pytest.raises(SandboxError, match="absent names"):
         Placeholders(tmp_path).hold((tmp_path / "a",))
     assert not (tmp_path / "a").exists()
