@@ -137,6 +137,7 @@ class Turn:
             return False
         done = context.shorten(self.history, room, self.estimate, self._fixed)
         if done.results:
+            self.execution.guard.forgot()
             self.tape.note(done)
             await self.emit(Compaction("completed", f"dropped {done.results} old tool results to make room"))
         return done.results > 0
