@@ -83,6 +83,7 @@ async def _give_up(turn: Turn, history: list[Message], done: Shortened) -> bool:
     if done.results:
         turn.tape.note(done)
         turn.history[:] = history
+        turn.execution.guard.forgot()
         await turn.emit(Compaction("completed", f"dropped {done.results} old tool results to make room"))
     return done.results > 0
 
@@ -109,7 +110,9 @@ async def compact(turn: Turn, room: int, *, focus: str = "", careful: bool = Fal
 
     done = await turn.tape.take(Compacted, produce)
     compact_again(turn.history, done)
-    turn.work.compactions += done.until > 1
+    if done.until > 1:
+        turn.work.compactions += 1
+        turn.execution.guard.forgot()
     await turn.emit(compaction_event(done))
     return done.until > 1
 

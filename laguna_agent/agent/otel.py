@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +59,10 @@ _ATTRIBUTES = {
 class SpanExporter:
     """See `telemetry.Exporter`."""
 
-    def __init__(self, provider: TracerProvider, session_id: str, *, content: bool) -> None:
+    def __init__(self, provider: TracerProvider, stop: Callable[[], None], session_id: str, *, content: bool) -> None:
+        """`stop` ends what is still being sent."""
         self.content = content
+        self._stop = stop
         self._provider = provider
         self._tracer = provider.get_tracer("laguna_agent", __version__)
         self._session_id = session_id
@@ -99,8 +103,12 @@ class SpanExporter:
 
     def close(self) -> None:
         """See `Exporter.close`."""
-        self._provider.force_flush(int(PATIENCE * 1_000))
-        self._provider.shutdown()
+        # The SDK waits as long as its exporter does, ten seconds and more; nobody at work has to.
+        leaving = threading.Thread(target=self._provider.shutdown, daemon=True)
+        leaving.start()
+        leaving.join(PATIENCE)
+        if leaving.is_alive():
+            self._stop()
 
 
 def _named(span: Span) -> dict[str, str]:
@@ -150,4 +158,4 @@ def open_exporter(session_id: str, *, content: bool) -> SpanExporter:
         provider.add_span_processor(BatchSpanProcessor(exporter))
     except ValueError as error:
         raise UsageError(f"OpenTelemetry cannot be set up as the OTEL_* variables say: {error}") from error
-    return SpanExporter(provider, session_id, content=content)
+    return SpanExporter(provider, exporter.shutdown, session_id, content=content)

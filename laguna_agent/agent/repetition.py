@@ -49,6 +49,7 @@ class RepetitionGuard:
 
     def __init__(self) -> None:
         self._seen: Counter[str] = Counter()
+        self._alike: Counter[str] = Counter()
         self._files = _Files()
         self._stale = 0
         self._error, self._errors = "", 0
@@ -67,11 +68,16 @@ class RepetitionGuard:
             alike = exact = f"{before}>{after}"
         else:
             self._count(before + exact, LIMIT, f"made the same {call.name} call with the same result {LIMIT} times")
-        times = self._seen[f"alike {before}{alike}"]
-        self._seen[f"alike {before}{alike}"] += 1
+        times = self._alike[before + alike]
+        self._alike[before + alike] += 1
         self._stale = self._stale + 1 if times >= SEEN else 0
         if self._stale >= STALE:
             raise LoopDetected(f"the model went in a circle: its last {STALE} calls brought nothing new")
+
+    def forgot(self) -> None:
+        """Old results were taken from the model: to look at them again is no circle. The same five times still is."""
+        self._alike.clear()
+        self._stale = 0
 
     def _count(self, key: str, limit: int, words: str) -> None:
         self._seen[key] += 1

@@ -7,10 +7,8 @@ is live or replayed. It reports through `emit`, in order, and ends by returning 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
-from time import monotonic
 from typing import Any
 
 from msgspec.structs import replace
@@ -21,27 +19,19 @@ from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.checks import Check
 from laguna_agent.agent.compaction import make_room
 from laguna_agent.agent.dialect import Dialect
-from laguna_agent.agent.events import Event, ModelProgress, Notice, Retrying, TextDelta, ThoughtDelta, UsageUpdated
+from laguna_agent.agent.events import Event, Notice, UsageUpdated
 from laguna_agent.agent.execution import Execution
+from laguna_agent.agent.hearing import hear
 from laguna_agent.agent.repetition import RepetitionGuard
-from laguna_agent.agent.runaway import Restraint, Runaway, StreamWatch
+from laguna_agent.agent.runaway import Restraint, Runaway
 from laguna_agent.agent.shown import shown_message
-from laguna_agent.agent.store import Replied, Said
-from laguna_agent.agent.tape import Tape, request_digest
-from laguna_agent.agent.telemetry import SILENT, Span, Telemetry
-from laguna_agent.agent.telling import tell_request, tell_retry, tell_texts
+from laguna_agent.agent.store import Said
+from laguna_agent.agent.tape import Tape
+from laguna_agent.agent.telemetry import SILENT, Telemetry
 from laguna_agent.agent.work import Work
 from laguna_agent.backend import base as wire
-from laguna_agent.backend.assemble import Assembler, Reply
-from laguna_agent.errors import (
-    BadRequest,
-    BudgetSpent,
-    ContextTooLong,
-    Denied,
-    LagunaError,
-    ModelStopped,
-    ProviderError,
-)
+from laguna_agent.backend.assemble import Reply
+from laguna_agent.errors import BadRequest, BudgetSpent, ContextTooLong, Denied, ModelStopped, ProviderError
 from laguna_agent.messages import Message, ToolCall, text_message
 from laguna_agent.tools.base import ToolResult
 
@@ -95,7 +85,7 @@ class Turn:
         return reply
 
     async def _ask_restrained(self) -> Reply:
-        """Ask, and ask anew where the answer runs away."""
+        """Ask; an answer that runs away is asked for again, a little differently."""
         while True:
             try:
                 reply = await self._ask_making_room()
@@ -196,78 +186,16 @@ class Turn:
         """One request and its answer, which does not enter the conversation. Unless `watched`, no face sees it come."""
         self.budget.take_turn()
         size = self.estimate.size_of(request.messages) + context.size_of((), request.tools)
-        limits = {"temperature": request.sampling.temperature, "max_tokens": request.sampling.max_tokens}
-        with self.telemetry.span(
-            "request", request.model, messages=len(request.messages), bytes=size, **limits
-        ) as span:
-            reply = await self._hear(request, size, watched, span)
-            if self.telemetry.content:
-                tell_texts(span, request, reply)
+        reply = await hear(self, request, size, watched=watched)
         if not request.tools and reply.message.tool_calls:
             # Calls of tools that were not offered would stay without results, and servers refuse that.
             reply = replace(reply, message=replace(reply.message, tool_calls=()))
         self.estimate.calibrate(size, reply.usage.input_tokens)
-        await self._account(reply.usage)
+        await self.account(reply.usage)
         return reply
 
-    async def _hear(self, request: wire.Request, size: int, watched: bool, span: Span) -> Reply:
-        """The answer, to its end; raises Runaway where it was cut off."""
-        assembler, deltas = Assembler(request, self.call_ids), list[wire.Delta]()
-        error: tuple[str, str] | None = ("Cancelled", "")
-        digest, watch = request_digest(request), StreamWatch(self.thought_budget, self.estimate.tokens)
-        began, first = monotonic(), 0.0
-        try:
-            async with aclosing(self.stream(request, digest)) as stream:
-                async for delta in stream:
-                    if isinstance(delta, wire.ProgressDelta):
-                        # How long things take is no part of what happened.
-                        await self.emit(ModelProgress(delta.stage, request.model, delta.done, delta.total))
-                        continue
-                    # What failed had begun in vain.
-                    first = 0.0 if isinstance(delta, wire.RetryDelta) else first or monotonic() - began
-                    deltas.append(delta)
-                    void = watched and assembler.begun
-                    assembler.feed(delta)
-                    if isinstance(delta, wire.RetryDelta):
-                        tell_retry(self.telemetry, delta)
-                        await self.emit(Retrying(delta.attempt, delta.delay, delta.reason, void))
-                    elif watched or isinstance(delta, wire.NoticeDelta):
-                        await self._report(delta)
-                    if watched:
-                        watch.feed(delta)
-            error = None
-        except Runaway:
-            error = None
-            # What was cut cost something too, and nobody says how much.
-            await self._account(self._guessed(size, watch.output))
-            raise
-        except LagunaError as problem:
-            error = (type(problem).__name__, str(problem))
-            raise
-        finally:
-            tell_request(span, deltas, first)
-            if not self.tape.recorded:
-                took = round(monotonic() - began, 3)
-                self.tape.note(Replied(digest, tuple(deltas), error, size, took, round(first, 3)))
-        return assembler.reply()
-
-    def _guessed(self, size: int, output: int) -> wire.Usage:
-        """The usage of a request of `size` bytes whose answer was cut off after `output` bytes."""
-        given, made, info = self.estimate.tokens(size), self.estimate.tokens(output), self.info
-        known = info.input_price is not None and info.output_price is not None
-        cost = given * (info.input_price or 0.0) + made * (info.output_price or 0.0) if known else None
-        return wire.Usage(given, made, cost=cost)
-
-    async def _report(self, delta: wire.Delta) -> None:
-        match delta:
-            case wire.TextDelta(text=text) if text:
-                await self.emit(TextDelta(text))
-            case wire.ReasoningDelta(text=text) if text:
-                await self.emit(ThoughtDelta(text))
-            case wire.NoticeDelta(text=text):
-                await self.emit(Notice("warning", text))
-
-    async def _account(self, usage: wire.Usage) -> None:
+    async def account(self, usage: wire.Usage) -> None:
+        """Add what a request has used, and tell it; raises BudgetSpent."""
         self.budget.add(usage)
         total = self.budget.total
         await self.emit(

@@ -131,7 +131,6 @@ class Screen:
     def _draw_turn_end(self, event: TurnEnded) -> None:
         if event.exit_code != 0:
             self.say(printable(event.message or event.outcome), "red")
-        elif self._mid_line:
-            self.say("")
-        if words := evidence_words(event.evidence, event.evidence_note):
-            self.say(words.removeprefix(", "), "dim")
+        words = evidence_words(event.evidence, event.evidence_note).removeprefix(", ")
+        if words or self._mid_line:
+            self.say(words, "dim" if words else "")

@@ -84,7 +84,13 @@ any_event = st.one_of(
     st.builds(events.Forked, words),
     st.builds(events.Compaction, st.sampled_from(["started", "completed", "failed"]), words | st.just("")),
     st.builds(
-        events.TurnEnded, st.sampled_from(get_args(events.StopReason)), words, st.integers(0, 8), words | st.just("")
+        events.TurnEnded,
+        st.sampled_from(get_args(events.StopReason)),
+        words,
+        st.integers(0, 8),
+        words | st.just(""),
+        evidence=st.sampled_from(["", "verified", "unverified", "none_needed"]),
+        evidence_note=words,
     ),
 )
 
@@ -160,6 +166,18 @@ def test_an_end_that_is_no_success_says_why() -> None:
     assert plain["content"]["text"] == "5 turns are spent"
     (notice,) = wire(renderer(RICH).render(spent))
     assert (notice["sessionUpdate"], notice["title"]) == ("notice", "5 turns are spent")
+
+
+def test_an_end_without_evidence_says_so() -> None:
+    unproved = events.TurnEnded("end_turn", "completed", 0, evidence="unverified", evidence_note="no test ran")
+    (thought,) = wire(renderer().render(unproved))
+    assert (thought["sessionUpdate"], thought["content"]["text"]) == (
+        "agent_thought_chunk",
+        "unverified: no test ran\n",
+    )
+    (notice,) = wire(renderer(RICH).render(unproved))
+    assert (notice["severity"], notice["title"]) == ("info", "unverified: no test ran")
+    assert not wire(renderer().render(events.TurnEnded("end_turn", "completed", 0, evidence="verified")))
 
 
 def test_an_end_looked_back_at_is_a_message_of_its_own() -> None:

@@ -115,6 +115,16 @@ def test_news_are_never_stopped(files: list[str]) -> None:
     assert steps_until_stopped([read(path, f"line {at}") for at, path in enumerate(files)]) is None
 
 
+def test_what_the_model_no_longer_sees_may_be_read_again() -> None:
+    guard, files = RepetitionGuard(), [read(f"f{n}") for n in range(20)]
+    for _ in range(LIMIT - 1):
+        for call, result in files:
+            guard.observe(call, result)
+        guard.forgot()
+    with pytest.raises(LoopDetected, match="same read call"):
+        guard.observe(*files[0])
+
+
 def change(path: str, old: str, new: str) -> Part:
     return tool_call("edit", {"path": path, "old": old, "new": new})
 

@@ -101,6 +101,15 @@ def test_no_split_of_an_answer_steers_the_terminal(
     assert not HIDING.search(STYLE.sub("", capsys.readouterr().out))
 
 
+def test_the_end_says_what_stands_behind_it(screen: Screen, capsys: pytest.CaptureFixture[str]) -> None:
+    screen.draw(TextDelta("Done."))
+    screen.draw(
+        TurnEnded("end_turn", "completed", 0, evidence="unverified", evidence_note="no test ran after the edits")
+    )
+    screen.draw(TurnEnded("end_turn", "completed", 0, evidence="none_needed"))
+    assert STYLE.sub("", capsys.readouterr().out) == "Done.\nunverified (no test ran after the edits)\n"
+
+
 def test_an_emoji_in_pieces_is_one(screen: Screen, capsys: pytest.CaptureFixture[str]) -> None:
     for piece in ("\U0001f468", "\u200d", "\U0001f469!"):
         screen.draw(TextDelta(piece))
