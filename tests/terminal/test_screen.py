@@ -57,7 +57,7 @@ def events_saying(text: str) -> list[Event]:
         PermissionResolved("1", False, text),
         PlanUpdated((PlanEntry(text),)),
         Notice("warning", text),
-        Compaction("completed", text),
+        Compaction("completed", text, text=text),
         TurnEnded("error", "failed", 1, text),
     ]
 

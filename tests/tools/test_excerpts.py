@@ -27,7 +27,7 @@ def test_one_line_of_a_long_file() -> None:
 @given(
     st.integers(0, 6_000),
     st.integers(0, 90),
-    st.lists(st.sampled_from(["x\n", "line 7 of a long file\n", "\n"]), max_size=90),
+    st.lists(st.sampled_from(LINES), max_size=90),
 )
 def test_the_rest_is_the_same_in_both(at: int, gone: int, come: list[str]) -> None:
     lines = LONG.splitlines(keepends=True)
