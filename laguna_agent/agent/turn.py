@@ -21,6 +21,7 @@ from laguna_agent.agent.compaction import make_room
 from laguna_agent.agent.dialect import Dialect
 from laguna_agent.agent.events import Event, ModelProgress, Notice, TextDelta, ThoughtDelta, UsageUpdated
 from laguna_agent.agent.execution import Execution
+from laguna_agent.agent.pieces import packed
 from laguna_agent.agent.shown import shown_message
 from laguna_agent.agent.store import Replied, Said
 from laguna_agent.agent.tape import Tape, request_digest
@@ -157,7 +158,7 @@ class Turn:
             raise
         finally:
             if not self.tape.recorded:
-                self.tape.note(Replied(digest, tuple(deltas), error, size))
+                self.tape.note(Replied(digest, packed(deltas), error, size))
         reply = assembler.reply()
         if not request.tools and reply.message.tool_calls:
             # Calls of tools that were not offered would stay without results, and servers refuse that.
