@@ -110,9 +110,9 @@ class Said(Record, frozen=True, tag="said"):
 
 
 class Replied(Record, frozen=True, tag="replied"):
-    """One answer of the model; `deltas` are those that came, in the log in runs. `request` is the SHA-256 of the request
-    that it answers, `size` its bytes as `context.size_of` counts them; `error` is (type, message) where the stream did
-    not end well."""
+    """One answer of the model; `deltas` are those that came, in the log in runs. `request` is the SHA-256 of the
+    request that it answers, `size` its bytes as `context.size_of` counts them; `error` is (type, message) where the
+    stream did not end well."""
 
     request: str
     stored: tuple[Delta | Pieces, ...] = msgspec.field(name="deltas")
