@@ -140,7 +140,7 @@ async def _turn(session: Session, turn: int, path: str, measured: Measured) -> N
     from laguna_agent.agent import events
     from laguna_agent.agent.store import session_directory
 
-    begun = time.process_time()
+    begun, latest = time.process_time(), time.perf_counter()
     failed = False
     prompt = f"Turn {turn}: raise VALUE in {path} by one."
     async with aclosing(session.prompt(prompt)) as going:
@@ -154,7 +154,9 @@ async def _turn(session: Session, turn: int, path: str, measured: Measured) -> N
             elif isinstance(event, events.TurnEnded):
                 failed = event.exit_code != 0
             elif event.__struct_config__.tag == "checkpoint":
-                measured.checkpoints.append(getattr(event, "seconds", 0.0))
+                # It is made between the event before and its own.
+                measured.checkpoints.append(time.perf_counter() - latest)
+            latest = time.perf_counter()
     measured.overhead.append(time.process_time() - begun)
     measured.failed += failed
     measured.memory.append(resident_bytes())

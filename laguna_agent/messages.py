@@ -113,7 +113,8 @@ class Location(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FileDiff(msgspec.Struct, frozen=True):
-    """A change of one text file; `old_text` is None for a new file, `new_text` None for a deleted one."""
+    """A change of one text file; `old_text` is None for a new file, `new_text` None for a deleted one. Of a long file
+    both are the part that changed, with some lines around it."""
 
     path: str
     old_text: str | None

@@ -245,7 +245,9 @@ class Renderer:
 
     def _compacted(self, event: events.Compaction) -> schema.SessionUpdate:
         if not self._compaction:
-            words = "\n".join(filter(None, [event.summary or "The conversation is being shortened.", event.text]))
+            words = "\n".join(
+                filter(None, [event.summary or "The conversation is being shortened.", unfetched(event.text)])
+            )
             return self._thought(f"{words}\n")
         if not self._compacting:
             self._compactions += 1

@@ -41,6 +41,9 @@ from laguna_agent.messages import ContentBlock, TextBlock
 from laguna_agent.redaction import without_keys
 
 TITLE_FILE = "title"
+SUMMARY_FILE = "summary.json"
+LONG_LOG = 1 << 20
+"""Bytes from which on a log's summary is kept."""
 TITLE_CAP = 80
 """Characters of a title."""
 
@@ -136,6 +139,35 @@ def summarize(path: Path) -> SessionSummary | None:
     return SessionSummary(opened.id, opened.cwd, model, title, opened.created, updated, turns, outcome, roots, prompts)
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """A summary with what it was made of: the size of the log, and when log and title were last changed."""
+
+    stamp: tuple[int, int, int]
+    summary: SessionSummary
+
+
+def _summary(path: Path) -> SessionSummary | None:
+    """As `summarize`. Of a long log the summary is kept beside it for as long as the log is as it was: a list would
+    read all of them again."""
+    try:
+        log = path.stat()
+    except OSError:
+        return None
+    if log.st_size < LONG_LOG:
+        return summarize(path)
+    stamp = (log.st_size, log.st_mtime_ns, _modified(path.with_name(TITLE_FILE)))
+    place = path.with_name(SUMMARY_FILE)
+    with suppress(OSError, msgspec.MsgspecError):
+        kept = msgspec.json.decode(place.read_bytes(), type=_Kept)
+        if kept.stamp == stamp:
+            return kept.summary
+    found = summarize(path)
+    if found is not None:
+        with suppress(OSError):  # a disk that is full, or read only: then the log is read the next time too
+            replace_file(place, msgspec.json.encode(_Kept(stamp, found)), mode=OWNER_ONLY)
+    return found
+
+
 def _modified(path: Path) -> int:
     """Nanoseconds; 0 for a log that was deleted since it was found."""
     try:
@@ -159,7 +191,7 @@ def newest_first(cwd: Path | None = None, after: str | None = None) -> Iterator[
     for modified, name, path in sorted(logs, reverse=True):
         if begin is not None and (modified, name) >= begin:
             continue
-        summary = summarize(path) if cwd is None or _began_in(path, cwd) else None
+        summary = _summary(path) if cwd is None or _began_in(path, cwd) else None
         if summary is not None:
             yield f"{modified}.{name}", summary
 
@@ -189,9 +221,6 @@ def latest_session(cwd: Path) -> str | None:
     return next((summary.id for _, summary in newest_first(cwd)), None)
 
 
-<<<<<<< HEAD
-def fork_session(session_id: str, between_prompts: bool = False, back: int = 0) -> str:
-=======
 def recover_session(session_id: str) -> str:
     """Copy what of a damaged session is whole, up to the first line that is not; returns the copy's id. The session
     itself stays as it is. Raises UsageError where not even its beginning can be read."""
@@ -203,8 +232,7 @@ def _whole_part(path: Path) -> Iterator[AnyRecord]:
         yield from iterate_log(path)
 
 
-def fork_session(session_id: str, between_prompts: bool = False, *, whole_part: bool = False) -> str:
->>>>>>> processes
+def fork_session(session_id: str, between_prompts: bool = False, back: int = 0, *, whole_part: bool = False) -> str:
     """Copy a session as it is on disk, kept outputs too; returns the copy's id. Raises UsageError.
 
     `between_prompts` leaves out a newest prompt that has not ended: it may be the one that asks for the copy. What a

@@ -98,7 +98,7 @@ async def compact(turn: Turn, room: int, *, focus: str = "", careful: bool = Fal
     if turn.estimate.tokens(context.size_of(turn.history[1:until])) < max(space * WORTH, LEAST):
         return False
     before = turn.tokens(turn.history)
-    await turn.emit(Compaction("started", before=before))
+    await turn.emit(Compaction("started", "the older part of the conversation is being summarised", before))
     summary, problem = await _summarise(turn, until, room, focus, careful)
 
     async def produce() -> Compacted:

@@ -57,19 +57,27 @@ class Past:
 
 def rebuild(records: Iterable[AnyRecord]) -> Past:
     """The past that the records tell of."""
-    past, everything = Past(), list(records)
-    for record in everything:
+    past = Past()
+    for record in in_force(_without_answers(past, records)):
+        _follow(past, record)
+    return past
+
+
+def _without_answers(past: Past, records: Iterable[AnyRecord]) -> Iterator[AnyRecord]:
+    """The records but the model's answers, most of a log, and what is said in them stands in others; notes what counts
+    whether it was taken back or not."""
+    for record in records:
         match record:
+            case Replied(size=size, stored=stored, error=error):
+                tokens = [delta.usage.input_tokens for delta in stored if isinstance(delta, UsageDelta)]
+                if error is None:
+                    past.estimate.calibrate(size, tokens[-1] if tokens else 0)
+                continue
             case Prompted():
                 past.prompt_number += 1
             case Said(message=message):
                 past.call_ids.update(call.id for call in message.tool_calls)
-            case Replied(size=size, deltas=deltas, error=None):
-                tokens = [delta.usage.input_tokens for delta in deltas if isinstance(delta, UsageDelta)]
-                past.estimate.calibrate(size, tokens[-1] if tokens else 0)
-    for record in in_force(everything):
-        _follow(past, record)
-    return past
+        yield record
 
 
 def _follow(past: Past, record: AnyRecord) -> None:

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from laguna_agent.agent.events import ModelProgress, Notice, Retrying, TextDelta, ThoughtDelta
+from laguna_agent.agent.pieces import packed
 from laguna_agent.agent.runaway import Runaway, StreamWatch
 from laguna_agent.agent.store import Replied
 from laguna_agent.agent.tape import request_digest
@@ -70,7 +71,7 @@ async def _hear(turn: Turn, request: wire.Request, size: int, watched: bool, spa
         tell_request(span, deltas, first)
         if not turn.tape.recorded:
             took = round(monotonic() - began, 3)
-            turn.tape.note(Replied(digest, tuple(deltas), error, size, took, round(first, 3)))
+            turn.tape.note(Replied(digest, packed(deltas), error, size, took, round(first, 3)))
     return assembler.reply()
 
 

@@ -21,6 +21,7 @@ import msgspec
 from laguna_agent.agent.events import CheckRun
 from laguna_agent.agent.log_file import LogFile, is_whole
 from laguna_agent.agent.outcome import RunRecord
+from laguna_agent.agent.pieces import Pieces, unpacked
 from laguna_agent.backend.base import Delta, ModelInfo
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import UsageError
@@ -118,16 +119,20 @@ class Said(Record, frozen=True, tag="said"):
 
 
 class Replied(Record, frozen=True, tag="replied"):
-    """One answer of the model: the deltas as they came. `request` is the SHA-256 of the request that it answers, `size`
-    its bytes as `context.size_of` counts them; `error` is (type, message) where the stream did not end well. It took
-    `seconds` in all, `first` of them until something came."""
+    """One answer of the model; `deltas` are those that came, in the log in runs. `request` is the SHA-256 of the
+    request that it answers, `size` its bytes as `context.size_of` counts them; `error` is (type, message) where the
+    stream did not end well. It took `seconds` in all, `first` of them until something came."""
 
     request: str
-    deltas: tuple[Delta, ...]
+    stored: tuple[Delta | Pieces, ...] = msgspec.field(name="deltas")
     error: tuple[str, str] | None = None
     size: int = 0
     seconds: float = 0.0
     first: float = 0.0
+
+    @property
+    def deltas(self) -> tuple[Delta, ...]:
+        return tuple(unpacked(self.stored))
 
 
 class Shortened(Record, frozen=True, tag="shortened"):

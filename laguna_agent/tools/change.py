@@ -31,6 +31,12 @@ _ELISION = re.compile(
 )
 
 
+WHOLE = 128 * 1024
+"""Characters of both versions of a file up to which a change tells of all of it."""
+AROUND = 40
+"""Lines before and after the change that it tells of in a longer one."""
+
+
 class OpenFile(msgspec.Struct, frozen=True):
     """A text file as it is on disk now."""
 
@@ -52,8 +58,23 @@ class Proposal(msgspec.Struct, frozen=True):
 
     @property
     def diff(self) -> FileDiff:
-        """The change for people and editors."""
-        return FileDiff(self.place.shown, None if self.before is None else self.before.file.text, self.text)
+        """The change for people and editors; of a long file what changed, with some lines around it."""
+        if self.before is None:
+            return FileDiff(self.place.shown, None, self.text)
+        return FileDiff(self.place.shown, *excerpts(self.before.file.text, self.text))
+
+
+def excerpts(before: str, after: str) -> tuple[str, str]:
+    """Two versions of a text without the lines, far from any change, that they begin and end with: the log keeps them
+    for each edit, and must not grow with the size of the file. Short texts stay whole."""
+    if len(before) + len(after) <= WHOLE:
+        return before, after
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    shorter = min(len(old), len(new))
+    same = next((at for at in range(shorter) if old[at] != new[at]), shorter)
+    tail = next((at for at in range(shorter - same) if old[-1 - at] != new[-1 - at]), shorter - same)
+    begin, left = max(0, same - AROUND), max(0, tail - AROUND)
+    return "".join(old[begin : len(old) - left]), "".join(new[begin : len(new) - left])
 
 
 async def open_text(path: str, context: ToolContext) -> OpenFile:

@@ -157,6 +157,7 @@ def test_the_session_is_introduced_after_the_answer_and_named_by_its_first_promp
     update = program.update(sessionUpdate="available_commands_update")["params"]["update"]
     assert {command["name"] for command in update["availableCommands"]} == {
         "compact",
+        "context",
         "usage",
         "undo",
         "rewind",
@@ -284,21 +285,25 @@ def test_further_directories_belong_to_the_workspace(
 def test_commands_are_answered_without_the_model(start: Start, model_server: ModelServer, workspace: Path) -> None:
     program = start()
     session = program.begin(workspace, {"session": {"compaction": {}}})
-    model_server.reply(*(tool_call("list", {"path": "."}) for _ in range(3)), text("Seen."))
-    (workspace / "file.txt").write_text("x")
+    model_server.reply(*(tool_call("read", {"path": "file.txt"}) for _ in range(3)), text("Seen."))
+    (workspace / "file.txt").write_text("a line of the file\n" * 400)
     program.prompt(session, "Look")
     asked = len(model_server.chats)
     assert program.prompt(session, "/usage") == {"stopReason": "end_turn"}
     assert "tokens in" in program.updates()[-1]["content"]["text"]
-    assert program.prompt(session, "/compact") == {"stopReason": "end_turn"}
-    statuses = [u["status"] for u in program.updates() if u["sessionUpdate"] == "compaction_update"]
-    assert statuses == ["in_progress", "completed"]
+    assert program.prompt(session, "/context") == {"stopReason": "end_turn"}
+    assert "results of tools" in program.updates()[-1]["content"]["text"]
     assert len(model_server.chats) == asked
+    model_server.reply(text("## State\nThe file was read."))
+    assert program.prompt(session, "/compact") == {"stopReason": "end_turn"}
+    updates = [u for u in program.updates() if u["sessionUpdate"] == "compaction_update"]
+    assert [u["status"] for u in updates] == ["in_progress", "completed"]
+    assert updates[-1]["summary"] == [{"type": "text", "text": "## State\nThe file was read."}]
     model_server.reply(text("Hm."))
     program.prompt(session, "/etc/hosts looks odd")
     assert "/etc/hosts looks odd" in str(model_server.chats[-1]["messages"][-1])
     program.call("session/load", opened(session, workspace))
-    assert any("tokens in" in str(u.get("content")) for u in program.updates()[-6:])
+    assert any("tokens in" in str(u.get("content")) for u in program.updates()[-20:])
 
 
 def test_the_person_is_asked_before_an_undo_takes_their_change(

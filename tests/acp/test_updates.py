@@ -82,7 +82,12 @@ any_event = st.one_of(
     st.builds(events.Redone),
     st.builds(events.Checkpoint, st.just("0" * 40)),
     st.builds(events.Forked, words),
-    st.builds(events.Compaction, st.sampled_from(["started", "completed", "failed"]), words | st.just("")),
+    st.builds(
+        events.Compaction,
+        st.sampled_from(["started", "completed", "failed"]),
+        words | st.just(""),
+        text=words | st.just(""),
+    ),
     st.builds(
         events.TurnEnded,
         st.sampled_from(get_args(events.StopReason)),
@@ -221,6 +226,28 @@ def test_each_compaction_has_an_id_of_its_own_and_one_end() -> None:
     assert [ids.count(id) for id in dict.fromkeys(ids)] == [2, 1, 2, 1]
     assert [update["status"] for update in sent] == ["in_progress", "completed", "completed"] * 2
     assert not any("summary" in update for update in sent)
+
+
+def test_a_compaction_gives_its_summary() -> None:
+    done = events.Compaction(
+        "completed", "summarised 9 older messages", 900, 300, "## State\n![x](http://evil.example)"
+    )
+    (update,) = wire(renderer(RICH).render(done))
+    assert update["summary"][0]["text"].startswith("## State\n")
+    assert "](http" not in update["summary"][0]["text"]
+    (thought,) = wire(renderer().render(done))
+    assert thought["content"]["text"].startswith("summarised 9 older messages\n## State\n")
+    assert "](http" not in thought["content"]["text"]
+    (failed,) = wire(renderer(RICH).render(events.Compaction("failed", "the server is out of order", 900, 300)))
+    assert (failed["status"], failed["error"]) == ("failed", "the server is out of order")
+
+
+def test_a_compaction_that_was_cut_off_has_an_end() -> None:
+    render = renderer(RICH).render
+    begun = wire(render(events.Compaction("started", before=900)))
+    ended = wire(render(events.TurnEnded("cancelled", "interrupted", 130)))
+    assert [update["status"] for update in [*begun, *ended]] == ["in_progress", "cancelled"]
+    assert begun[0]["compactionId"] == ended[0]["compactionId"]
 
 
 def test_a_question_is_complete_in_itself() -> None:

@@ -221,7 +221,7 @@ def test_divergence_is_named(model_server: ModelServer, workspace: Path) -> None
     def other_answer(record: object) -> object:
         if isinstance(record, Replied) and any(type(d).__name__ == "ToolCallDelta" for d in record.deltas):
             deltas = tuple(d for d in record.deltas if type(d).__name__ != "ToolCallDelta")
-            return msgspec.structs.replace(record, deltas=deltas)
+            return msgspec.structs.replace(record, stored=deltas)
         return record
 
     require_diverged(alter(spoken, other_answer), spoken.events, "the replay made Said, the log has Said")

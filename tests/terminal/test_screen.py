@@ -59,7 +59,7 @@ def events_saying(text: str) -> list[Event]:
         PlanUpdated((PlanEntry(text),)),
         Notice("warning", text),
         Retrying(1, 2.0, text, void=True),
-        Compaction("completed", text),
+        Compaction("completed", text, text=text),
         TurnEnded("error", "failed", 1, text),
     ]
 

@@ -51,6 +51,7 @@ def bare(stage: Stage) -> None:
         tool_call("edit", {"path": "greet.py", "old": "hello", "new": "goodbye"}),
         tool_call("shell", {"command": "cat greet.py"}),
         text("It says goodbye now."),
+        text("## State\ngreet.py says goodbye."),
         http(500, {"error": {"message": "broken"}}),
         text("Back again."),
     )

@@ -65,7 +65,7 @@ SEEN = {
 }
 # What the program never sends, and why.
 NEVER = {
-    "compaction_summary_chunk": "old tool results are dropped whole, so there is no summary",
+    "compaction_summary_chunk": "a summary comes whole, with the end of its compaction",
 }
 
 

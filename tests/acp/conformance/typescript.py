@@ -69,7 +69,8 @@ def servers(stage: Stage) -> None:
 def sessions(stage: Stage) -> None:
     further = stage.folder / "further"
     further.mkdir()
-    stage.model.reply(tool_call("list", {"path": "."}), text("Nothing."))
+    # So much that there is something to compact.
+    stage.model.reply(tool_call("list", {"path": "."}), text("Nothing at all. " * 200))
     stage.model.always(text("Nothing."))
     stage.having(FURTHER_DIRECTORY=str(further)).typescript("sessions")
 
