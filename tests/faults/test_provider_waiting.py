@@ -35,6 +35,7 @@ def test_a_signal_ends_the_wait(
     process = start_cli("run", "--output", "json", "Do it.", env=environment(model_server))
     wait_for(lambda: len(model_server.chats) == 2)
     time.sleep(0.2)
+    assert left_running(workspace.parent, process.pid)
     process.send_signal(number)
     started = time.monotonic()
     assert process.wait(10) == code
