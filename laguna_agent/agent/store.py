@@ -126,6 +126,15 @@ class Replied(Record, frozen=True, tag="replied"):
     size: int = 0
 
 
+class Tried(Record, frozen=True, tag="tried"):
+    """An attempt at a request that failed, written while the next one is waited for; it is in the `Replied` that
+    follows too, unless the run is killed before that, so a replay passes over it."""
+
+    attempt: int
+    delay: float
+    reason: str
+
+
 class Shortened(Record, frozen=True, tag="shortened"):
     """Old results left the conversation to make room: by their positions in the history as it was, the messages that
     went, and those that became mere words. `results` counts what was given up."""
@@ -210,6 +219,7 @@ AnyRecord = (
     | FellBack
     | Offered
     | Said
+    | Tried
     | Replied
     | Shortened
     | Asked

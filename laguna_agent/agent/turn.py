@@ -29,7 +29,7 @@ from laguna_agent.agent.events import (
 )
 from laguna_agent.agent.execution import Execution
 from laguna_agent.agent.shown import shown_message
-from laguna_agent.agent.store import Replied, Said
+from laguna_agent.agent.store import Replied, Said, Tried
 from laguna_agent.agent.tape import Tape, request_digest
 from laguna_agent.backend import base as wire
 from laguna_agent.backend.assemble import Assembler, Reply
@@ -167,6 +167,8 @@ class Turn:
                 void = watched and assembler.begun
                 assembler.feed(delta)
                 if isinstance(delta, wire.RetryDelta):
+                    if not self.tape.recorded:
+                        self.tape.note(Tried(delta.attempt, delta.delay, delta.reason))
                     await self.emit(Retrying(delta.attempt, delta.delay, delta.reason, void))
                 elif watched or isinstance(delta, wire.NoticeDelta):
                     await self._report(delta)
