@@ -57,9 +57,11 @@ class Opened(Record, frozen=True, tag="opened"):
 
 
 class Configured(Record, frozen=True, tag="configured"):
-    """The person changed settings between two prompts; they hold for what follows."""
+    """The person changed settings between two prompts; they hold for what follows. `anew` says that a session that had
+    fallen back is to begin with its model again."""
 
     settings: dict[str, object]
+    anew: bool = False
 
 
 class Prompted(Record, frozen=True, tag="prompted"):
