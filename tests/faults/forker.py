@@ -24,8 +24,6 @@ from laguna_agent.tools.registry import default_registry
 LIMIT = 60
 """Seconds after which a run is killed by its own alarm."""
 OURS = "cli.app headless.run agent.session agent.serving agent.archive backend.openai_http code.syntax"
-    "cli.app headless.run agent.session agent.serving agent.archive backend.openai_http backend.providers code.syntax"
-)
 LIBRARIES = "httpx httpcore h11 anyio._backends._asyncio tomllib laguna_agent.backend.providers"
 PRELOADED = (*(f"laguna_agent.{name}" for name in OURS.split()), *LIBRARIES.split())
 """What a run imports sooner or later; the program itself does so where it needs it."""
