@@ -282,7 +282,8 @@ class Face:
 
         conversation = self._conversation(params.session_id)
         before = conversation.session.wanted.approve
-        conversation.session.configure(with_option(conversation.session.wanted, params.config_id, params.value))
+        settings = with_option(conversation.session.wanted, params.config_id, params.value)
+        conversation.session.configure(settings, anew=params.config_id == "model")
         if conversation.session.wanted.approve != before:
             call.after_response(conversation.tell_mode)
         return schema.SetSessionConfigOptionResponse(config_options=conversation.options())

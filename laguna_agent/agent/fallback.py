@@ -4,7 +4,7 @@ Knows the settings, the session's backend and the tape; asks no model anything. 
 ProviderError that came through the retry budget: overload, limits, spent credit, an unknown model, a request that this
 server refuses, a conversation that does not fit its window. Not a filter or a refusal: what one provider will not
 answer is not carried to the next. A server that cannot be reached or refuses the key is not asked again under another
-model's name. Once a session has fallen back it stays there; a resumed one, or another /model, begins at the top.
+model's name. Once a session has fallen back it stays there; a resumed one, or a /model chosen, begins at the top.
 
 The dialect, the tools and the system message stay those of the turn that was begun: the conversation holds them.
 """
@@ -40,10 +40,11 @@ Emit = Callable[[Event], Awaitable[None]]
 @dataclass
 class Fallback:
     """What is left of a session's fallback models: `left` by name, in order; `shut` are the servers that are not asked
-    again, by their address."""
+    again, by their address. `taken` says whether the session has fallen back."""
 
     left: list[str] = field(default_factory=list)
     shut: set[str] = field(default_factory=set)
+    taken: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Fallback:
@@ -104,7 +105,7 @@ async def _fall_back(session: Session, emit: Emit, error: ProviderError | None) 
             return chosen
 
         fell = await session.tape.take(FellBack, produce)
-    session.model = fell.model
+    session.model, session.fallback.taken = fell.model, True
     for notice in fell.notices:
         await emit(Notice("warning", notice))
     return True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from laguna_agent.agent.events import ModelProgress, Notice, Retrying, TextDelta, ThoughtDelta
 from laguna_agent.agent.pieces import packed
 from laguna_agent.agent.runaway import Runaway, StreamWatch
-from laguna_agent.agent.store import Replied
+from laguna_agent.agent.store import Replied, Tried
 from laguna_agent.agent.tape import request_digest
 from laguna_agent.agent.telemetry import Span
 from laguna_agent.agent.telling import tell_request, tell_retry, tell_texts
@@ -53,6 +53,8 @@ async def _hear(turn: Turn, request: wire.Request, size: int, watched: bool, spa
                 assembler.feed(delta)
                 if isinstance(delta, wire.RetryDelta):
                     tell_retry(turn.telemetry, delta)
+                    if not turn.tape.recorded:
+                        turn.tape.note(Tried(delta.attempt, delta.delay, delta.reason))
                     await turn.emit(Retrying(delta.attempt, delta.delay, delta.reason, void))
                 elif watched or isinstance(delta, wire.NoticeDelta):
                     await _report(turn, delta)

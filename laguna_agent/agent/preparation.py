@@ -214,7 +214,7 @@ def _with_overrides(info: ModelInfo, session: Session) -> ModelInfo:
     wished = session.settings.context_length
     if wished is None:
         return info
-    if session.model != (session.settings.model or ""):
+    if session.fallback.taken:
         # The person knows of their own model; a fallback's window is no larger for that.
         wished = min(wished, info.context_length or wished)
     return msgspec.structs.replace(info, context_length=wished)

@@ -56,7 +56,7 @@ async def replay(path: Path) -> AsyncGenerator[Event]:
             session = _Replayed(record, records[: _settled(records, at + 1)])
         elif isinstance(record, Configured):
             assert session is not None, "_records looks for it"
-            session.configure(_settings(record.settings, session.id))
+            session.configure(_settings(record.settings, session.id), anew=record.anew)
         elif isinstance(record, Prompted):
             assert session is not None, "_records looks for it"
             session.feed(records, at + 1)

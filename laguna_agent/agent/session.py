@@ -108,7 +108,7 @@ class Session:
         self.check = Check(opened.check) if opened.check else None
         self.output_schema = opened.output_schema
         self.backend: Backend | None = None
-        self.resumed = self.prompted = False
+        self.resumed = self.prompted = self._anew = False
         self.wire_model = ""
         self.fallback = Fallback.of(settings)
         self.snapshot: Snapshot | None = None
@@ -229,18 +229,23 @@ class Session:
 
     # -- settings ---------------------------------------------------------------------------------------------------
 
-    def configure(self, settings: Settings) -> None:
-        """Change settings: the approval mode at once, also for a turn that runs, all others for the next prompt."""
+    def configure(self, settings: Settings, *, anew: bool = False) -> None:
+        """Change settings: the approval mode at once, also for a turn that runs, all others for the next prompt.
+
+        `anew` says that the model was chosen, be it the same: a session that fell back begins with it again.
+        """
         self.wanted = settings
+        self._anew = self._anew or (anew and self.fallback.taken)
         self.permissions.approve = settings.approve
 
     async def _take_settings(self) -> None:
         """Put what `configure` was told in force, and into the log."""
-        if self.wanted == self.settings:
+        anew, self._anew = self._anew, False
+        if self.wanted == self.settings and not anew:
             return
         if not self.tape.recorded:
-            self.tape.note(Configured(msgspec.to_builtins(self.wanted)))
-        moved = any(getattr(self.wanted, key) != getattr(self.settings, key) for key in WHERE)
+            self.tape.note(Configured(msgspec.to_builtins(self.wanted), anew))
+        moved = anew or any(getattr(self.wanted, key) != getattr(self.settings, key) for key in WHERE)
         self.settings = self.wanted
         if moved:
             self.fallback = Fallback.of(self.settings)

@@ -59,9 +59,11 @@ class Opened(Record, frozen=True, tag="opened"):
 
 
 class Configured(Record, frozen=True, tag="configured"):
-    """The person changed settings between two prompts; they hold for what follows."""
+    """The person changed settings between two prompts; they hold for what follows. `anew` says that a session that had
+    fallen back is to begin with its model again."""
 
     settings: dict[str, object]
+    anew: bool = False
 
 
 class Prompted(Record, frozen=True, tag="prompted"):
@@ -133,6 +135,15 @@ class Replied(Record, frozen=True, tag="replied"):
     @property
     def deltas(self) -> tuple[Delta, ...]:
         return tuple(unpacked(self.stored))
+
+
+class Tried(Record, frozen=True, tag="tried"):
+    """An attempt at a request that failed, written while the next one is waited for; it is in the `Replied` that
+    follows too, unless the run is killed before that, so a replay passes over it."""
+
+    attempt: int
+    delay: float
+    reason: str
 
 
 class Shortened(Record, frozen=True, tag="shortened"):
@@ -286,6 +297,7 @@ AnyRecord = (
     | FellBack
     | Offered
     | Said
+    | Tried
     | Replied
     | Shortened
     | Compacted

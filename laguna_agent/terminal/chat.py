@@ -11,6 +11,7 @@ import queue
 import sys
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -212,7 +213,9 @@ class Conversation:
             case "model" if argument:
                 self._change(model=argument.strip())
             case "model":
-                self._screen.say(self._session.wanted.model or "no model; /model NAME chooses one")
+                chosen, model = self._session.wanted.model, self._session.model
+                fallen = f" (the session has fallen back to {model})" if self._session.fallback.taken else ""
+                self._screen.say((chosen or "no model; /model NAME chooses one") + fallen)
             case "mode" if argument.strip() in MODES:
                 self._change(approve=argument.strip())
             case "mode":
@@ -225,7 +228,8 @@ class Conversation:
 
     def _change(self, **settings: str) -> None:
         """Go on in the same session with other settings."""
-        self._portal.call(self._session.configure, replace(self._session.wanted, **settings))
+        wanted = replace(self._session.wanted, **settings)
+        self._portal.call(partial(self._session.configure, wanted, anew="model" in settings))
         self._screen.say(", ".join(settings.values()))
 
 

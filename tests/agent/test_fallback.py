@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
-from laguna_agent.agent.events import Notice
+from laguna_agent.agent.events import Event, Notice
 from laguna_agent.agent.permissions import deny_all
 from laguna_agent.agent.session import Session
-from laguna_agent.agent.store import Described, FellBack
+from laguna_agent.agent.store import Described, FellBack, find_session
 from laguna_agent.config import Settings, load
 from laguna_agent.errors import ConfigError
-from tests.agent.driving import converse, posted, require_valid_conversation, roles
+from tests.agent.driving import converse, lines, posted, replayed, require_valid_conversation, roles, settings_for, talk
 from tests.model_server import MODEL, ModelServer, Scripted, http, stream, text, tool_call
 
 WRITE = tool_call("write", {"path": "one.txt", "content": "1\n"})
@@ -138,3 +139,26 @@ def test_where_they_are_named(workspace: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("LAGUNA_FALLBACK_MODELS", "ollama/a, vllm/b")
     assert load(workspace, {}).fallback_models == ("ollama/a", "vllm/b")
     assert load(workspace, {"fallback_models": ("vllm/c",)}).fallback_models == ("vllm/c",)
+
+
+def test_the_model_chosen_again_is_asked_again(model_server: ModelServer, second: ModelServer, workspace: Path) -> None:
+    model_server.reply(OVERLOADED, text("I am back."))
+    second.reply(text("For now."), text("Still."))
+    seen: list[list[Event]] = []
+
+    async def run() -> str:
+        settings = settings_for(model_server, fallback_models=("vllm/other",), sandbox="none")
+        session = await Session.start(workspace, settings, approver=deny_all)
+        seen.append(await talk(session, "x"))
+        # The mode alone changes nothing of that.
+        session.configure(msgspec.structs.replace(session.wanted, approve="edits"))
+        seen.append(await talk(session, "y"))
+        session.configure(session.wanted, anew=True)
+        seen.append(await talk(session, "z"))
+        assert (session.record().text, session.record().model) == ("I am back.", MODEL)
+        await session.aclose()
+        return session.id
+
+    log = find_session(anyio.run(run))
+    assert lines(replayed(log)) == lines([event for turn in seen for event in turn])
+    assert (len(model_server.chats), len(second.chats)) == (2, 2)

@@ -19,25 +19,20 @@ import sys
 from typing import Any
 
 from laguna_agent.cli import main as enter
+from laguna_agent.tools.registry import default_registry
 
 LIMIT = 60
 """Seconds after which a run is killed by its own alarm."""
-PRELOADED = (
-    "cli.app",
-    "headless",
-    "headless.run",
-    "agent.session",
-    "agent.serving",
-    "backend.openai_http",
-    "agent.archive",
-)
+OURS = "cli.app headless.run agent.session agent.serving agent.archive backend.openai_http code.syntax"
+LIBRARIES = "httpx httpcore h11 anyio._backends._asyncio tomllib laguna_agent.backend.providers"
+PRELOADED = (*(f"laguna_agent.{name}" for name in OURS.split()), *LIBRARIES.split())
+"""What a run imports sooner or later; the program itself does so where it needs it."""
 
 
 def main() -> None:
     for name in PRELOADED:
-        importlib.import_module(f"laguna_agent.{name}")
-    for name in ("httpx", "anyio._backends._asyncio", "msgspec.json"):
         importlib.import_module(name)
+    default_registry()
     gc.collect()
     gc.freeze()
     answers = os.dup(1)

@@ -31,7 +31,7 @@ def soon(_: Any) -> Reply:
 
 
 def at_reset(_: Any) -> Reply:
-    return http(429, SLOW, {"X-RateLimit-Reset": str(int(time.time() * 1000) + 30)})
+    return http(429, SLOW, {"X-RateLimit-Reset": str(int(time.time() * 1000) + 1000)})
 
 
 LIMITS: tuple[Fault, ...] = (
@@ -43,7 +43,7 @@ LIMITS: tuple[Fault, ...] = (
     limited("429 with a negative number", headers={"Retry-After": "-5"}, waits=OWN),
     limited("429 with a date in the past", headers={"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}, waits=OWN),
     Fault("429 with a date", (soon,), retries=1, waits=(0.0, 1.0)),
-    Fault("429 with the moment of the reset", (at_reset,), retries=1, waits=BRIEF),
+    Fault("429 with the moment of the reset", (at_reset,), retries=1, waits=(0.0, 1.0)),
     limited("429 with a reset in the past", headers={"X-RateLimit-Reset": "1700000000000"}, waits=OWN),
     limited(
         "429 with the limit of tokens",
@@ -87,12 +87,13 @@ LIMITS: tuple[Fault, ...] = (
     Fault(
         "429 for ever",
         (),
-        always=http(429, SLOW, {"Retry-After": "0.2"}),
-        retries=4,
-        requests=5,
+        always=http(429, SLOW, {"Retry-After": "1"}),
+        retries=2,
+        requests=3,
+        waits=(1.0, 1.0),
         exit_code=3,
-        words="gave up after 5 attempts",
-        settings={"LAGUNA_RETRY_BUDGET": "0.9"},
+        words="gave up after 3 attempts",
+        settings={"LAGUNA_RETRY_BUDGET": "2.8"},
     ),
     Fault(
         "429 where there is no budget",
@@ -141,12 +142,13 @@ STATUSES: tuple[Fault, ...] = (
     Fault(
         "status 503 for ever",
         (),
-        always=http(503, {"error": {"message": "Loading model"}}, {"Retry-After": "0.2"}),
-        retries=3,
-        requests=4,
+        always=http(503, {"error": {"message": "Loading model"}}, {"Retry-After": "1"}),
+        retries=1,
+        requests=2,
+        waits=(1.0, 1.0),
         exit_code=3,
-        words="Loading model [gave up after 4 attempts",
-        settings={"LAGUNA_RETRY_BUDGET": "0.7"},
+        words="Loading model [gave up after 2 attempts",
+        settings={"LAGUNA_RETRY_BUDGET": "1.8"},
         whole=True,
     ),
     Fault(

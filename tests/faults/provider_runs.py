@@ -130,9 +130,10 @@ def environment(server: ModelServer, **settings: str) -> dict[str, str]:
 
 
 def left_running(folder: Path, session: int) -> list[str]:
-    """The command lines of living processes of a run: of its session, or with its folder in their environment."""
+    """The command lines of living processes of a run: of its session, or with its folder in their environment. What is
+    older than the run, by its id, was not started by it."""
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
+    for process in (Path("/proc") / name for name in os.listdir("/proc") if name.isdigit() and int(name) >= session):
         with contextlib.suppress(OSError):
             state, _, _, leader = (process / "stat").read_text().rpartition(")")[2].split()[:4]
             ours = int(leader) == session or str(folder).encode() in (process / "environ").read_bytes()

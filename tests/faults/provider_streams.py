@@ -63,9 +63,9 @@ CONNECTIONS: tuple[Fault, ...] = (
 )
 
 STALLS: tuple[Fault, ...] = (
-    again("silence in the place of an answer", stream(stall()), settings={"LAGUNA_STALL_TIMEOUT": "0.25"}),
-    again("silence after the first item", stream(text("I shall"), stall()), void=True, **_short(1.0)),
-    again("silence in the middle of a call", stream(HALF_CALL, stall()), void=True, **_short(1.0)),
+    again("silence in the place of an answer", stream(stall()), settings={"LAGUNA_STALL_TIMEOUT": "0.6"}),
+    again("silence after the first item", stream(text("I shall"), stall()), void=True, **_short(1.5)),
+    again("silence in the middle of a call", stream(HALF_CALL, stall()), void=True, **_short(1.5)),
     again(
         "comments and nothing else",
         stream(text("I shall", pieces=1), *PING * 60, finish=""),

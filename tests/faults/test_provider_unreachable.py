@@ -14,6 +14,8 @@ from tests.agent.driving import require_valid_conversation
 from tests.faults.provider_runs import DONE, ONE, RESUMED, Forker, Ran, environment, left_running
 from tests.model_server import MODEL, ModelServer, Reply, http, text
 
+SOON = 15.0
+"""Seconds; ten of the program's own, and what a busy machine needs to start it."""
 HTML = "<!doctype html><title>Welcome to nginx!</title>"
 
 
@@ -61,7 +63,7 @@ def test_no_connection_is_soon_over_and_says_where(
     ran, seconds = ask(forker, workspace, model_server, **env)
     assert (ran.exit_code, ran.result["outcome"]) == (3, "provider_error"), ran.stderr
     assert words in ran.result["message"] and "pass" not in ran.result["message"]
-    assert seconds < 12
+    assert seconds < SOON
     require_resumption(forker, workspace, model_server)
 
 
@@ -80,7 +82,7 @@ def test_one_that_takes_a_connection_and_says_nothing(
         ran, seconds = ask(forker, workspace, model_server, **env, LAGUNA_CONNECT_TIMEOUT="1")
     assert ran.exit_code == 3, ran.stderr
     assert "no connection to" in ran.result["message"] and address in ran.result["message"]
-    assert seconds < 5
+    assert seconds < 9
 
 
 def test_a_server_that_goes_away_in_the_middle_of_a_session(
@@ -98,7 +100,7 @@ def test_a_server_that_goes_away_in_the_middle_of_a_session(
     assert ran.exit_code == 3, ran.stderr
     assert "nothing answers at" in ran.result["message"] and "gave up after" in ran.result["message"]
     assert len(ran.of("retrying")) >= 2
-    assert 1 < seconds < 12
+    assert 1 < seconds < SOON
     assert (workspace / "one.txt").read_text() == "one\n"
     dying.closing.set()
     require_resumption(forker, workspace, model_server)

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from laguna_agent.agent.events import Retrying
-from laguna_agent.agent.store import Replied, find_session, read_log
-from laguna_agent.backend.base import RetryDelta
+from laguna_agent.agent.store import Tried, find_session, read_log
 from tests.agent.driving import replayed
 from tests.conftest import StartCli, Terminal
 from tests.faults.provider_runs import DONE, ONE, Forker, environment, left_running
@@ -27,7 +26,7 @@ def wait_for(what: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_signal_ends_the_wait(
     number: int, code: int, model_server: ModelServer, workspace: Path, start_cli: StartCli, forker: Forker
 ) -> None:
@@ -35,6 +34,7 @@ def test_a_signal_ends_the_wait(
     process = start_cli("run", "--output", "json", "Do it.", env=environment(model_server))
     wait_for(lambda: len(model_server.chats) == 2)
     time.sleep(0.2)
+    assert left_running(workspace.parent, process.pid)
     process.send_signal(number)
     started = time.monotonic()
     assert process.wait(10) == code
@@ -45,9 +45,9 @@ def test_a_signal_ends_the_wait(
     assert ran.exit_code == 0, ran.stderr
     # The attempt is in the log, with what it would have waited, though the run was cut off in the middle of it.
     log = find_session(ran.result["session_id"])
-    tried = [delta for record in read_log(log) if isinstance(record, Replied) for delta in record.deltas]
-    assert [(delta.attempt, delta.delay) for delta in tried if isinstance(delta, RetryDelta)] == [(1, 18.0)]
-    assert [event.delay for event in replayed(log) if isinstance(event, Retrying)] == [18.0]
+    tried = [record for record in read_log(log) if isinstance(record, Tried)]
+    assert [(record.attempt, record.delay, "busy" in record.reason) for record in tried] == [(1, 18.0, True)]
+    assert [event.delay for event in replayed(log) if isinstance(event, Retrying)] == [18.0] * (code > 0)
 
 
 def test_the_clock_ends_the_wait(model_server: ModelServer, workspace: Path, forker: Forker) -> None:
