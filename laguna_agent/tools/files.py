@@ -178,9 +178,10 @@ class Files:
         if found.st_nlink < 2 or self.policy.is_hidden(path):
             return False
         with self._lock:
-            # Giving a file another name changes its ctime, so what was found since then is still true.
-            if found.st_ctime_ns > self._twins_known - _TICK:
-                began = time.time_ns()
+            # Giving a file another name changes its ctime, so what was found since then is still true; unless that was
+            # at a time that has not come yet, for clocks are set back.
+            began = time.time_ns()
+            if found.st_ctime_ns > self._twins_known - _TICK or began < self._twins_known:
                 self._twins = frozenset(_with_other_names(self._kept_back()))
                 self._twins_known = began
             return (found.st_dev, found.st_ino) in self._twins

@@ -160,23 +160,27 @@ def test_killed_during_a_call(
 WRITE = """
 import sys
 from pathlib import Path
+from laguna_agent import atomic
 from laguna_agent.sandbox.policy import policy_for
 from laguna_agent.tools.files import Files
 root = Path(sys.argv[1])
+if sys.argv[2] == "named":
+    # As on a file system that has no files without a name.
+    atomic._NAMELESS = None
 Files(policy_for(root)).write(root / "new" / "file.txt", b"new\\n" * 3_000)
 Files(policy_for(root)).write(root / "file.txt", b"new\\n" * 3_000)
 """
 
 
 # Before a call is after the one before it.
-@pytest.mark.parametrize("when", ["half", "after"])
-def test_killed_while_a_file_is_written(workspace: Path, when: str) -> None:
+@pytest.mark.parametrize(("when", "kind"), [("half", "nameless"), ("after", "nameless"), ("half", "named")])
+def test_killed_while_a_file_is_written(workspace: Path, when: str, kind: str) -> None:
     """At every call that changes a file: the old content or the new, and nothing beside it that is not swept."""
     old, new, found = b"old\n" * 2_000, b"new\n" * 3_000, set()
     for call in range(1, 40):
         (workspace / "file.txt").write_bytes(old)
         done = subprocess.run(
-            [sys.executable, "-c", WRITE, str(workspace)],
+            [sys.executable, "-c", WRITE, str(workspace), kind],
             env={**os.environ, **killed_at(call, when)}, capture_output=True, check=False,
         )  # fmt: skip
         made, replaced = workspace / "new" / "file.txt", workspace / "file.txt"
