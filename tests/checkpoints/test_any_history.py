@@ -158,13 +158,13 @@ def run(history: list[tuple[str, int]], *, nested: bool) -> None:
             told.require_untouched()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps)
 def test_any_history(history: list[tuple[str, int]]) -> None:
     run(history, nested=False)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps)
 def test_any_history_with_submodules_and_worktrees(history: list[tuple[str, int]]) -> None:
     run(history, nested=True)
