@@ -107,6 +107,7 @@ class Scanner:
         path, generation = self.store.directory / "looked", self.store.generation()
         if self._looked is None or self._looked.generation != generation:
             self._looked, self._listed = load(path, generation), {}
+            self.store.look_again()
             self.store.know(self._looked.directories.values())
         before = self._looked
         walk = _Walk(self, before, Looked(generation), self._listed)
