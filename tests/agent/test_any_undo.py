@@ -18,6 +18,7 @@ from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import find_session
 from laguna_agent.backend.base import Delta, Finished, ToolCallDelta
 from laguna_agent.config import Settings
+from laguna_agent.sandbox.policy import PROTECTED_NAMES
 from tests.agent.driving import lines, replayed, talk
 from tests.agent.listed_backend import ListedBackend, answer
 from tests.checkpoints.disks import NAMES, State, is_ignored, make, repository_of, state_of
@@ -57,7 +58,8 @@ class Told:
         self.session.backend, self.session.wire_model = self.backend, "listed"
 
     def now(self) -> State:
-        return state_of(self.root, ignored=is_ignored)
+        # While a sandbox is up, empty directories keep protected names from being taken.
+        return state_of(self.root, ignored=lambda path: is_ignored(path) or os.fsdecode(path) in PROTECTED_NAMES)
 
     async def say(self, prompt: str) -> list[Event]:
         seen = await talk(self.session, prompt)
