@@ -93,6 +93,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Directories beyond the workspace that commands in the sandbox may write."""
     environment: tuple[str, ...] = ()
     """Variables that commands get beyond the usual ones: names, and globs for those that look like no secret."""
+    checkpoints: bool = True
+    """Whether files are kept before and after each prompt, so that they can be put back."""
     edit_format: EditFormat = "auto"
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
     top_p: Probability | None = None

@@ -71,10 +71,13 @@ class Keeping:
         if self._problem:
             return Checkpointed("before", problem=self._problem)
         try:
-            kept = await anyio.to_thread.run_sync(self.keep.take)
+            kept = await anyio.to_thread.run_sync(self.keep.take, abandon_on_cancel=True)
         except CheckpointError as error:
             self._problem = str(error)
             return Checkpointed("before", problem=self._problem)
+        except anyio.get_cancelled_exc_class():
+            self.keep.give_up()
+            raise
         return Checkpointed("before", kept.tree, kept.left)
 
     async def after(self) -> Checkpointed | None:
@@ -140,8 +143,10 @@ def undone(records: Iterable[AnyRecord]) -> tuple[list[Undone], bool]:
     for record in records:
         match record:
             case Prompted(content=content):
+                # What a prompt found is where it goes on from, half put back or not.
                 if is_for_the_model(content):
                     found.clear()
+                    cut_off = False
                 if not cut_off:
                     files = Undone()
             case Restoring():

@@ -103,7 +103,7 @@ class Session:
             sandbox=opened.sandbox,
         )
         self.walls = walls
-        self.keeping = Keeping(Keep(walls.policy, self.id) if walls else None)
+        self.keeping = Keeping(Keep(walls.policy, self.id) if walls and settings.checkpoints else None)
         self.permissions = permissions_for(settings, self.workspace, walls)
         self.check = Check(opened.check) if opened.check else None
         self.output_schema = opened.output_schema

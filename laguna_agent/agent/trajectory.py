@@ -27,6 +27,7 @@ from laguna_agent.agent.store import (
     Opened,
     Permitted,
     Prompted,
+    Redone,
     Replied,
     Rewound,
     Said,
@@ -48,11 +49,22 @@ def atif(path: Path) -> Json:
     for record in in_force(records):
         building.add(record)
     trajectory = building.whole(path)
-    taken_back = sum(record.prompts for record in records if isinstance(record, Rewound))
+    taken_back = _taken_back(records)
     if taken_back:
         trajectory["extra"]["prompts_taken_back"] = taken_back
     exported: Json = for_export(trajectory)
     return exported
+
+
+def _taken_back(records: list[AnyRecord]) -> int:
+    """Prompts that were taken back and not brought again."""
+    counts: list[int] = []
+    for record in records:
+        if isinstance(record, Rewound):
+            counts.append(record.prompts)
+        elif isinstance(record, Redone):
+            del counts[-1:]
+    return sum(counts)
 
 
 class _Trajectory:

@@ -110,7 +110,8 @@ async def put_back_files(wish: Wish, session: Session, emit: Emit) -> tuple[str,
         records = list(session.records())
         known = prompt_files(records)[-wish.prompts :]
         spans = tuple(each.span for each in known if each.span is not None)
-        return Found(spans, undone(records)[1], _lost(known))
+        off = f"Files were left as they are: {TURNED_OFF}." if session.keeping.keep is None else ""
+        return Found(spans, undone(records)[1], off or _lost(known))
 
     proposed, said = await _put_back(find, wish, session, emit)
     return said, proposed.paths
@@ -146,10 +147,8 @@ async def _put_back(find: Callable[[], Found], wish: Wish, session: Session, emi
     async def propose() -> Proposed:
         nonlocal proposal
         found = find()
-        if found.problem or not found.spans:
+        if found.problem or not found.spans or keep is None:
             return Proposed(said=found.said, problem=found.problem, conversation=found.conversation)
-        if keep is None:
-            return Proposed(problem=TURNED_OFF)
         try:
             proposal = await anyio.to_thread.run_sync(lambda: keep.propose(found.spans, unfinished=found.unfinished))
         except CheckpointError as error:

@@ -83,6 +83,11 @@ class Keep:
             look = self._look(scanner)
         return Kept(look.tree.hex(), self._named(look))
 
+    def give_up(self) -> None:
+        """Whoever is in `take` need not go on: it raises CheckpointError."""
+        if self._scanner is not None:
+            self._scanner.stop.set()
+
     def propose(self, spans: Sequence[Span], *, unfinished: bool = False) -> Proposal:
         """What taking back these spans would do now. Keeps the files as they are, whatever becomes of it."""
         scanner = self._opened()
@@ -129,6 +134,7 @@ class Keep:
         if self._looks % TIDY_EVERY == 0:
             tidy(scanner.store, self._session)
         self._looks += 1
+        scanner.stop.clear()
         look = scanner.look()
         self._pin(scanner, look.tree)
         return look

@@ -30,6 +30,7 @@ ASIDE = ".before-undo"
 SYNCED = 200
 """Files that are made durable one by one; of more the kernel takes care."""
 
+Staged = dict[bytes, tuple[int, str]]
 _NAMING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _Do = Callable[[bytes], "str | None"]
 """One step on a path; returns why it was not done."""
@@ -118,41 +119,49 @@ def _remove_staging(root: Path, name: str) -> None:
 
 
 class _Staging:
-    """The content that is to be put in place, under numbers."""
+    """The content that is to be put in place, under numbers, in a directory for each root. All is done by name in the
+    directory's descriptor: whoever puts a link in its place leads nobody out of the workspace."""
 
     def __init__(self, restorer: Restorer, plan: Plan) -> None:
         self._restorer, self._plan = restorer, plan
         self._places: dict[int, Path] = {}
+        self._handles: dict[int, int] = {}
 
-    def fill(self) -> dict[bytes, Path]:
-        """Write it; where each path's content waits. Raises OSError."""
+    def fill(self) -> Staged:
+        """Write it; where each path's content waits: a directory's descriptor and a name in it. Raises OSError."""
         wanted = [path for path in self._plan.changed if path in self._plan.target]
-        staged: dict[bytes, Path] = {}
+        staged: Staged = {}
         for number, path in enumerate(wanted):
             entry = self._plan.target[path]
             if entry.is_directory:
                 continue
-            root = int(path.partition(b"/")[0])
-            if root not in self._places:
-                self._places[root] = self._restorer.staging_place(root)
-                self._places[root].mkdir(mode=0o700)
-            place = staged[path] = self._places[root] / str(number)
+            handle, name = self._handle(int(path.partition(b"/")[0])), str(number)
+            staged[path] = (handle, name)
             content = self._restorer.content(entry)
             if entry.is_link:
-                os.symlink(content, os.fsencode(place))  # noqa: PTH211 - a target of bytes
+                os.symlink(content, os.fsencode(name), dir_fd=handle)
             else:
-                _write(place, content, entry.mode, durable=len(wanted) <= SYNCED)
+                _write(name, handle, content, entry.mode, durable=len(wanted) <= SYNCED)
         return staged
+
+    def _handle(self, root: int) -> int:
+        if root not in self._handles:
+            place = self._places[root] = self._restorer.staging_place(root)
+            place.mkdir(mode=0o700)
+            self._handles[root] = os.open(place, beneath.READING)
+        return self._handles[root]
 
     def remove(self) -> None:
         """Take the directories away."""
+        for handle in self._handles.values():
+            os.close(handle)
         for place in self._places.values():
             _remove_staging(place.parent, place.name)
 
 
-def _write(place: Path, content: bytes, mode: int, *, durable: bool) -> None:
+def _write(name: str, handle: int, content: bytes, mode: int, *, durable: bool) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(place, flags, 0o600), "wb") as file:
+    with os.fdopen(os.open(name, flags, 0o600, dir_fd=handle), "wb") as file:
         file.write(content)
         file.flush()
         os.fchmod(file.fileno(), stat.S_IMODE(mode))
@@ -163,9 +172,7 @@ def _write(place: Path, content: bytes, mode: int, *, durable: bool) -> None:
 class _Exchange:
     """Puts in place what waits, and takes away what is to go."""
 
-    def __init__(
-        self, restorer: Restorer, plan: Plan, seen: Mapping[bytes, Seen], staged: Mapping[bytes, Path]
-    ) -> None:
+    def __init__(self, restorer: Restorer, plan: Plan, seen: Mapping[bytes, Seen], staged: Staged) -> None:
         self._restorer, self._plan, self._seen, self._staged = restorer, plan, seen, staged
         self._now, self._target = plan.now, plan.target
         self._problems: list[str] = []
@@ -271,7 +278,8 @@ class _Exchange:
                 self._keep_facts(path, name, handle)
             elif _exists(name, handle):
                 return "something was put there at this very moment, and left"
-            os.rename(self._staged[path], name, dst_dir_fd=handle)
+            staging, number = self._staged[path]
+            os.rename(number, name, src_dir_fd=staging, dst_dir_fd=handle)
         return None
 
     def _keep_facts(self, path: bytes, name: str, handle: int) -> None:
@@ -279,7 +287,8 @@ class _Exchange:
         if self._target[path].is_link:
             return
         old = os.stat(name, dir_fd=handle, follow_symlinks=False)
-        new = os.open(self._staged[path], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        staging, number = self._staged[path]
+        new = os.open(number, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging)
         try:
             with contextlib.suppress(PermissionError):
                 os.fchown(new, old.st_uid, old.st_gid)

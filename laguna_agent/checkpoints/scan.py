@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -95,6 +96,8 @@ class Scanner:
         self._closed = frozenset(os.fsencode(each) for each in inside)
         self.closes = bool(self._closed or policy.denied)
         """Whether there is anything in the workspace that is closed to us."""
+        self.stop = threading.Event()
+        """Set by whoever does not want to wait for the end of a look."""
         self._listed: Listed = {}
         self._unsaved = 0
         self._grounds = Grounds()
@@ -104,6 +107,7 @@ class Scanner:
         path, generation = self.store.directory / "looked", self.store.generation()
         if self._looked is None or self._looked.generation != generation:
             self._looked, self._listed = load(path, generation), {}
+            self.store.look_again()
             self.store.know(self._looked.directories.values())
         before = self._looked
         walk = _Walk(self, before, Looked(generation), self._listed)
@@ -318,6 +322,8 @@ class _Walk:
 
     def _count(self, more: int) -> None:
         self._counted += more
+        if self._scanner.stop.is_set():
+            raise CheckpointError("it was interrupted")
         if self._counted > FILES_CAP:
             raise TooLarge(f"it has more than {FILES_CAP:,} files")
         if self._bytes > BYTES_CAP:

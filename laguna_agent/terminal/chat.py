@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from laguna_agent.agent.commands import COMMANDS, command_in
 from laguna_agent.agent.events import Event, Forked, PermissionRequested, Rewound
+from laguna_agent.agent.keeping import undone
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.config import MODES, Settings, load
 from laguna_agent.directories import displaced, open_private, private_directory, state_directory
@@ -105,6 +106,8 @@ class Conversation:
             trust = self._session.trust
             for notice in notices(trust.news(trust.look()), here=True):
                 self._screen.say(notice, "yellow")
+            if self._session.resumed and undone(self._session.records())[1]:
+                self._screen.say("An undo was cut off: /undo finishes it, /redo takes it back.", "yellow")
             while (line := self._read()) is not None:
                 if line.startswith("/") and command_in((TextBlock(line),)) is None:
                     if self._command(line) == "quit":

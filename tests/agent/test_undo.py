@@ -223,6 +223,15 @@ def test_a_workspace_too_large_is_said_once(
     assert spoken.of(Rewound)
 
 
+def test_turned_off(model_server: ModelServer, workspace: Path) -> None:
+    model_server.reply(write("a.txt", "1\n"), text("1"))
+    spoken = converse(model_server, workspace, "one", "/undo", checkpoints=False)
+    assert told(spoken).endswith("checkpoints are turned off.")
+    assert (workspace / "a.txt").exists()
+    assert not stores_directory().exists()
+    assert spoken.of(Rewound) == [Rewound(1, "one")]
+
+
 def test_a_cut_off_undo_is_finished_or_taken_back(model_server: ModelServer, workspace: Path) -> None:
     """The log and the disk as a kill in the middle of an undo leaves them: some files are put back, others not."""
     for name in ("a", "b", "c"):

@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -47,6 +47,10 @@ def make(root: Path, *, nested: bool) -> None:
         git(root, "submodule", "--quiet", "add", str(other), "sub")
         git(root, "worktree", "add", "-q", "tree", "-b", "side")
         git(root, "commit", "-qam", "nested")
+    (root / "program").write_text("#!/bin/sh\n")
+    (root / "program").chmod(0o755)
+    (root / "secret").write_text("mine\n")
+    (root / "secret").chmod(0o600)
     (root / "staged").write_text("in the index\n")
     git(root, "add", "staged")
 
@@ -98,40 +102,43 @@ def repository_of(root: Path) -> dict[str, bytes]:
     return facts
 
 
-def edit(root: Path, random: Random, *, only: Callable[[str], bool] = lambda name: True) -> None:
-    """One change that a tool, a command or a person might make, somewhere; none of what git keeps for itself."""
+def edit(root: Path, random: Random, preferred: Sequence[bytes] = ()) -> None:
+    """One change that a tool, a command or a person might make, somewhere; none of what git keeps for itself. Mostly of
+    what is there, or of what is `preferred`."""
     directories = [path for path in _walk(root) if path.is_dir() and not path.is_symlink()]
-    where = random.choice([root, root, *directories])
-    name = random.choice([name for name in NAMES if only(name)])
+    where, name = random.choice([root, root, *directories]), random.choice(NAMES)
     path = where / name
-    match random.randrange(10):
+    if preferred and random.random() < 0.7:
+        path = root / os.fsdecode(random.choice(preferred))
+    elif random.random() < 0.5:
+        path = random.choice([each for each in _walk(root) if not each.name.startswith(".git")])
+    where, name = path.parent, path.name
+    if not where.is_dir() or where.is_symlink() or not where.resolve().is_relative_to(root.resolve()):
+        return
+    kind = random.randrange(10)
+    if kind <= 6 and not _clear(path):
+        return
+    match kind:
         case 0 | 1 | 2:
-            _clear(path)
             path.write_bytes(random.choice(CONTENTS) + str(random.random()).encode())
         case 3:
-            _clear(path)
             path.write_bytes(random.choice(CONTENTS))
             path.chmod(random.choice([0o644, 0o755, 0o600, 0o444]))
         case 4:
-            _clear(path)
-        case 5:
-            _clear(path)
             path.symlink_to(random.choice(["a", "nowhere", "..", "/etc/passwd"]))
-        case 6:
-            _clear(path)
+        case 5:
             path.mkdir()
             if random.random() < 0.7:
                 (path / "deep").mkdir()
                 (path / "deep" / name).write_bytes(random.choice(CONTENTS))
         case 7:
             other = where / random.choice(NAMES)
-            if path.exists() and not path.is_symlink() and other != path and only(other.name):
-                _clear(other)
+            if path.exists() and not path.is_symlink() and other != path and not _holds_git(path) and _clear(other):
                 path.rename(other)
         case 8:
             if path.exists() and not path.is_symlink():
                 path.chmod(random.choice([0o755, 0o700]) if path.is_dir() else random.choice([0o644, 0o755]))
-        case _:
+        case 9:
             ignored = where / random.choice(IGNORED)
             if not ignored.exists():
                 ignored.write_bytes(b"ignored") if ignored.suffix else ignored.mkdir()
@@ -141,14 +148,19 @@ def _walk(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if ".git" not in path.relative_to(root).parts]
 
 
-def _clear(path: Path) -> None:
-    """Remove it, unless a git directory would go with it."""
+def _holds_git(path: Path) -> bool:
+    return path.is_dir() and any(each.name == ".git" for each in path.rglob(".git"))
+
+
+def _clear(path: Path) -> bool:
+    """Remove it, but for git directories in it; whether it is gone."""
     if path.is_dir() and not path.is_symlink():
-        if not any(each.name == ".git" for each in path.rglob(".git")):
+        if not _holds_git(path):
             shutil.rmtree(path)
-        else:
-            for each in path.iterdir():
-                if each.name != ".git":
-                    _clear(each)
-    else:
-        path.unlink(missing_ok=True)
+            return True
+        for each in path.iterdir():
+            if each.name != ".git":
+                _clear(each)
+        return False
+    path.unlink(missing_ok=True)
+    return True

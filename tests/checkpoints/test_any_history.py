@@ -62,7 +62,8 @@ class History:
 
     def person(self, seed: int) -> None:
         self.others_since = True
-        edit(self.root, Random(seed))
+        touched = [path for first, last in self.states for path in differing(first, last)]
+        edit(self.root, Random(seed), touched)
 
     def ignored(self, seed: int) -> None:
         self.others_since = True
@@ -79,6 +80,13 @@ class History:
         proposal = self.keep.propose(spans)
         assert self.now() == before, "a proposal changes nothing"
         touched = {path for first, last in states for path in differing(first, last)}
+        known = {os.fsencode(path) for path in proposal.conflicts}
+        for path in theirs & touched:
+            wanted = next(first for first, last in states if path in differing(first, last)).get(path)
+            both = (before.get(path), wanted)
+            if both[0] != wanted and not all(each is None or each[0] == "directory" for each in both):
+                # Also where what is in the way is a directory above.
+                assert path in known or any(path.startswith(each + b"/") for each in known), path
         if not theirs and not proposal.plan.in_the_way:
             assert not proposal.conflicts
         if proposal.conflicts and seed % 2:
@@ -158,13 +166,13 @@ def run(history: list[tuple[str, int]], *, nested: bool) -> None:
             told.require_untouched()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps)
 def test_any_history(history: list[tuple[str, int]]) -> None:
     run(history, nested=False)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps)
 def test_any_history_with_submodules_and_worktrees(history: list[tuple[str, int]]) -> None:
     run(history, nested=True)

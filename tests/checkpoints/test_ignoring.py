@@ -33,7 +33,7 @@ def git(directory: Path, *arguments: str, given: bytes = b"") -> bytes:
     return done.stdout
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(patterns, max_size=4), st.lists(patterns, max_size=3), st.sets(paths, min_size=1, max_size=30))
 def test_as_git_does(upper: list[str], lower: list[str], wanted: set[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +85,7 @@ def test_what_an_index_tracks(workspace: Path, version: int, form: str) -> None:
     assert tracked.directories == {b"deep", b"deep/er"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_an_index_that_lies_tracks_nothing_or_something_and_never_fails(junk: bytes, cut: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,11 +139,13 @@ def test_a_full_disk_is_found_out_before_anything_changes(workspace: Path, monke
     proposal = keep.propose([span])
     written = []
 
-    def write(place: Path, *arguments: object, **named: object) -> None:
-        written.append(place)
+    real = restore._write
+
+    def write(name: str, *arguments: Any, **named: Any) -> None:
+        written.append(name)
         if len(written) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        place.write_text("")
+        real(name, *arguments, **named)
 
     monkeypatch.setattr(restore, "_write", write)
     with pytest.raises(CheckpointError, match="nothing was put back: No space left on device"):
@@ -154,7 +157,7 @@ def at_the_last_moment(monkeypatch: pytest.MonkeyPatch, do: Callable[[], None]) 
     """Somebody does something when the content waits, before the first path is exchanged."""
     real = restore._Staging.fill
 
-    def fill(self: restore._Staging) -> dict[bytes, Path]:
+    def fill(self: restore._Staging) -> restore.Staged:
         staged = real(self)
         do()
         return staged
@@ -213,6 +216,26 @@ def test_no_link_on_the_way_is_followed(workspace: Path, tmp_path: Path, monkeyp
     assert len(done.problems) == 1
     assert (outside / "inside").read_text() == "outside"
     assert (workspace / "moved" / "inside").read_text() == "new"
+
+
+def test_a_link_in_the_place_of_the_waiting_content_leads_nowhere(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, span, old, _ = turn(workspace)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "0").write_text("outside")
+    proposal = keep.propose([span])
+
+    def meddle() -> None:
+        (place,) = workspace.glob(".laguna-restore-*")
+        place.rename(workspace / ".laguna-restore-ffffffffffff")
+        place.symlink_to(outside)
+
+    at_the_last_moment(monkeypatch, meddle)
+    assert not keep.carry_out(proposal).problems
+    assert [path.name for path in outside.iterdir()] == ["0"]
+    assert state_of(workspace, ignored=lambda path: path.startswith(b".laguna-restore")) == old
 
 
 def test_what_a_cut_off_one_left_behind_is_swept_and_never_kept(workspace: Path) -> None:

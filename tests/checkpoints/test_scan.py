@@ -99,8 +99,16 @@ def test_what_was_kept_once_is_kept_on_though_it_is_ignored_now(workspace: Path)
     assert (workspace / "data" / "new").exists()
 
 
-def test_a_second_change_within_the_clocks_tick_is_seen(workspace: Path) -> None:
-    """Same size, same inode, and times set back to the nanosecond: only the moment of the look tells."""
+def test_a_second_change_within_the_clocks_tick_is_seen(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same size, same inode, and a clock so coarse that no time tells: only the moment of the look does."""
+    coarse = 1000 * 10**9
+
+    def stamp(found: os.stat_result) -> looked.Stamp:
+        real = looked.stamp_of(found)
+        return (real[0] // coarse * coarse, real[1] // coarse * coarse, *real[2:])
+
+    monkeypatch.setattr(scan, "stamp_of", stamp)
+    monkeypatch.setattr(scan, "TICK", 2 * coarse)
     file = workspace / "f"
     file.write_text("one")
     keep = Keep(policy_for(workspace), "session")

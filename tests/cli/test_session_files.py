@@ -85,21 +85,18 @@ def test_what_others_changed_is_shown_first(run_cli: RunCli, spoken: Conversatio
     assert (workspace / "new.txt").read_text() == "1\n2\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["diff", "ID", "--from", "x"], "--from 'x' is not valid"),
-        (["diff", "ID", "--from", "4"], "has prompts 1 to 3, and no prompt 4"),
-        (["diff", "ID", "--from", "2", "--to", "1"], "--from 2 comes after --to 1"),
-        (["restore", "ID", "--at", "9"], "has prompts 1 to 3, and no prompt 9"),
-        (["restore", "ID", "--to", "."], "is not empty, and nothing was written"),
+def test_what_cannot_be(run_cli: RunCli, spoken: Conversation) -> None:
+    for arguments, complaint in (
+        (["diff", spoken.id, "--from", "x"], "--from 'x' is not valid"),
+        (["diff", spoken.id, "--from", "4"], "has prompts 1 to 3, and no prompt 4"),
+        (["diff", spoken.id, "--from", "2", "--to", "1"], "--from 2 comes after --to 1"),
+        (["restore", spoken.id, "--at", "9"], "has prompts 1 to 3, and no prompt 9"),
+        (["restore", spoken.id, "--to", "."], "is not empty, and nothing was written"),
         (["diff", "nobody"], "no session with id 'nobody'"),
-    ],
-)
-def test_what_cannot_be(run_cli: RunCli, spoken: Conversation, arguments: list[str], complaint: str) -> None:
-    done = run_cli("sessions", *(spoken.id if each == "ID" else each for each in arguments))
-    assert (done.returncode, complaint in done.stderr) == (2, True), done.stderr
-    assert "Traceback" not in done.stderr
+    ):
+        done = run_cli("sessions", *arguments)
+        assert (done.returncode, complaint in done.stderr) == (2, True), done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_session_that_changed_nothing(run_cli: RunCli, model_server: ModelServer, workspace: Path) -> None:
