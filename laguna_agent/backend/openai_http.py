@@ -175,6 +175,8 @@ class OpenAIBackend:
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
+            # A response and its stream hold each other, and through them the body: a whole conversation.
+            response.stream = httpx.ByteStream(b"")
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
