@@ -190,6 +190,8 @@ class OpenAIBackend:
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
+            # A response and its stream hold each other, and through them the body: a whole conversation.
+            response.stream = httpx.ByteStream(b"")
 
     async def _find(self) -> None:
         if self._sought:

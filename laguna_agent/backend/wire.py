@@ -54,8 +54,9 @@ class Dialect(msgspec.Struct, frozen=True):
     thinking: Literal["effort", "openrouter", "template"] = "effort"
 
 
-Spelled = tuple[bytes, list[dict[str, Any]]]
-"""A message as JSON, and the images that go behind it in a message of their own."""
+Spelled = tuple[dict[str, Any], list[dict[str, Any]]]
+"""A message as plain data, and the images that go behind it in a message of their own. Not as JSON: that would be a
+second copy of the conversation."""
 
 
 def spelling(dialect: Dialect) -> PerMessage[Spelled]:
@@ -76,8 +77,8 @@ def encode_request(request: Request, dialect: Dialect, spelled: PerMessage[Spell
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
-    messages = b",".join(_messages(request.messages, spelled or spelling(dialect)))
-    return encode_json(body)[:-1] + b',"messages":[' + messages + b"]}"
+    body["messages"] = list(_messages(request.messages, spelled or spelling(dialect)))
+    return encode_json(body)
 
 
 def encode_json(value: Any) -> bytes:
@@ -120,26 +121,26 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _messages(messages: Sequence[Message], spelled: PerMessage[Spelled]) -> Iterator[bytes]:
+def _messages(messages: Sequence[Message], spelled: PerMessage[Spelled]) -> Iterator[dict[str, Any]]:
     # A tool message takes text only, and nothing may stand between the results of one turn: their images follow them.
     images: list[dict[str, Any]] = []
     for message, (data, behind) in zip(messages, spelled.of(messages), strict=True):
         if message.role != "tool" and images:
-            yield encode_json({"role": "user", "content": images})
+            yield {"role": "user", "content": images}
             images = []
         yield data
-        images += behind
+        images = images + behind
     if images:
-        yield encode_json({"role": "user", "content": images})
+        yield {"role": "user", "content": images}
 
 
 def _spelled(message: Message, dialect: Dialect) -> Spelled:
     if message.role == "tool":
         images = [_image(block) for block in message.content if isinstance(block, ImageBlock)]
-        return encode_json({"role": "tool", "tool_call_id": message.tool_call_id, "content": message.text}), images
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.text}, images
     if message.role == "assistant":
-        return encode_json(_assistant(message, dialect)), []
-    return encode_json({"role": message.role, "content": _content(message)}), []
+        return _assistant(message, dialect), []
+    return {"role": message.role, "content": _content(message)}, []
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def show_one(session: SessionId, as_json: Json = False, timeline: AsTimeline = F
     if timeline:
         return _show_timeline(session, as_json)
     from laguna_agent.agent.exports import text_for_export
-    from laguna_agent.agent.store import find_session, iterate_log
+    from laguna_agent.agent.store import Said, find_session, iterate_log
     from laguna_agent.credentials import know_stored_keys
     from laguna_agent.event_lines import printable
     from laguna_agent.redaction import without_keys
@@ -61,7 +61,7 @@ def show_one(session: SessionId, as_json: Json = False, timeline: AsTimeline = F
             import msgspec
 
             show(without_keys(msgspec.json.encode(record).decode()))
-        else:
+        elif not isinstance(record, Said):  # what it says stands in other records too
             for text in _lines(record):
                 show(printable(text_for_export(text)))
     return 0

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from tests.agent.driving import (
     wants_summary,
 )
 from tests.agent.test_context import calling, histories, require_pairs, strict, tokens_of
+from tests.conftest import RunCli
 from tests.model_server import ModelServer, Part, http, text, tool_call
 
 WINDOW = 9_000
@@ -302,6 +304,17 @@ def test_context_says_what_fills_the_window(model_server: ModelServer, workspace
         "a request",
     ):
         assert part in words, part
+
+
+def test_a_script_is_told_on_stderr(model_server: ModelServer, workspace: Path, run_cli: RunCli) -> None:
+    model_server.props = {"default_generation_settings": {"n_ctx": WINDOW}}
+    model_server.always(summarising(WINDOW, working(workspace), text(SUMMARY)))
+    done = run_cli("run", "Mend it.", "--approve", "all", "--sandbox", "none", env=model_server.env)
+    assert done.returncode == 0, done.stderr
+    assert "history: summarised " in done.stderr
+    listed = run_cli("sessions", "show", json.loads(run_cli("sessions", "list", "--json").stdout)[0]["id"])
+    assert "[compacted: summarised " in listed.stdout
+    assert "The umbrella is green." in listed.stdout
 
 
 # -- pure functions ----------------------------------------------------------------------------------------------------

@@ -267,14 +267,14 @@ def test_what_was_shortened_stays_so_after_a_resume(model_server: ModelServer, w
 
 def test_a_compaction_that_was_taken_back(model_server: ModelServer, workspace: Path) -> None:
     calls = reading(workspace, *(f"file{n}.txt" for n in range(6)))
-    model_server.reply(*calls[:3], text("1"), text("2"), text("3"))
+    model_server.reply(*calls[:3], text("1"), text("What was read."), text("2"), text("3"))
     spoken = converse(model_server, workspace, "one", "/compact", "two", "/rewind 1", "three")
     # /compact came after "one", before "two": it is still in force.
     assert spoken.of(Compaction)
-    require_prefix(model_server, earlier=4, later=5, kept=len(posted(model_server, 4)) - 1)
-    model_server.reply(calls[3], text("4"), text("5"))
+    require_prefix(model_server, earlier=5, later=6, kept=len(posted(model_server, 5)) - 1)
+    model_server.reply(calls[3], text("4"), text("What was read."), text("5"))
     spoken = converse(model_server, workspace, "/rewind", "four", "/compact", "/rewind", "five", resume=spoken)
-    require_prefix(model_server, earlier=4, later=8, kept=len(posted(model_server, 4)) - 1)
+    require_prefix(model_server, earlier=5, later=10, kept=len(posted(model_server, 5)) - 1)
 
 
 def test_a_resumed_session_knows_how_its_server_counts(model_server: ModelServer, workspace: Path) -> None:
