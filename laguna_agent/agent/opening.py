@@ -1,6 +1,6 @@
-"""What a run of a session begins with: its `Opened` record, for a new session or for a recorded one, and its walls.
+"""What a run of a session begins with: its `Opened` record, for a new session or for a recorded one, its walls, its log.
 
-Knows the log and the settings; opens neither log nor backend.
+Knows the log and the settings; opens no backend.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Any
 import msgspec
 
 from laguna_agent import __version__
+from laguna_agent.agent.conversation import Past, rebuild
 from laguna_agent.agent.rules import denied_globs
-from laguna_agent.agent.store import Opened, iterate_log, new_session_id, now, session_directory
+from laguna_agent.agent.store import Journal, Opened, iterate_log, new_session_id, now, session_directory
 from laguna_agent.config import Settings
 from laguna_agent.errors import SandboxError, UsageError
+from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.sandbox.walls import Walls, put_up
 
 
@@ -94,3 +96,18 @@ def require_walls(walls: Walls, settings: Settings) -> None:
 def output_directory(session_id: str) -> Path:
     """Where the whole output of a session's commands is kept."""
     return session_directory(session_id) / "output"
+
+
+def begin_log(opened: Opened, sandbox: Tier) -> tuple[Journal, Opened, Past]:
+    """The log of a session that is opened in this sandbox, and what it tells of the past. Raises UsageError, with
+    nothing left open."""
+    journal = Journal(session_directory(opened.id) / "log.jsonl")
+    try:
+        # Under the lock, for until then another process may have been writing; a log that is damaged stays as it is.
+        past = rebuild(iterate_log(journal.path))
+        opened = msgspec.structs.replace(opened, sandbox=sandbox)
+        journal.append(opened)
+    except UsageError:
+        journal.close()
+        raise
+    return journal, opened, past

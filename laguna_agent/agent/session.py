@@ -32,7 +32,7 @@ from laguna_agent.agent.fallback import Fallback
 from laguna_agent.agent.keeping import Keeping
 from laguna_agent.agent.loop import run_turn
 from laguna_agent.agent.obeying import obey
-from laguna_agent.agent.opening import new_session, output_directory, recorded_session, walls_for
+from laguna_agent.agent.opening import begin_log, new_session, output_directory, recorded_session, walls_for
 from laguna_agent.agent.outcome import RunRecord, Verdict
 from laguna_agent.agent.permissions import Approver, permissions_for
 from laguna_agent.agent.preparation import prepare
@@ -174,17 +174,9 @@ class Session:
         Fallback.of(settings)
         await anyio.to_thread.run_sync(know_stored_keys)
         walls = await anyio.to_thread.run_sync(walls_for, opened, settings)
-        journal: Journal | None = None
         try:
-            journal = Journal(session_directory(opened.id) / "log.jsonl")
-            # Under the lock, for until then another process may have been writing; and a log that is damaged stays as
-            # it is.
-            past = rebuild(iterate_log(journal.path))
-            opened = msgspec.structs.replace(opened, sandbox=walls.tier)
-            journal.append(opened)
+            journal, opened, past = begin_log(opened, walls.tier)
         except UsageError:
-            if journal is not None:
-                journal.close()
             walls.take_down()
             raise
         session = cls(opened, settings, approver, LiveTape(journal), walls)

@@ -189,3 +189,15 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def new(program: Program, cwd: Path, **more: Any) -> Message:
+    return program.call("session/new", {"cwd": str(cwd), "mcpServers": [], **more})
+
+
+def opened(session: str, cwd: Path) -> Message:
+    return {"sessionId": session, "cwd": str(cwd), "mcpServers": []}
+
+
+Start = Callable[..., Program]
+"""Starts the program against the model server, with further arguments."""

@@ -3,41 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from tests.acp.program import Message, Program, allow, prompt, wait_for
-from tests.conftest import StartCli
+from tests.acp.program import Message, Program, Start, allow, new, opened, prompt, wait_for
 from tests.model_server import ModelServer, text, tool_call
 from tests.processes import commands_in
-
-Start = Callable[..., Program]
-
-
-@pytest.fixture
-def start(start_cli: StartCli, model_server: ModelServer) -> Iterator[Start]:
-    """Starts the program against the model server, with further arguments."""
-
-    def begin(*arguments: str, answer: Callable[[Message], Message | None] = allow, **env: str) -> Program:
-        return Program(start_cli("acp", *arguments, env=model_server.env | env), answer)
-
-    yield begin
-
-
-@pytest.fixture
-def program(start: Start) -> Program:
-    return start()
-
-
-def new(program: Program, cwd: Path, **more: Any) -> Message:
-    return program.call("session/new", {"cwd": str(cwd), "mcpServers": [], **more})
-
-
-def opened(session: str, cwd: Path) -> Message:
-    return {"sessionId": session, "cwd": str(cwd), "mcpServers": []}
 
 
 def option(answer: Message, id: str) -> Message:
@@ -280,89 +250,6 @@ def test_further_directories_belong_to_the_workspace(
     assert listed["additionalDirectories"] == [str(library)]
     for wrong in (["relative"], ["/nonexistent"], [str(library), ""]):
         assert new(program, workspace, additionalDirectories=wrong)["code"] == -32602
-
-
-def test_commands_are_answered_without_the_model(start: Start, model_server: ModelServer, workspace: Path) -> None:
-    program = start()
-    session = program.begin(workspace, {"session": {"compaction": {}}})
-    model_server.reply(*(tool_call("read", {"path": "file.txt"}) for _ in range(3)), text("Seen."))
-    (workspace / "file.txt").write_text("a line of the file\n" * 400)
-    program.prompt(session, "Look")
-    asked = len(model_server.chats)
-    assert program.prompt(session, "/usage") == {"stopReason": "end_turn"}
-    assert "tokens in" in program.updates()[-1]["content"]["text"]
-    assert program.prompt(session, "/context") == {"stopReason": "end_turn"}
-    assert "results of tools" in program.updates()[-1]["content"]["text"]
-    assert len(model_server.chats) == asked
-    model_server.reply(text("## State\nThe file was read."))
-    assert program.prompt(session, "/compact") == {"stopReason": "end_turn"}
-    updates = [u for u in program.updates() if u["sessionUpdate"] == "compaction_update"]
-    assert [u["status"] for u in updates] == ["in_progress", "completed"]
-    assert updates[-1]["summary"] == [{"type": "text", "text": "## State\nThe file was read."}]
-    model_server.reply(text("Hm."))
-    program.prompt(session, "/etc/hosts looks odd")
-    assert "/etc/hosts looks odd" in str(model_server.chats[-1]["messages"][-1])
-    program.call("session/load", opened(session, workspace))
-    assert any("tokens in" in str(u.get("content")) for u in program.updates()[-20:])
-
-
-def test_the_person_is_asked_before_an_undo_takes_their_change(
-    start: Start, model_server: ModelServer, workspace: Path
-) -> None:
-    program = start("--approve", "all")
-    session = program.begin(workspace)
-    model_server.reply(tool_call("write", {"path": "a.txt", "content": "agent\n"}), text("Done."))
-    program.prompt(session, "Write it")
-    (workspace / "a.txt").write_text("agent\nand I\n")
-    assert program.prompt(session, "/undo") == {"stopReason": "end_turn"}
-    (question,) = [m for m in program.seen if m.get("method") == "session/request_permission"]
-    card = question["params"]["toolCall"]
-    assert card["title"] == "Overwrite what was changed since in a.txt"
-    assert card["content"][0]["oldText"] == "agent\nand I\n"
-    assert not (workspace / "a.txt").exists()
-    calls = [u["status"] for u in program.updates() if u.get("toolCallId") == card["toolCallId"]]
-    assert calls[0] == "pending" and calls[-1] == "completed"
-
-
-def test_prompts_are_taken_back(start: Start, model_server: ModelServer, workspace: Path) -> None:
-    program = start()
-    session = program.begin(workspace)
-    model_server.reply(text("One."), text("Two."), text("Three."))
-    program.prompt(session, "Say one")
-    program.prompt(session, "Say two")
-    before = len(program.updates())
-    assert program.prompt(session, "/rewind") == {"stopReason": "end_turn"}
-    told = [u for u in program.updates()[before:] if u["sessionUpdate"] == "agent_message_chunk"]
-    assert "No files had to be put back" in told[0]["content"]["text"]
-    # The editor cannot be made to put it into its field; the person copies it.
-    assert told[-1]["content"]["text"].endswith("```\nSay two\n```")
-    assert told[0]["messageId"] != told[-1]["messageId"]
-    program.prompt(session, "Say three")
-    ids = [u["messageId"] for u in program.updates() if u["sessionUpdate"] == "agent_message_chunk"]
-    assert "4-agent-1" in ids
-    assert [m["role"] for m in model_server.chats[-1]["messages"]] == ["system", "user", "assistant", "user"]
-    program.call("session/load", opened(session, workspace))
-    shown = [u["content"]["text"] for u in program.updates() if u["sessionUpdate"] == "user_message_chunk"]
-    assert shown == ["Say one", "Say three"]
-
-
-def test_the_command_fork_says_where_the_copy_is(start: Start, model_server: ModelServer, workspace: Path) -> None:
-    program = start()
-    session = program.begin(workspace)
-    model_server.always(text("Seven."))
-    program.prompt(session, "Remember seven")
-    program.prompt(session, "/fork")
-    words = "".join(u["content"]["text"] for u in program.updates() if u["sessionUpdate"] == "agent_message_chunk")
-    listed = {each["sessionId"] for each in program.call("session/list", {})["sessions"]}
-    (copy,) = listed - {session}
-    assert f"Session {copy} is a copy" in words
-    assert "Files were not copied" in words
-    # The client's session is the one that it had.
-    program.prompt(session, "Only here")
-    program.call("session/load", opened(copy, workspace))
-    program.prompt(copy, "What was it?")
-    asked = [m["content"] for m in model_server.chats[-1]["messages"] if m["role"] == "user"]
-    assert [words.split("\n")[0] for words in asked] == ["Remember seven", "What was it?"]
 
 
 def test_fork_and_title_only_when_asked_for(start: Start, model_server: ModelServer, workspace: Path) -> None:
