@@ -1,4 +1,4 @@
-"""What a run of a session begins with: its `Opened` record, for a new session or for a recorded one, its walls, its log.
+"""What a run of a session begins with: the `Opened` record of a new or a recorded one, its walls, its log.
 
 Knows the log and the settings; opens no backend.
 """

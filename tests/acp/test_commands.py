@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.acp.program import Start
+from tests.acp.program import Start, opened
 from tests.model_server import ModelServer, text, tool_call
 
 
