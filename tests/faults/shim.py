@@ -16,7 +16,7 @@ def _library() -> Path:
     folder = tempfile.mkdtemp(prefix="fault-shim-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     built = Path(folder) / "shim.so"
-    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True, timeout=60)
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True, timeout=60)
     return built
 
 
