@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -11,8 +13,10 @@ from pathlib import Path
 @cache
 def _library() -> Path:
     source = Path(__file__).with_name("shim.c")
-    built = Path(tempfile.mkdtemp(prefix="fault-shim-")) / "shim.so"
-    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True, timeout=60)
+    folder = tempfile.mkdtemp(prefix="fault-shim-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    built = Path(folder) / "shim.so"
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True, timeout=60)
     return built
 
 

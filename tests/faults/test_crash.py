@@ -90,9 +90,9 @@ def crash_until(reference: Reference, folder: Path, seed: int, kills: int) -> Ki
     return killed
 
 
-def test_a_dozen_kills(reference: Reference, tmp_path: Path) -> None:
-    killed = crash_until(reference, tmp_path / "crashed", seed=1, kills=12)
-    assert killed.moments.total() == 12
+def test_eight_kills(reference: Reference, tmp_path: Path) -> None:
+    killed = crash_until(reference, tmp_path / "crashed", seed=1, kills=8)
+    assert killed.moments.total() == 8
 
 
 @pytest.mark.slow

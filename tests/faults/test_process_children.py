@@ -26,7 +26,7 @@ def run_measured(command: list[str], env: dict[str, str], cwd: Path) -> tuple[by
     return out, usage.ru_maxrss * 1024
 
 
-@pytest.mark.parametrize("megabytes", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("megabytes", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_megabytes_of_output(model_server: ModelServer, workspace: Path, megabytes: int) -> None:
     """Memory does not grow with them, nor does the log; the beginning is kept on disk, as far as it says."""
     peaks = []

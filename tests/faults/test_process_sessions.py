@@ -41,7 +41,10 @@ def log(run_cli: RunCli, model_server: ModelServer) -> Path:
     return the_log()
 
 
-@pytest.mark.parametrize("tail", [b'{"record":"said","message":{"role":"assist', b"\0" * 4_096, b"\xff\xfe{"])
+@pytest.mark.parametrize(
+    "tail",
+    [b'{"record":"said","message":{"role":"assist', b"\0" * 4_096, pytest.param(b"\xff\xfe{", marks=pytest.mark.slow)],
+)
 def test_the_last_line_is_cut_short(run_cli: RunCli, model_server: ModelServer, log: Path, tail: bytes) -> None:
     whole = log.read_bytes()
     log.write_bytes(whole + tail)
@@ -79,7 +82,14 @@ def test_a_line_in_the_middle_is_damaged(run_cli: RunCli, model_server: ModelSer
 
 
 @pytest.mark.parametrize(
-    "header", [b"", b'{"record":"ope', b"garbage\n", b'{"record":"prompted","content":[]}\n', b"\0\0\n"]
+    "header",
+    [
+        b"",
+        b'{"record":"ope',
+        b"garbage\n",
+        pytest.param(b'{"record":"prompted","content":[]}\n', marks=pytest.mark.slow),
+        pytest.param(b"\0\0\n", marks=pytest.mark.slow),
+    ],
 )
 def test_a_log_that_does_not_say_how_it_began(
     run_cli: RunCli, model_server: ModelServer, log: Path, header: bytes
@@ -145,7 +155,7 @@ def test_two_sessions_in_one_workspace(
     assert len(list(sessions_directory().iterdir())) == 2
 
 
-@pytest.mark.parametrize("jump", [-400 * DAY, 400 * DAY])
+@pytest.mark.parametrize("jump", [-400 * DAY, pytest.param(400 * DAY, marks=pytest.mark.slow)])
 def test_the_clock_jumps(
     start_cli: StartCli, run_cli: RunCli, model_server: ModelServer, workspace: Path, tmp_path: Path, jump: int
 ) -> None:

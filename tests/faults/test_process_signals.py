@@ -173,7 +173,10 @@ Files(policy_for(root)).write(root / "file.txt", b"new\\n" * 3_000)
 
 
 # Before a call is after the one before it.
-@pytest.mark.parametrize(("when", "kind"), [("half", "nameless"), ("after", "nameless"), ("half", "named")])
+@pytest.mark.parametrize(
+    ("when", "kind"),
+    [("half", "nameless"), pytest.param("after", "nameless", marks=pytest.mark.slow), ("half", "named")],
+)
 def test_killed_while_a_file_is_written(workspace: Path, when: str, kind: str) -> None:
     """At every call that changes a file: the old content or the new, and nothing beside it that is not swept."""
     old, new, found = b"old\n" * 2_000, b"new\n" * 3_000, set()
