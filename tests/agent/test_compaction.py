@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laguna_agent.agent.commands import COMMANDS
-from laguna_agent.agent.compaction import BEGIN, LEFT_OUT, newest_from, transcript, words_said
+from laguna_agent.agent.compaction import BEGIN, BY_THE_MODEL, LEFT_OUT, newest_from, transcript, words_said
 from laguna_agent.agent.context import size_of
 from laguna_agent.agent.conversation import conversation_events, rebuild
 from laguna_agent.agent.events import Compaction, Event, TextDelta
@@ -102,6 +102,7 @@ def test_what_is_kept(model_server: ModelServer, workspace: Path) -> None:
     known = text_of(after[1])
     assert known.startswith(BEGIN)
     kept = ("Mend the xylophone.", "- [>] find the leak", "- new.py: created", "- old.py: edited", SUMMARY)
+    assert known.index("Mend the xylophone.") < known.index(BY_THE_MODEL) < known.index(SUMMARY)
     for words in (*kept, "Never use tabs.", "Working directory: ", "`true`"):
         assert words in known, words
     # The newest exchanges are there as they were.
