@@ -130,10 +130,10 @@ def test_later_prompts_go_on_from_it(model_server: ModelServer, workspace: Path)
 
 
 def test_many_compactions_keep_every_word_of_the_person(model_server: ModelServer, workspace: Path) -> None:
-    prompts = [f"Remember {word}." for word in ("ash", "birch", "cedar", "elm", "fir", "hazel")]
+    prompts = [f"Remember {word}." for word in ("ash", "birch", "cedar", "elm")]
     answer = calling(10**6, lambda n: looking(n) if n % 12 else text("Done."))
     spoken = long_session(model_server, workspace, *prompts, summary=text(SUMMARY), answer=answer)
-    assert len(spoken.records(Compacted)) > 2
+    assert len(spoken.records(Compacted)) > 1
     last = "".join(map(text_of, posted(model_server)))
     for prompt in prompts:
         assert last.count(prompt) == 1, prompt
@@ -341,7 +341,7 @@ def test_the_log_tells_the_same(model_server: ModelServer, workspace: Path) -> N
     assert (after.work.plan, after.work.files) == (before.work.plan, before.work.files)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(histories(), st.integers(0, 3_000))
 def test_what_stays_of_any_conversation_is_one_that_servers_take(history: list[Message], goal: int) -> None:
     begin = newest_from(history, goal)
@@ -359,7 +359,7 @@ def test_what_stays_of_any_conversation_is_one_that_servers_take(history: list[M
 PROMPTS = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=60).map(lambda text: text + "."))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(PROMPTS, PROMPTS, st.integers(0, 2_000))
 def test_the_person_s_words_stay_as_far_as_they_fit(asked: list[str], new: list[str], cap: int) -> None:
     newest = [text_message("user", f"{text}\n\nWorking directory: /x") for text in new]
