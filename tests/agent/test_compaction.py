@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laguna_agent.agent.commands import COMMANDS
-from laguna_agent.agent.compaction import BEGIN, LEFT_OUT, newest_from, transcript, words_said
+from laguna_agent.agent.compaction import BEGIN, BY_THE_MODEL, LEFT_OUT, newest_from, transcript, words_said
 from laguna_agent.agent.context import size_of
 from laguna_agent.agent.conversation import conversation_events, rebuild
 from laguna_agent.agent.events import Compaction, Event, TextDelta
@@ -102,6 +102,7 @@ def test_what_is_kept(model_server: ModelServer, workspace: Path) -> None:
     known = text_of(after[1])
     assert known.startswith(BEGIN)
     kept = ("Mend the xylophone.", "- [>] find the leak", "- new.py: created", "- old.py: edited", SUMMARY)
+    assert known.index("Mend the xylophone.") < known.index(BY_THE_MODEL) < known.index(SUMMARY)
     for words in (*kept, "Never use tabs.", "Working directory: ", "`true`"):
         assert words in known, words
     # The newest exchanges are there as they were.
@@ -129,10 +130,10 @@ def test_later_prompts_go_on_from_it(model_server: ModelServer, workspace: Path)
 
 
 def test_many_compactions_keep_every_word_of_the_person(model_server: ModelServer, workspace: Path) -> None:
-    prompts = [f"Remember {word}." for word in ("ash", "birch", "cedar", "elm", "fir", "hazel")]
+    prompts = [f"Remember {word}." for word in ("ash", "birch", "cedar", "elm")]
     answer = calling(10**6, lambda n: looking(n) if n % 12 else text("Done."))
     spoken = long_session(model_server, workspace, *prompts, summary=text(SUMMARY), answer=answer)
-    assert len(spoken.records(Compacted)) > 2
+    assert len(spoken.records(Compacted)) > 1
     last = "".join(map(text_of, posted(model_server)))
     for prompt in prompts:
         assert last.count(prompt) == 1, prompt
@@ -340,7 +341,7 @@ def test_the_log_tells_the_same(model_server: ModelServer, workspace: Path) -> N
     assert (after.work.plan, after.work.files) == (before.work.plan, before.work.files)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(histories(), st.integers(0, 3_000))
 def test_what_stays_of_any_conversation_is_one_that_servers_take(history: list[Message], goal: int) -> None:
     begin = newest_from(history, goal)
@@ -358,7 +359,7 @@ def test_what_stays_of_any_conversation_is_one_that_servers_take(history: list[M
 PROMPTS = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=60).map(lambda text: text + "."))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(PROMPTS, PROMPTS, st.integers(0, 2_000))
 def test_the_person_s_words_stay_as_far_as_they_fit(asked: list[str], new: list[str], cap: int) -> None:
     newest = [text_message("user", f"{text}\n\nWorking directory: /x") for text in new]

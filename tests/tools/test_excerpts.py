@@ -23,7 +23,7 @@ def test_one_line_of_a_long_file() -> None:
     assert old in LONG
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     st.integers(0, 6_000),
     st.integers(0, 90),
