@@ -29,6 +29,13 @@ _NO_TEST = frozenset(
 _INSTALLS = frozenset({"install", "i", "ci", "add", "remove", "update", "upgrade", "init", "fetch", "--version", "-V"})
 _MASKS = frozenset({"|", "|&", "||", "&"})
 _ENDS = frozenset({";", "&&", *_MASKS})
+_NAMED = re.compile(
+    r"(?:^|[\s;&|/])(?:py\.?test|unittest|tox|nox|ctest|jest|vitest|mocha|rspec|phpunit|test|check)(?=$|[\s;&|:])"
+)
+_HEREDOC = re.compile(r"<<-?[ \t]*(['\"]?)(\w+)\1([^\n]*)\n.*?^\t*\2$", re.DOTALL | re.MULTILINE)
+_KEYWORDS = frozenset(
+    ["if", "then", "elif", "else", "fi", "while", "until", "do", "done", "esac", "in", "time", "!", "{", "}", "(", ")"]
+)
 _REDIRECTION = re.compile(r"\d?>&\d?|&>>?")
 _ASSIGNMENT = re.compile(r"\w+=")
 _FAILED = re.compile(
@@ -55,8 +62,12 @@ class EditsAndTests:
     def ran(self, call: ToolCall, result: ToolResult) -> None:
         """A call was executed."""
         passed = outcome_of_test(call, result)
+        touched = call.name == "shell" and bool(result.locations or result.diffs)
+        if touched and not _is_named_test(call, result):
+            # A program that changes files is no test of them.
+            passed = None
         # A test leaves reports behind; of files that nobody has looked at that is all that is known.
-        if result.diffs or (call.name == "shell" and result.locations and passed is None):
+        if result.diffs or (touched and passed is None):
             self.edits += 1
             self._earlier = self._earlier or self._passed is not None
             self._passed, self._moving = None, False
@@ -103,7 +114,8 @@ def outcome_of_test(call: ToolCall, result: ToolResult) -> bool | None:
 def _exit_code_tells(command: str) -> bool | None:
     """Whether the exit code is that of something that was run; None where nothing was."""
     try:
-        words = shlex.shlex(_REDIRECTION.sub(" ", command).replace("\n", " ; "), posix=True, punctuation_chars=";&|")
+        text = _HEREDOC.sub(r"\3", command)
+        words = shlex.shlex(_REDIRECTION.sub(" ", text).replace("\n", " ; "), posix=True, punctuation_chars=";&|")
         words.whitespace_split = True
         commands, ends = _split(list(words))
     except ValueError:
@@ -136,7 +148,17 @@ def _split(words: list[str]) -> tuple[list[list[str]], list[str]]:
 
 
 def _tests(words: list[str]) -> bool:
+    if words[:1] in (["for"], ["case"]):
+        return False
     words = [word for word in words if not _ASSIGNMENT.match(word)]
+    while words and words[0] in _KEYWORDS:
+        words = words[1:]
     if not words or words[0].rpartition("/")[2] in _NO_TEST:
         return False
     return not (_INSTALLS & set(words[1:3])) and words[1:3] != ["-m", "pip"]
+
+
+def _is_named_test(call: ToolCall, result: ToolResult) -> bool:
+    """Whether the command calls itself a test, or prints what tests print."""
+    command = _HEREDOC.sub(r"\3", str(call.arguments.get("command", "")))
+    return _NAMED.search(command) is not None or _PASSED.search(result.text) is not None

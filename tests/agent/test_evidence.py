@@ -18,6 +18,9 @@ from tests.model_server import ModelServer, Part, text, tool_call
 PASSING = "python3 -c 'import add; assert add.add(2, 3) == 5'"
 
 
+UNITTEST = "python3 -m unittest -q test_add"
+
+
 def shell(command: str) -> Part:
     return tool_call("shell", {"command": command})
 
@@ -45,7 +48,27 @@ STORIES: dict[str, tuple[list[Part], str, str]] = {
     ),
     "a test that fails": ([edit("a - b", "a * b"), shell(PASSING)], "unverified", "the last test run failed"),
     "one command that does both": (
-        [tool_call("read", {"path": "add.py"}), shell(f"sed -i 's/a - b/a + b/' add.py && {PASSING}")],
+        [tool_call("read", {"path": "add.py"}), shell(f"sed -i 's/a - b/a + b/' add.py && {UNITTEST}")],
+        "verified",
+        "the last test run passed, after the last edit",
+    ),
+    "a program that edits": (
+        [tool_call("read", {"path": "add.py"}), shell('python3 -c \'open("add.py", "a").write("#")\'')],
+        "unverified",
+        "no test ran after the edits",
+    ),
+    "a program that edits what nobody has read": (
+        [shell('python3 -c \'open("add.py", "a").write("#")\'')],
+        "unverified",
+        "no test ran after the edits",
+    ),
+    "a file written by a command": (
+        [shell("cat > b.py <<'EOF'\npytest -q\nimport os\nEOF")],
+        "unverified",
+        "no test ran after the edits",
+    ),
+    "a report of a test": (
+        [RIGHT, shell(f"{UNITTEST} 2>&1 | tee report.txt")],
         "verified",
         "the last test run passed, after the last edit",
     ),
@@ -61,6 +84,9 @@ STORIES: dict[str, tuple[list[Part], str, str]] = {
 def test_the_record_says_it(model_server: ModelServer, workspace: Path, name: str) -> None:
     calls, evidence, note = STORIES[name]
     (workspace / "add.py").write_text("def add(a, b):\n    return a - b\n")
+    (workspace / "test_add.py").write_text(
+        "import unittest, add\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(add.add(2, 3), 5)\n"
+    )
     # A test that leaves nothing behind, so that order alone decides.
     model_server.reply(shell("export PYTHONDONTWRITEBYTECODE=1"), *calls, text("Done."))
     spoken = converse(model_server, workspace, "x")
@@ -87,6 +113,11 @@ def test_the_record_says_it(model_server: ModelServer, workspace: Path, name: st
         ("ls -la", "", 0, None),
         ("git diff | cat", "", 0, None),
         ("pip install pytest", "", 0, None),
+        ("while [ ! -s made.txt ]; do sleep 0.02; done", "", 0, None),
+        ("for f in a b; do python $f.py; done", "2 passed", 0, True),
+        ("if pytest -q; then echo yes; fi", "2 passed", 0, True),
+        ("cat > x.py <<EOF\npytest\nEOF", "", 0, None),
+        ("python3 - <<'EOF'\nassert 1\nEOF", "", 1, False),
         ("npm install", "3 passed", 0, None),
         ("npm test", "", 1, False),
         ("echo 'pytest' > a", "", 0, None),
