@@ -118,6 +118,19 @@ def test_a_second_change_within_the_clocks_tick_is_seen(workspace: Path, monkeyp
     assert keep.take().tree != first.tree
 
 
+def test_an_empty_directory_in_the_place_of_a_tracked_file_is_known_to_be_in_the_way(workspace: Path) -> None:
+    make(workspace, nested=False)
+    keep = Keep(policy_for(workspace), "session")
+    first = keep.take()
+    (workspace / "tracked.o").unlink()
+    (workspace / "tracked.o").mkdir()
+    span = Span(bytes.fromhex(first.tree), bytes.fromhex(keep.take().tree))
+    proposal = keep.propose([span])
+    assert proposal.conflicts == ("tracked.o",)
+    assert not keep.carry_out(proposal).problems
+    assert (workspace / "tracked.o").read_text() == "tracked although ignored\n"
+
+
 @pytest.mark.parametrize("setting", ["FILES_CAP", "BYTES_CAP", "TIME_CAP", "DEPTH_CAP"])
 def test_too_much_is_refused(workspace: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     (workspace / "a" / "b" / "c").mkdir(parents=True)
