@@ -182,7 +182,8 @@ def test_any_history_with_submodules_and_worktrees(history: list[tuple[str, int]
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.timeout(1200)
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps, st.booleans())
 def test_very_many_histories(history: list[tuple[str, int]], nested: bool) -> None:
     run(history, nested=nested)
