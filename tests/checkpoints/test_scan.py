@@ -45,8 +45,8 @@ def test_what_is_in_it(workspace: Path) -> None:
     os.mkfifo(workspace / "fifo")
     (workspace / os.fsdecode(b"\xff")).touch()
     assert names(workspace) == {
-        "0/.gitignore", "0/.gitmodules", "0/a", "0/empty/", "0/link", "0/program", "0/secret", "0/staged", "0/sub/", "0/sub/also.o",
-        "0/sub/inside", "0/tracked.o", "0/tree/", "0/tree/.gitignore", "0/tree/a", "0/tree/tracked.o",
+        "0/.gitignore", "0/.gitmodules", "0/a", "0/empty/", "0/link", "0/program", "0/secret", "0/staged", "0/sub/",
+        "0/sub/also.o", "0/sub/inside", "0/tracked.o", "0/tree/", "0/tree/.gitignore", "0/tree/a", "0/tree/tracked.o",
         "0/" + os.fsdecode(b"\xff"),
     }  # fmt: skip
 
