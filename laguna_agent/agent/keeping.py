@@ -139,36 +139,40 @@ def undone(records: Iterable[AnyRecord]) -> tuple[list[Undone], bool]:
     """What was taken back since the last prompt for the model, the newest last; and whether the last attempt to put
     files back was cut off."""
     found: list[Undone] = []
-    files, cut_off = Undone(), False
+    files, begun, cut_off, redone = Undone(), Undone(), Undone(), False
     for record in records:
         match record:
             case Prompted(content=content):
                 # What a prompt found is where it goes on from, half put back or not.
                 if is_for_the_model(content):
                     found.clear()
-                    cut_off = False
-                if not cut_off:
-                    files = Undone()
+                    begun = Undone()
+                files, cut_off, redone = Undone(), begun, False
             case Restoring():
-                files, cut_off = Undone(record.now, record.target), True
+                begun = Undone(record.now, record.target)
+            case Restored(failed=failed) if failed:
+                begun = cut_off
             case Restored():
-                cut_off = False
-                if not record.failed:
-                    files = Undone(files.now, record.tree)
+                redone = record.redone
+                if not redone:
+                    # One that finishes what was cut off is one with it.
+                    files = Undone(cut_off.now or begun.now, record.tree)
                     found.append(files)
+                elif not cut_off.now:
+                    del found[-1:]
+                begun = Undone()
             case Rewound():
                 if found and found[-1] is files:
                     found.pop()
                 found.append(Undone(files.now, files.tree, conversation=True))
-                files = Undone()
             case Redone():
-                del found[-1:]
-                files = Undone()
+                if not redone:
+                    del found[-1:]
             case Compacted() | Uncompacted() | Shortened():
                 # What came before is not as it was: what was taken back from it fits no more.
                 found.clear()
             case _:
                 pass
-    if cut_off:
-        found.append(files)
-    return found, cut_off
+    if begun.now:
+        found.append(begun)
+    return found, bool(begun.now)

@@ -235,11 +235,13 @@ class Checkpointed(Record, frozen=True, tag="checkpoint"):
 
 
 class Proposed(Record, frozen=True, tag="proposed"):
-    """What putting files back would do, found out by a look at the disk, which is as in the tree `now`: `paths` become
-    something else; `conflicts` are those of them that others changed, with `diffs` that show what would be lost. Of
-    what `left` names nothing is kept. Where it cannot be told, `problem` says why."""
+    """What putting files back would do, found out by a look at the disk: it goes from the tree `now` to `target`.
+    `paths` become something else; `conflicts` are those of them that others changed, with `diffs` that show what would
+    be lost. Of what `left` names nothing is kept, and `said` is what else the person should know. Where it cannot be,
+    `problem` says why. `conversation` says whether a `/redo` brings that back too."""
 
     now: str = ""
+    target: str = ""
     paths: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     diffs: tuple[FileDiff, ...] = ()
@@ -258,11 +260,12 @@ class Restoring(Record, frozen=True, tag="restoring"):
 
 class Restored(Record, frozen=True, tag="restored"):
     """They were: the workspace is now as in `tree`, and `problems` has a line for each path that was left. With
-    `failed` nothing was changed."""
+    `failed` nothing was changed; `redone` says that an undo was taken back by it."""
 
     tree: str = ""
     problems: tuple[str, ...] = ()
     failed: str = ""
+    redone: bool = False
 
 
 class Redone(Record, frozen=True, tag="redone"):

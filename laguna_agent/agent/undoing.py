@@ -18,7 +18,7 @@ import msgspec
 from laguna_agent.agent import events
 from laguna_agent.agent.keeping import TURNED_OFF, PromptFiles, prompt_files, undone
 from laguna_agent.agent.store import Permitted, Proposed, Redone, Remarked, Restored, Restoring
-from laguna_agent.checkpoints.keep import Keep, Proposal
+from laguna_agent.checkpoints.keep import Proposal
 from laguna_agent.checkpoints.plan import Span
 from laguna_agent.checkpoints.store import CheckpointError
 from laguna_agent.tools.footprint import Change
@@ -87,7 +87,7 @@ async def redo(argument: str, session: Session, emit: Emit) -> None:
 
     try:
         wish = Wish("redo", argument, 1, number=False)
-        proposed, said = await _put_back(find, wish, session, emit)
+        proposed, said = await _put_back(find, wish, session, emit, redone=True)
     except NotDone as refusal:
         await _remark(str(refusal), session, emit)
         return
@@ -138,7 +138,9 @@ class Found(msgspec.Struct, frozen=True):
     conversation: bool = False
 
 
-async def _put_back(find: Callable[[], Found], wish: Wish, session: Session, emit: Emit) -> tuple[Proposed, str]:
+async def _put_back(
+    find: Callable[[], Found], wish: Wish, session: Session, emit: Emit, *, redone: bool = False
+) -> tuple[Proposed, str]:
     """What was proposed, done, and what to say of it. Raises NotDone. Live, `find` reads the log; replayed, what it
     found then is on the tape, for that log has gone on since."""
     proposal: Proposal | None = None
@@ -155,6 +157,7 @@ async def _put_back(find: Callable[[], Found], wish: Wish, session: Session, emi
             return Proposed(problem=f"{error}. With `keep` behind the command files are left as they are")
         return Proposed(
             proposal.now,
+            proposal.target,
             proposal.changed[:LISTED],
             proposal.conflicts[:LISTED],
             proposal.diffs[:SHOWN],
@@ -168,11 +171,15 @@ async def _put_back(find: Callable[[], Found], wish: Wish, session: Session, emi
         raise NotDone(f"Nothing was changed: {proposed.problem}.")
     if proposed.conflicts and not wish.force:
         await _ask(proposed, session, emit)
-    said = await _carry_out(proposal, proposed, session, keep) if proposed.paths else "" if proposed.said else NO_FILES
+    said = "" if proposed.said else NO_FILES
+    if proposed.now != proposed.target:
+        said = await _carry_out(proposal, proposed, session, redone)
     return proposed, " ".join(filter(None, (said, proposed.said)))
 
 
-async def _carry_out(proposal: Proposal | None, proposed: Proposed, session: Session, keep: Keep | None) -> str:
+async def _carry_out(proposal: Proposal | None, proposed: Proposed, session: Session, redone: bool) -> str:
+    keep = session.keeping.keep
+
     async def begin() -> Restoring:
         assert proposal is not None, "a live session has proposed"
         return Restoring(proposal.now, proposal.target)
@@ -186,13 +193,13 @@ async def _carry_out(proposal: Proposal | None, proposed: Proposed, session: Ses
             return Restored(failed=str(error))
         changes = [Change(Path(keep.absolute(path))) for path in chosen.plan.changed]
         await session.workspace.follow(changes)
-        return Restored(done.tree, done.problems)
+        return Restored(done.tree, done.problems, redone=redone)
 
     await session.tape.take(Restoring, begin)
     restored = await session.tape.take(Restored, do)
     if restored.failed:
         raise NotDone(f"Nothing was changed: {restored.failed}.")
-    said = f"Put back {_listed(proposed.paths)}."
+    said = f"Put back {_listed(proposed.paths) or 'directories alone'}."
     if restored.problems:
         said += f" Not put back: {'; '.join(restored.problems[:NAMED])}."
     if proposed.left:

@@ -223,6 +223,7 @@ class _Walk:
             if found is not None:
                 children.append((name, *found))
         if known_only and not children:
+            self.left[path] = "ignored"
             return None
         return self._tree(path, children)
 

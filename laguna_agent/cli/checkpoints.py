@@ -71,7 +71,7 @@ def restore(session: SessionId, at: At = None, to: Into = None, force: Force = F
             "as is known; --force overwrites them, --to DIR writes the files elsewhere"
         )
     problems: tuple[str, ...] = ()
-    if proposal.changed:
+    if not proposal.plan.is_nothing:
         problems = files.carry_out(keep, proposal).problems
     if as_json:
         show_json({"restored": _without_keys(list(proposal.changed)), "not_restored": list(problems)})

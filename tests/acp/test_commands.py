@@ -32,24 +32,6 @@ def test_commands_are_answered_without_the_model(start: Start, model_server: Mod
     assert any("tokens in" in str(u.get("content")) for u in program.updates()[-20:])
 
 
-def test_the_person_is_asked_before_an_undo_takes_their_change(
-    start: Start, model_server: ModelServer, workspace: Path
-) -> None:
-    program = start("--approve", "all")
-    session = program.begin(workspace)
-    model_server.reply(tool_call("write", {"path": "a.txt", "content": "agent\n"}), text("Done."))
-    program.prompt(session, "Write it")
-    (workspace / "a.txt").write_text("agent\nand I\n")
-    assert program.prompt(session, "/undo") == {"stopReason": "end_turn"}
-    (question,) = [m for m in program.seen if m.get("method") == "session/request_permission"]
-    card = question["params"]["toolCall"]
-    assert card["title"] == "Overwrite what was changed since in a.txt"
-    assert card["content"][0]["oldText"] == "agent\nand I\n"
-    assert not (workspace / "a.txt").exists()
-    calls = [u["status"] for u in program.updates() if u.get("toolCallId") == card["toolCallId"]]
-    assert calls[0] == "pending" and calls[-1] == "completed"
-
-
 def test_prompts_are_taken_back(start: Start, model_server: ModelServer, workspace: Path) -> None:
     program = start()
     session = program.begin(workspace)

@@ -114,10 +114,9 @@ class Told:
         require_same(self.now(), self.before[-count])
         if rewound:
             self.undone.append((self.before[-count:], was))
-        else:
-            self.undone.append(([], was))
-        if rewound:
             del self.before[-count:]
+        elif self.now() != was:
+            self.undone.append(([], was))
 
     async def _redo(self) -> None:
         seen = await self.say("/redo")

@@ -199,6 +199,27 @@ def test_fork_with_a_number_takes_files_along(model_server: ModelServer, workspa
     assert not list(stores_directory().rglob("*.pack"))
 
 
+def test_what_was_redone_is_not_redone_again(model_server: ModelServer, workspace: Path) -> None:
+    model_server.reply(write("a.txt", "1\n"), text("1"), write("b.txt", "2\n"), text("2"))
+    spoken = converse(
+        model_server, workspace, "one", "two", "/undo", "/undo", "/redo", "/undo", "/redo", "/redo", "/redo"
+    )
+    assert told(spoken).startswith("Nothing was changed: there is nothing to redo")
+    assert sorted(path.name for path in workspace.iterdir()) == ["a.txt", "b.txt"]
+    assert [prompt for prompt in prompts(spoken) if not prompt.startswith("/")] == ["one", "two"]
+
+
+def test_directories_alone(model_server: ModelServer, workspace: Path) -> None:
+    (workspace / "d").mkdir(mode=0o755)
+    model_server.reply(shell("mkdir -p empty/deep; chmod 700 d"), text("1"))
+    spoken = converse(model_server, workspace, "one", "/undo")
+    assert [path.name for path in workspace.iterdir()] == ["d"]
+    assert (workspace / "d").stat().st_mode & 0o777 == 0o755
+    converse(model_server, workspace, "/redo", resume=spoken)
+    assert (workspace / "empty" / "deep").is_dir()
+    assert (workspace / "d").stat().st_mode & 0o777 == 0o700
+
+
 def test_nothing_to_redo(model_server: ModelServer, workspace: Path) -> None:
     model_server.reply(write("a.txt", "1\n"), text("1"), text("2"))
     spoken = converse(model_server, workspace, "/redo", "one", "/undo", "two", "/redo")

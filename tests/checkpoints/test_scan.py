@@ -45,8 +45,8 @@ def test_what_is_in_it(workspace: Path) -> None:
     os.mkfifo(workspace / "fifo")
     (workspace / os.fsdecode(b"\xff")).touch()
     assert names(workspace) == {
-        "0/.gitignore", "0/.gitmodules", "0/a", "0/empty/", "0/link", "0/staged", "0/sub/", "0/sub/also.o",
-        "0/sub/inside", "0/tracked.o", "0/tree/", "0/tree/.gitignore", "0/tree/a", "0/tree/tracked.o",
+        "0/.gitignore", "0/.gitmodules", "0/a", "0/empty/", "0/link", "0/program", "0/secret", "0/staged", "0/sub/",
+        "0/sub/also.o", "0/sub/inside", "0/tracked.o", "0/tree/", "0/tree/.gitignore", "0/tree/a", "0/tree/tracked.o",
         "0/" + os.fsdecode(b"\xff"),
     }  # fmt: skip
 
@@ -116,6 +116,19 @@ def test_a_second_change_within_the_clocks_tick_is_seen(workspace: Path, monkeyp
     with file.open("r+") as opened:
         opened.write("two")
     assert keep.take().tree != first.tree
+
+
+def test_an_empty_directory_in_the_place_of_a_tracked_file_is_known_to_be_in_the_way(workspace: Path) -> None:
+    make(workspace, nested=False)
+    keep = Keep(policy_for(workspace), "session")
+    first = keep.take()
+    (workspace / "tracked.o").unlink()
+    (workspace / "tracked.o").mkdir()
+    span = Span(bytes.fromhex(first.tree), bytes.fromhex(keep.take().tree))
+    proposal = keep.propose([span])
+    assert proposal.conflicts == ("tracked.o",)
+    assert not keep.carry_out(proposal).problems
+    assert (workspace / "tracked.o").read_text() == "tracked although ignored\n"
 
 
 @pytest.mark.parametrize("setting", ["FILES_CAP", "BYTES_CAP", "TIME_CAP", "DEPTH_CAP"])
