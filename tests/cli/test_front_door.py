@@ -158,7 +158,8 @@ def test_a_bug_is_one_line_and_a_report(run_cli: RunCli, tmp_path: Path) -> None
 
 
 def test_a_bug_without_a_state_directory_still_says_so(run_cli: RunCli, tmp_path: Path) -> None:
-    (tmp_path / "state" / "laguna-agent" / "crash.log").mkdir(parents=True)
+    (tmp_path / "state" / "laguna-agent").mkdir(parents=True)
+    (tmp_path / "state" / "laguna-agent" / "crashes").write_text("in the way")
     env = break_module(tmp_path / "broken", "msgspec") | {"XDG_STATE_HOME": str(tmp_path / "state")}
     done = run_cli("config", "show", env=env)
     assert done.returncode == 1

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from laguna_agent.agent.store import AnyRecord, Ended, read_log, sessions_directory
+from laguna_agent.agent.store import AnyRecord, Checkpointed, Ended, read_log, sessions_directory
 from tests.agent.driving import posted, require_valid_conversation, text_of
 from tests.conftest import RunCli
 from tests.model_server import ModelServer, text
@@ -84,8 +84,9 @@ def records(log: Path | None = None) -> list[AnyRecord]:
 
 
 def require_outcome(outcome: str, log: Path | None = None) -> None:
-    """The log says how the run ended; "" for one that could not say it any more."""
-    last = records(log)[-1]
+    """The log says how the run ended; "" for one that could not say it any more. Behind it stands at most how the run
+    left the files."""
+    last = next(record for record in reversed(records(log)) if not isinstance(record, Checkpointed))
     assert (last.result.outcome if isinstance(last, Ended) else "") == outcome
 
 

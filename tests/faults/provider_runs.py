@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from laguna_agent.agent.store import Ended, find_session, read_log
+from laguna_agent.agent.store import Checkpointed, Ended, find_session, read_log
 from tests.agent.driving import lines, replayed, require_valid_conversation
 from tests.model_server import MODEL, ModelServer, Scripted, text, tool_call
 
@@ -196,7 +196,8 @@ def _require_requests(fault: Fault, server: ModelServer) -> None:
 def _require_log(ran: Ran) -> None:
     """The log is whole, says how the run ended, and gives the same bytes again."""
     log = find_session(ran.result["session_id"])
-    last = read_log(log)[-1]
+    # Behind it stands at most how the run left the files.
+    last = next(record for record in reversed(read_log(log)) if not isinstance(record, Checkpointed))
     assert isinstance(last, Ended)
     assert (last.result.exit_code, last.result.outcome) == (ran.exit_code, ran.result["outcome"])
     assert lines(replayed(log)) == b"".join(line + b"\n" for line in ran.stdout.splitlines()[:-1])

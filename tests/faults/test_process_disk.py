@@ -37,8 +37,12 @@ def state() -> Path:
     return Path(os.environ["XDG_STATE_HOME"]) / STATE
 
 
+LARGE = " ".join(map(str, range(10_000)))
+"""What does not fit. No piece of it again and again: an answer that repeats itself is cut off."""
+
+
 def test_the_disk_of_the_log_fills_up(run_cli: RunCli, model_server: ModelServer, workspace: Path) -> None:
-    long = "x = 1  # a line\n" * 2_000
+    long = "".join(f"x{number} = {number}\n" for number in range(3_000))
     model_server.reply(
         tool_call("write", {"path": "first.txt", "content": "1\n"}),
         tool_call("write", {"path": "long.txt", "content": long}),
@@ -84,8 +88,8 @@ def test_the_log_reaches_the_largest_size_of_a_file(
 def test_the_disk_of_the_workspace_fills_up(run_cli: RunCli, model_server: ModelServer, workspace: Path) -> None:
     (workspace / "old.txt").write_text("old\n")
     model_server.reply(
-        tool_call("edit", {"path": "old.txt", "old": "old", "new": "n" * 50_000}),
-        tool_call("write", {"path": "new.txt", "content": "n" * 50_000}),
+        tool_call("edit", {"path": "old.txt", "old": "old", "new": LARGE}),
+        tool_call("write", {"path": "new.txt", "content": LARGE}),
         text("There is no room."),
     )
     done = run_cli(*RUN, env=model_server.env | full_after(20_000, workspace))
