@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
+import msgspec
 
 from laguna_agent.agent.events import TurnEnded
 from laguna_agent.agent.outcome import RunRecord, Verdict, last_answer
+from laguna_agent.agent.store import Ended
 from laguna_agent.errors import UsageError
 from laguna_agent.redaction import without_keys
 
@@ -16,8 +18,25 @@ if TYPE_CHECKING:
     from laguna_agent.agent.turn import Turn
 
 
-async def record_of(session: Session, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
-    """What came of the prompt that `turn` worked on (None: it came to no turn) in `seconds`."""
+async def end_on_tape(session: Session, verdict: Verdict, turn: Turn | None, seconds: float, emitted: int) -> RunRecord:
+    """The prompt's record, and the files as it left them, written to the tape after `emitted` events. A record that
+    cannot be written says so itself."""
+    after = await session.keeping.after()
+    # Whoever did it: a job in the background tells nobody of its files.
+    moved = after is not None and after.tree not in ("", session.keeping.tree)
+    record = await _record_of(session, verdict, turn, seconds, moved)
+    try:
+        session.tape.note(Ended(record, verdict.error, emitted))
+        if after is not None:
+            session.tape.note(after)
+    except UsageError as error:
+        record = msgspec.structs.replace(record, message=f"{record.message} ({error})".strip())
+    return record
+
+
+async def _record_of(session: Session, verdict: Verdict, turn: Turn | None, seconds: float, moved: bool) -> RunRecord:
+    """What came of the prompt that `turn` worked on (None: it came to no turn) in `seconds`; `moved`: files are not as
+    they were."""
     changed = dict(turn.execution.changed) if turn else {}
     message = verdict.message
     if session.snapshot is not None:
@@ -26,7 +45,7 @@ async def record_of(session: Session, verdict: Verdict, turn: Turn | None, secon
         except UsageError as error:
             message = f"{message} (the changes could not be listed: {error})".strip()
     spent = session.budget.usage
-    evidence, note = turn.execution.evidence.verdict(changed=bool(changed)) if turn else ("", "")
+    evidence, note = turn.execution.evidence.verdict(changed=moved or bool(changed)) if turn else ("", "")
     return RunRecord(
         verdict.outcome,
         verdict.stop_reason,

@@ -44,6 +44,8 @@ class Keeping:
         self._problem = ""
         self._begun = self._kept = False
         self._told = False
+        self.tree = ""
+        """How the files were when the last prompt began to write."""
 
     def begin(self) -> None:
         """A prompt begins."""
@@ -59,7 +61,7 @@ class Keeping:
         self._begun = True
         record = await tape.take(Checkpointed, self._before)
         if record.tree:
-            self._kept = True
+            self._kept, self.tree = True, record.tree
             await emit(Checkpoint(record.tree))
         elif not self._told:
             self._told = True

@@ -27,7 +27,7 @@ from laguna_agent.agent.checks import Check
 from laguna_agent.agent.commands import command_in, expanded, is_for_the_model, text_of
 from laguna_agent.agent.conversation import Past, conversation_events, orphan_results, rebuild
 from laguna_agent.agent.delivery import Delivery
-from laguna_agent.agent.ending import ended_event, record_of
+from laguna_agent.agent.ending import end_on_tape, ended_event
 from laguna_agent.agent.fallback import Fallback
 from laguna_agent.agent.keeping import Keeping
 from laguna_agent.agent.loop import run_turn
@@ -42,7 +42,6 @@ from laguna_agent.agent.rules import Rules
 from laguna_agent.agent.store import (
     AnyRecord,
     Configured,
-    Ended,
     Journal,
     Opened,
     Prompted,
@@ -168,10 +167,10 @@ class Session:
 
     @classmethod
     async def _open(cls, opened: Opened, settings: Settings, approver: Approver, snapshot: bool) -> Session:
-        telemetry = open_telemetry(settings, session_directory(opened.id))
         # Each raises for one that cannot be used, while there is nothing to close.
         Rules(settings.rules)
         Fallback.of(settings)
+        telemetry = open_telemetry(settings, session_directory(opened.id))
         await anyio.to_thread.run_sync(know_stored_keys)
         walls = await anyio.to_thread.run_sync(walls_for, opened, settings)
         try:
@@ -346,15 +345,7 @@ class Session:
 
     async def _end(self, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
         """The run's record, in the log too."""
-        after = await self.keeping.after()
-        record = await record_of(self, verdict, turn, seconds)
-        try:
-            self.tape.note(Ended(record, verdict.error, self._delivery.emitted))
-            if after is not None:
-                self.tape.note(after)
-        except UsageError as error:
-            record = msgspec.structs.replace(record, message=f"{record.message} ({error})".strip())
-        return record
+        return await end_on_tape(self, verdict, turn, seconds, self._delivery.emitted)
 
     def _turn_ended(self, record: RunRecord, error: str) -> events.TurnEnded:
         return ended_event(record, error)

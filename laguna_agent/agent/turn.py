@@ -19,7 +19,7 @@ from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.checks import Check
 from laguna_agent.agent.compaction import make_room
 from laguna_agent.agent.dialect import Dialect
-from laguna_agent.agent.events import Event, Notice, UsageUpdated
+from laguna_agent.agent.events import Event, Retrying, UsageUpdated
 from laguna_agent.agent.execution import Execution
 from laguna_agent.agent.hearing import hear
 from laguna_agent.agent.repetition import RepetitionGuard
@@ -91,7 +91,8 @@ class Turn:
                 reply = await self._ask_making_room()
             except Runaway as cut:
                 told = self.restraint.after(cut)
-                await self.emit(Notice("warning", f"{cut}; asking again"))
+                # What it said counts no more, and faces begin the answer anew.
+                await self.emit(Retrying(1, 0.0, str(cut), void=True))
                 if told is not None:
                     self.remember(told)
             except BadRequest:

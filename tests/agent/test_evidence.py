@@ -170,6 +170,13 @@ def test_a_job_that_never_stops_changing_files(model_server: ModelServer, worksp
     assert spoken.result.evidence_note == "files changed while the last check ran"
 
 
+def test_what_a_job_changed_is_a_change(model_server: ModelServer, workspace: Path) -> None:
+    job = tool_call("shell", {"command": "echo 1 > made.txt; sleep 60", "background": True})
+    model_server.reply(job, shell("while [ ! -s made.txt ]; do sleep 0.02; done"), text("Done."))
+    spoken = converse(model_server, workspace, "x")
+    assert (spoken.result.files_changed, spoken.result.evidence) == ((), "unverified")
+
+
 def test_the_program_says_it_briefly(model_server: ModelServer, workspace: Path, run_cli: RunCli) -> None:
     (workspace / "add.py").write_text("def add(a, b):\n    return a - b\n")
     model_server.reply(RIGHT, text("Done."))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laguna_agent.agent.events import Notice
+from laguna_agent.agent.events import Retrying
 from laguna_agent.agent.permissions import deny_all
 from laguna_agent.agent.runaway import ARGUMENTS, PROSE, Repeating, Runaway, StreamWatch
 from laguna_agent.agent.session import Session
@@ -117,8 +117,9 @@ def test_a_degenerate_stream_is_cut_and_asked_for_again(model_server: ModelServe
     assert posted(model_server, 1) == posted(model_server, 0)
     assert (model_server.chats[0]["temperature"], model_server.chats[1]["temperature"]) == (0.0, 0.7)
     assert "seed" not in model_server.chats[1]
-    (warning,) = [event for event in spoken.of(Notice) if event.severity == "warning"]
-    assert "repeated itself" in warning.text
+    (warning,) = spoken.of(Retrying)
+    assert "repeated itself" in warning.reason
+    assert warning.void
     # Its tokens count though the server could not say how many they were.
     assert spoken.result.output_tokens > 700
     cut = spoken.records(Replied)[0]
@@ -152,7 +153,7 @@ def test_an_endless_thought_is_cut_and_the_answer_asked_for(model_server: ModelS
     assert sum("long enough" in text_of(message) for message in posted(model_server)) == 1
     assert roles(model_server) == ["system", "user", "user", "assistant", "tool"]
     require_valid_conversation(posted(model_server))
-    assert sum("reasoning_budget" in event.text for event in spoken.of(Notice)) == 2
+    assert sum("reasoning_budget" in event.reason for event in spoken.of(Retrying)) == 2
 
 
 def test_a_thought_that_nothing_ends(model_server: ModelServer, workspace: Path) -> None:

@@ -189,7 +189,7 @@ ODD: tuple[Fault, ...] = (
     good("bare carriage returns", stream(raw((CALL + FINISH).replace(b"\n", b"\r")))),
     good("one byte at a time", stream(*[raw(bytes([byte])) for byte in CALL + FINISH])),
     good("choices that are empty or null", stream(chunk(choices=[]), chunk(choices=None), chunk(), TWO)),
-    good("thought of 4 MB on one line", stream(chunk(choices=[{"delta": {"reasoning": "x" * 4_000_000}}]), TWO)),
+    good("line of 4 MB", stream(chunk(choices=[{"delta": {"content": ""}, "padding": "x" * 4_000_000}]), TWO)),
     good("usage that is null", stream(chunk(choices=[], usage=None), TWO, usage=None)),
     good(
         "arguments that are an object",
