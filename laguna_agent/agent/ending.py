@@ -24,7 +24,7 @@ async def end_on_tape(session: Session, verdict: Verdict, turn: Turn | None, sec
     after = await session.keeping.after()
     # Whoever did it: a job in the background tells nobody of its files.
     moved = after is not None and after.tree not in ("", session.keeping.tree)
-    record = await _record_of(session, verdict, turn, seconds, moved)
+    record = await record_of(session, verdict, turn, seconds, moved=moved)
     try:
         session.tape.note(Ended(record, verdict.error, emitted))
         if after is not None:
@@ -34,7 +34,9 @@ async def end_on_tape(session: Session, verdict: Verdict, turn: Turn | None, sec
     return record
 
 
-async def _record_of(session: Session, verdict: Verdict, turn: Turn | None, seconds: float, moved: bool) -> RunRecord:
+async def record_of(
+    session: Session, verdict: Verdict, turn: Turn | None, seconds: float, *, moved: bool = False
+) -> RunRecord:
     """What came of the prompt that `turn` worked on (None: it came to no turn) in `seconds`; `moved`: files are not as
     they were."""
     changed = dict(turn.execution.changed) if turn else {}
