@@ -279,7 +279,8 @@ class Renderer:
                 yield schema.Notice(severity="warning", title=visible(event.message))
             else:
                 yield self._word(event.message)
-        if event.evidence == "unverified":
+        # Who stopped it knows that it is not done.
+        if event.evidence == "unverified" and event.stop_reason != "cancelled":
             yield self._notice("info", f"unverified: {event.evidence_note}")
         self._speaking = ""
 

@@ -91,10 +91,11 @@ def test_odd_answers_of_a_server_do_nothing(house: House, best: str) -> None:
         server.reply(stream(tool_call("shell", {"command": "seq 100000"}, id=call_id)))
     server.reply(stream(*(tool_call("shell", {"command": f"echo {n}"}, id="same") for n in range(3))))
     deep = '{"command": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    # Two in a row that repeat themselves would end the run.
     for arguments in (
         deep,
-        '{"command": "' + "x" * 10_000_000 + '"}',
         "[]",
+        '{"command": "' + "x" * 10_000_000 + '"}',
         "null",
         '{"command": {"a": 1}}',
         '{"command": "true", "sandbox": "none"}',

@@ -45,6 +45,11 @@ def said(before: str) -> str:
     return f"I look into it.{call}</assistant>"
 
 
+THINNED = 40
+"""Tokens of one exchange. Of the places that a cache can return to, those far back are thinned out: one that was within a
+prompt may be the nearest."""
+
+
 class Counted:
     """A session, and what its model computed."""
 
@@ -130,7 +135,7 @@ def test_in_twenty_turns_every_token_is_computed_once(checkpoint, workspace):
         before = sum(one.computed)
         await one.prompt("Look at another one instead.")
         assert one.end < ends[10] + 40
-        assert sum(one.computed) - before <= one.end - ends[9]
+        assert sum(one.computed) - before <= one.end - ends[9] + THINNED
         await one.session.aclose()
 
         # A copy of the session goes its own way, and the session goes on; both read only what is new.
@@ -158,7 +163,7 @@ def test_a_resumed_session_in_a_new_engine_computes_only_what_is_new(checkpoint,
             one.session.rewind(back)
         await one.prompt("And now?")
         assert one.end > at
-        assert sum(one.computed) <= one.end - at
+        assert sum(one.computed) <= one.end - at + (THINNED if back else 0)
         await one.session.aclose()
 
     # Without its engine a process has nothing but what lies on disk.

@@ -175,7 +175,7 @@ def test_what_is_closed_to_us_is_not_there() -> None:
 
 
 WITHOUT_ROOT = """
-import os, sys
+import os, sys, tempfile  # all of it now: the interpreter too may be where only root looks
 from pathlib import Path
 from laguna_agent.sandbox.bubblewrap import view
 from laguna_agent.sandbox.landlock_tier import readable_paths
