@@ -17,11 +17,11 @@ demo: $(VENV)/local.stamp
 	@$(BIN)/python scripts/demo.py $(MODEL)
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not real_model"
+	$(BIN)/python -m pytest -q -n 3 -m "not slow and not real_model"
 
 test-all: lint
 	$(BIN)/laguna-agent models pull $(MODEL)
-	$(BIN)/python -m pytest -q -n 2 -m "not real_model"
+	$(BIN)/python -m pytest -q -n 3 -m "not real_model"
 	$(BIN)/python -m pytest -q -m real_model
 
 lint: $(VENV)/dev.stamp
