@@ -46,8 +46,8 @@ def said(before: str) -> str:
 
 
 THINNED = 40
-"""Tokens of one exchange. Of the places that a cache can return to, those far back are thinned out: one that was within a
-prompt may be the nearest."""
+"""Tokens of one exchange. Of the places that a cache can return to, those far back are thinned out: the nearest may lie
+within a prompt."""
 
 
 class Counted:
