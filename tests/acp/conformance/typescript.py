@@ -70,7 +70,8 @@ def sessions(stage: Stage) -> None:
     further = stage.folder / "further"
     further.mkdir()
     # So much that there is something to compact.
-    stage.model.reply(tool_call("list", {"path": "."}), text(" ".join(f"Nothing at all in {number}." for number in range(200))))
+    much = " ".join(f"Nothing at all in {number}." for number in range(200))
+    stage.model.reply(tool_call("list", {"path": "."}), text(much))
     stage.model.always(text("Nothing."))
     stage.having(FURTHER_DIRECTORY=str(further)).typescript("sessions")
 
