@@ -80,14 +80,18 @@ def _wanted(spans: Sequence[Span], now: bytes, read: Read) -> tuple[dict[bytes, 
     others since."""
     wanted: dict[bytes, Entry | None] = {}
     foreign: set[bytes] = set()
+    held: dict[bytes, list[Entry | None]] = {}
     for at, span in enumerate(spans):
         following = spans[at + 1].before if at + 1 < len(spans) else now
         done = differences(span.before, following if span.after is None else span.after, read)
         for path, (was, _) in done.items():
             wanted.setdefault(path, was)
+            held.setdefault(path, []).append(was)
         since: Differences = {} if span.after is None else differences(span.after, following, read)
         # That a directory has other permissions is no work that could be lost.
         changed = {path for path, pair in since.items() if not all(each and each.is_directory for each in pair)}
+        # Nor what is as it was before one of them, as after an undo that left the conversation: a checkpoint holds it.
+        changed -= {path for path in changed if since[path][1] in held.get(path, ())}
         foreign |= wanted.keys() & (done.keys() if span.after is None else changed)
     return wanted, foreign
 

@@ -199,6 +199,19 @@ def test_fork_with_a_number_takes_files_along(model_server: ModelServer, workspa
     assert not list(stores_directory().rglob("*.pack"))
 
 
+def test_files_that_are_put_back_already_are_nobodys_work(model_server: ModelServer, workspace: Path) -> None:
+    """A fork takes the files along and leaves the conversation; then that goes back further."""
+    (workspace / "f").write_text("mine\n")
+    replies = (write("f", "one\n"), text("One."), write("f", "two\n"), text("Two."))
+    model_server.reply(tool_call("read", {"path": "f"}), *replies)
+    spoken = converse(model_server, workspace, "one", "two", "/fork 1")
+    assert (workspace / "f").read_text() == "one\n"
+    spoken = converse(model_server, workspace, "/rewind 2", resume=spoken)
+    assert not spoken.of(PermissionRequested)
+    assert [event.prompts for event in spoken.of(Rewound)] == [2]
+    assert (workspace / "f").read_text() == "mine\n"
+
+
 def test_what_was_redone_is_not_redone_again(model_server: ModelServer, workspace: Path) -> None:
     model_server.reply(write("a.txt", "1\n"), text("1"), write("b.txt", "2\n"), text("2"))
     spoken = converse(
