@@ -12,13 +12,12 @@ tools is an agent's own business (a title, a summary) and is answered with one w
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
+
+from own_process import own_process, serve_until_left
 
 MODEL = "instant-model"
 CONTEXT = 200_000
@@ -232,27 +231,10 @@ class Handler(BaseHTTPRequestHandler):
         """Silent: a line for each request would be measured too."""
 
 
-@contextmanager
-def instant_model(count: int) -> Iterator[str]:
-    """The server in a process of its own, so that it takes no time from the one that measures; gives its URL."""
-    with subprocess.Popen(
-        [sys.executable, __file__, str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.kill()
-
-
-def serve(count: int) -> None:
-    """Say the port on a line, then serve until standard input ends."""
-    with InstantModel(count) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        print(server.server_address[1], flush=True)
-        sys.stdin.read()
-        server.shutdown()
+def instant_model(count: int) -> AbstractContextManager[str]:
+    """The server in a process of its own; gives its URL."""
+    return own_process(__file__, count)
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve_until_left(InstantModel(int(sys.argv[1])))

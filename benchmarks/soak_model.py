@@ -4,7 +4,7 @@ It speaks OpenAI chat completions, streamed, counts a token for every four bytes
 how many of its bytes are the beginning of the request before, which is what a server's prefix cache would have. Asked
 for a summary of the conversation it gives one. Knows no agent.
 
-`soak_model` runs it in a process of its own, which ends with its standard input:
+`soak_model` runs it in a process of its own (`own_process.py`), which ends with its standard input:
 
     python benchmarks/soak_model.py CONTEXT
 """
@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
+
+from own_process import own_process, serve_until_left
 
 MODEL = "soak-model"
 BYTES_PER_TOKEN = 4
@@ -146,27 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Silent: a line for each request would be measured too."""
 
 
-@contextmanager
-def soak_model(context: int) -> Iterator[str]:
-    """The server in a process of its own, so that it takes no time from the one that is measured; gives its URL."""
-    with subprocess.Popen(
-        [sys.executable, __file__, str(context)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.kill()
-
-
-def serve(context: int) -> None:
-    """Say the port on a line, then serve until standard input ends."""
-    with SoakModel(context) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        print(server.server_address[1], flush=True)
-        sys.stdin.read()
-        server.shutdown()
+def soak_model(context: int) -> AbstractContextManager[str]:
+    """The server in a process of its own; gives its URL."""
+    return own_process(__file__, context)
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve_until_left(SoakModel(int(sys.argv[1])))

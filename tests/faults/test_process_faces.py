@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.acp.program import Program, prompt, wait_for
@@ -26,15 +27,21 @@ def acp(start_cli: StartCli, model_server: ModelServer) -> Program:
     return Program(start_cli("acp", env=model_server.env))
 
 
+def at_work(terminal: Terminal, server: ModelServer, workspace: Path) -> pexpect.spawn[str]:
+    """A chat whose turn runs the command that the server was told to ask for."""
+    child = terminal("--approve", "all", **server.env)
+    child.expect("> ")
+    child.sendline("Do it.")
+    wait_for(workspace / "pids")
+    return child
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_chat_is_ended(
     terminal: Terminal, run_cli: RunCli, model_server: ModelServer, workspace: Path, number: signal.Signals
 ) -> None:
     model_server.reply(tool_call("shell", {"command": SLOW}))
-    child = terminal("--approve", "all", **model_server.env)
-    child.expect("> ")
-    child.sendline("Do it.")
-    wait_for(workspace / "pids")
+    child = at_work(terminal, model_server, workspace)
     below = descendants(child.pid)
     child.kill(number)
     require_gone(below)
@@ -50,10 +57,7 @@ def test_the_terminal_of_a_chat_goes_away(
     terminal: Terminal, run_cli: RunCli, model_server: ModelServer, workspace: Path
 ) -> None:
     model_server.reply(tool_call("shell", {"command": SLOW}))
-    child = terminal("--approve", "all", **model_server.env)
-    child.expect("> ")
-    child.sendline("Do it.")
-    wait_for(workspace / "pids")
+    child = at_work(terminal, model_server, workspace)
     below = descendants(child.pid) | {(child.pid, _born(child.pid))}
     # The kernel says SIGHUP to whose terminal it was.
     os.close(child.child_fd)
@@ -72,10 +76,7 @@ def test_a_turn_of_a_chat_is_cancelled_and_the_chat_goes_on(
     terminal: Terminal, model_server: ModelServer, workspace: Path
 ) -> None:
     model_server.reply(tool_call("shell", {"command": STUBBORN}), text("Going on."))
-    child = terminal("--approve", "all", **model_server.env)
-    child.expect("> ")
-    child.sendline("Do it.")
-    wait_for(workspace / "pids")
+    child = at_work(terminal, model_server, workspace)
     child.sendintr()
     time.sleep(0.2)
     child.sendintr()
