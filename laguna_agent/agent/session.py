@@ -26,6 +26,7 @@ from laguna_agent.agent.checks import Check
 from laguna_agent.agent.conversation import Past, conversation_events, rebuild
 from laguna_agent.agent.ending import end_on_tape, ended_event
 from laguna_agent.agent.fallback import Fallback
+from laguna_agent.agent.journal import Journal
 from laguna_agent.agent.keeping import Keeping
 from laguna_agent.agent.opening import begin_log, new_session, output_directory, recorded_session, walls_for
 from laguna_agent.agent.outcome import RunRecord, Verdict
@@ -37,7 +38,6 @@ from laguna_agent.agent.rules import Rules
 from laguna_agent.agent.store import (
     AnyRecord,
     Configured,
-    Journal,
     Opened,
     Prompted,
     Rewound,

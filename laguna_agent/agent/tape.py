@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from laguna_agent.agent.store import AnyRecord, Ended, Journal, Replied, Said, ToolRan, Tried
+from laguna_agent.agent.journal import Journal
+from laguna_agent.agent.store import AnyRecord, Ended, Replied, Said, ToolRan, Tried
 from laguna_agent.backend.base import Delta, Request
 from laguna_agent.errors import LagunaError
 from laguna_agent.redaction import redact, shows_secret
