@@ -101,8 +101,9 @@ async def build(session: Session, emit: Callable[[Event], Awaitable[None]]) -> T
         stream=_stream(session),
         emit=emit,
         call_ids=session.call_ids,
-        asked=session.asked,
+        words=session.words,
         work=session.work,
+        steering=session.steering,
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
         next_model=partial(_next_model, session),
@@ -233,7 +234,7 @@ def _dialect(session: Session, profile: Profile, registry: Registry, instruction
         )
     from laguna_agent.agent.code_dialect import CodeDialect
 
-    return CodeDialect(session.workspace, session.ledger, session.prompts, profile, session.prompt_number)
+    return CodeDialect(session.workspace, session.ledger, tuple(session.words), profile, session.prompt_number)
 
 
 def _sampling(settings: Settings, profile: Profile, info: ModelInfo) -> Sampling:

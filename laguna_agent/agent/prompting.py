@@ -20,6 +20,7 @@ from laguna_agent.agent.loop import run_turn
 from laguna_agent.agent.obeying import obey
 from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.agent.preparation import prepare
+from laguna_agent.agent.steering import Steering
 from laguna_agent.agent.store import Prompted, Said
 from laguna_agent.agent.telling import tell_end, tell_event
 from laguna_agent.agent.turn import Turn
@@ -39,6 +40,7 @@ class Prompting:
         self.cause: Cause | None = None
         self.busy = True
         self.record: RunRecord | None = None
+        self.steering = Steering(session.tape, takes=is_for_the_model(prompted.content))
         self._session = session
         self._prompted = prompted
         self._scope: anyio.CancelScope | None = None
@@ -65,6 +67,7 @@ class Prompting:
         if not self.busy:
             return
         self.cause = self.cause or cause
+        self.steering.close()
         if self._scope is not None:
             self._scope.cancel()
 
@@ -89,6 +92,7 @@ class Prompting:
             except Exception as bug:  # noqa: BLE001 - the one place where a bug becomes an outcome
                 verdict = session.crashed(bug)
             self._scope = None
+            self.steering.close()
             if self.cause is not None:
                 verdict = outcome.TERMINATED if self.cause == "terminated" else outcome.INTERRUPTED
             seconds = round(monotonic() - started, 3)
@@ -123,6 +127,7 @@ class Prompting:
         session.prompts.append(text)
         if is_for_the_model(prompted.content):
             session.asked.append(text)
+            session.words.append(text_of(expanded(prompted.content)))
         for message in orphan_results(session.history, session.unanswered):
             session.tape.note(Said(message))
             session.history.append(message)

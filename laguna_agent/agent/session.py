@@ -35,6 +35,7 @@ from laguna_agent.agent.prompting import Cause, Prompting
 from laguna_agent.agent.recovery import clear_up
 from laguna_agent.agent.remembering import remember
 from laguna_agent.agent.rules import Rules
+from laguna_agent.agent.steering import Steering
 from laguna_agent.agent.store import (
     AnyRecord,
     Configured,
@@ -183,6 +184,7 @@ class Session:
         self.history, self.unanswered, self.estimate = past.history, past.unanswered, past.estimate
         self.prompts, self.asked, self.prompt_number = past.prompts, past.asked, past.prompt_number
         self.call_ids, self.work = past.call_ids, past.work
+        self.words, self._untaken = past.words, past.untaken
         self.ledger = FileLedger()
 
     def rewind(self, prompts: int) -> str:
@@ -247,6 +249,28 @@ class Session:
         # From here on, not from the task's first step, a cancel is for this prompt.
         self._prompting = Prompting(self, redacted(encodable(Prompted(blocks, given))))
         return self._prompting.stream()
+
+    def steer(self, content: str | tuple[ContentBlock, ...]) -> bool:
+        """Say something into the prompt that runs: the model gets it with its next request, when the event `Steered`
+        goes out, and does not end its turn before. Call it where the session lives.
+
+        False where it cannot be said any more, or is a slash command; then it is to be the next prompt. What was
+        accepted and not taken, because the turn was cancelled or failed, is `untaken` after it.
+        """
+        blocks = (TextBlock(content),) if isinstance(content, str) else content
+        return self._prompting is not None and self._prompting.steering.accept(blocks)
+
+    @property
+    def steering(self) -> Steering:
+        """What is said into the prompt that runs."""
+        assert self._prompting is not None, "a turn belongs to a prompt"
+        return self._prompting.steering
+
+    @property
+    def untaken(self) -> tuple[tuple[ContentBlock, ...], ...]:
+        """What was said into the last prompt and the model does not have (yet): after the prompt's end, also of one
+        that was killed, it is the face's to send as a prompt. The next prompt forgets it."""
+        return tuple(self._prompting.steering.untaken if self._prompting is not None else self._untaken)
 
     def cancel(self, cause: Cause = "interrupted") -> None:
         """End the running prompt as soon as its processes are gone; harmless when none runs."""

@@ -75,6 +75,13 @@ class Prompted(Record, frozen=True, tag="prompted"):
     given: tuple[dict[str, object], ...] = ()
 
 
+class Waiting(Record, frozen=True, tag="waiting"):
+    """The person said this into the running turn; it reaches the model as `Steered`, or not at all where the turn ends
+    before. No replay reads it."""
+
+    content: tuple[ContentBlock, ...]
+
+
 class Described(Record, frozen=True, tag="described"):
     """What the server said of the model; `model` is the server's own name for it."""
 
@@ -117,6 +124,14 @@ class Said(Record, frozen=True, tag="said"):
     shown: dict[str, tuple[str, ...]] = {}
     strategy: str = ""
     restore: tuple[ToolCall, ...] = ()
+
+
+class Steered(Record, frozen=True, tag="steered"):
+    """The oldest words of the person that waited, and how the model got them: in the place of a `Said`, so that words
+    which were taken are in the conversation whatever happens next."""
+
+    content: tuple[ContentBlock, ...]
+    said: Said
 
 
 class Replied(Record, frozen=True, tag="replied"):
@@ -294,6 +309,8 @@ AnyRecord = (
     Opened
     | Configured
     | Prompted
+    | Waiting
+    | Steered
     | Distrusted
     | Described
     | FellBack

@@ -147,7 +147,7 @@ def _lines(record: AnyRecord) -> Iterator[str]:
     match record:
         case store.Opened():
             yield f"session {record.id} in {record.cwd}, {record.model or 'no model'}, {record.created}"
-        case store.Prompted():
+        case store.Prompted() | store.Steered():
             text = "".join(getattr(block, "text", "[image]") for block in record.content)
             yield f"\n> {text}\n"
         case store.Replied():
