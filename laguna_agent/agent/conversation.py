@@ -82,6 +82,13 @@ def _without_answers(past: Past, records: Iterable[AnyRecord]) -> Iterator[AnyRe
                 continue
             case Prompted():
                 past.prompt_number += 1
+                past.untaken.clear()
+            case Rewound():
+                past.untaken.clear()
+            case Waiting(content=content):
+                past.untaken.append(content)
+            case Steered():
+                del past.untaken[:1]
             case Said(message=message):
                 past.call_ids.update(call.id for call in message.tool_calls)
         yield record
@@ -103,14 +110,10 @@ def _follow(past: Past, record: AnyRecord) -> None:
         case Prompted():
             text = text_of(record.content)
             past.prompts.append(text)
-            past.untaken.clear()
             if is_for_the_model(record.content):
                 past.asked.append(text)
                 past.words.append(text_of(expanded(record.content)))
-        case Waiting(content=content):
-            past.untaken.append(content)
         case Steered(content=content, said=said):
-            del past.untaken[:1]
             past.words.append(text_of(content))
             past.history.append(said.message)
             past.unanswered.clear()
