@@ -37,6 +37,14 @@ COMMANDS = (
     Command("init", "Write AGENTS.md, the project's instructions for coding agents", "what to pay attention to"),
 )
 
+_OF_FACES = (
+    "agent", "approve", "clear", "config", "diff", "doctor", "editor", "exit", "export", "help", "login", "logout",
+    "mcp", "mode", "model", "new", "permissions", "plan", "quit", "resume", "sandbox", "sessions", "status", "theme",
+    "tools", "unfold", "vi",
+)  # fmt: skip
+RESERVED = frozenset((*_OF_FACES, *(command.name for command in COMMANDS)))
+"""Names that no command of a person or a project can have: these commands', and those that faces answer themselves."""
+
 
 def command_in(content: tuple[ContentBlock, ...]) -> str | None:
     """The name of the command that a prompt is, None where it is none."""

@@ -14,6 +14,7 @@ from laguna_agent.agent.store import (
     Compacted,
     Configured,
     Ended,
+    Expanded,
     Offered,
     Opened,
     Prompted,
@@ -113,6 +114,8 @@ def _follow(past: Past, record: AnyRecord) -> None:
             if is_for_the_model(record.content):
                 past.asked.append(text)
                 past.words.append(text_of(expanded(record.content)))
+        case Expanded(text=text) if text:
+            past.words[-1] = text
         case Steered(content=content, said=said):
             past.words.append(text_of(content))
             past.history.append(said.message)

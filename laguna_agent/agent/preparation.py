@@ -15,6 +15,7 @@ import msgspec
 
 from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
+from laguna_agent.agent.custom_commands import find, written_out
 from laguna_agent.agent.dialect import Dialect, ToolDialect
 from laguna_agent.agent.events import CheckRun, Event, Notice, TurnStarted
 from laguna_agent.agent.execution import Execution
@@ -52,6 +53,7 @@ async def prepare(
 ) -> Turn:
     """Build the turn for a prompt and put the prompt into the history."""
     await emit(TurnStarted(session.prompt_number, session.id, session.model, session.workspace.sandbox))
+    content = await written_out(session, content)
     turn = await build(session, emit)
     dialect = turn.dialect
     if not session.history:
@@ -121,7 +123,9 @@ async def _trusted_instructions(session: Session, emit: Callable[[Event], Awaita
     if not session.tape.recorded:
         ground = await anyio.to_thread.run_sync(session.trust.look)
         text = ground.text(INSTRUCTIONS) or ""
+        unusable = await anyio.to_thread.run_sync(lambda: find(ground).unusable)
         told = notices(session.trust.news(ground), here=session.trusting)
+        told += session.trust.first(unusable)
 
     async def produce() -> Distrusted:
         return Distrusted(tuple(told))

@@ -105,7 +105,7 @@ class Prompting:
         self._begin()
         command = command_in(content)
         if command in (None, "init"):
-            self._turn = await prepare(session, expanded(content), self._emit)
+            self._turn = await prepare(session, content, self._emit)
             await run_turn(self._turn)
         else:
             await obey(command, content, session, self._emit)

@@ -76,10 +76,18 @@ class Prompted(Record, frozen=True, tag="prompted"):
 
 
 class Waiting(Record, frozen=True, tag="waiting"):
-    """The person said this into the running turn; it reaches the model as `Steered`, or not at all where the turn ends
-    before. No replay reads it."""
+    """The person said this into the running turn; it reaches the model as `Steered` or not at all; not replayed."""
 
     content: tuple[ContentBlock, ...]
+
+
+class Expanded(Record, frozen=True, tag="expanded"):
+    """The prompt called a custom command: the text that stands for it, or why it was not run."""
+
+    name: str
+    text: str = ""
+    problem: str = ""
+    untrusted: bool = False
 
 
 class Described(Record, frozen=True, tag="described"):
@@ -311,6 +319,7 @@ AnyRecord = (
     | Prompted
     | Waiting
     | Steered
+    | Expanded
     | Distrusted
     | Described
     | FellBack
