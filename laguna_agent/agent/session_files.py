@@ -22,6 +22,10 @@ from laguna_agent.errors import UsageError
 from laguna_agent.sandbox.policy import policy_for
 
 
+class NothingChanged(UsageError):
+    """The session has touched no file."""
+
+
 class SessionFiles:
     """What the log and the store of one session say of its files."""
 
@@ -35,8 +39,9 @@ class SessionFiles:
             raise UsageError(f"session {self.id} was cut off before it began")
         self._roots = [Path(os.path.realpath(path)) for path in (opened[-1].cwd, *opened[-1].roots)]
         if not any(each.before for each in self.prompts):
-            why = next((each.problem for each in self.prompts if each.problem), "it changed none")
-            raise UsageError(f"no files are kept of session {self.id}: {why}")
+            why = next((each.problem for each in self.prompts if each.problem), "")
+            problem = UsageError if why else NothingChanged
+            raise problem(f"no files are kept of session {self.id}: {why or 'it changed none'}")
         directory = store_directory(outermost(self._roots))
         if not directory.is_dir():
             raise UsageError(f"the checkpoints of session {self.id} are gone: there is no {directory}")

@@ -12,7 +12,6 @@ from laguna_agent.cli.checkpoints import diff, restore
 from laguna_agent.cli.grammar import command_group
 from laguna_agent.cli.options import Json, path_option
 from laguna_agent.cli.printing import show, show_json, show_table
-from laguna_agent.errors import UsageError
 
 if TYPE_CHECKING:
     from laguna_agent.agent.store import AnyRecord

@@ -52,9 +52,12 @@ def _number(argument: str) -> int:
 
 
 def _changes(session_id: str, since: int) -> list[FileChange]:
-    from laguna_agent.agent.session_files import SessionFiles
+    from laguna_agent.agent.session_files import NothingChanged, SessionFiles
 
-    files = SessionFiles(session_id)
+    try:
+        files = SessionFiles(session_id)
+    except NothingChanged:
+        return []
     return files.changes(since, len(files.prompts))
 
 
