@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from laguna_agent.acp import schema
-from laguna_agent.acp.client.calls import Call
+from laguna_agent.acp.client.calls import Call, text_of
 from laguna_agent.acp.client.incoming import Incoming
 from laguna_agent.acp.client.translation import Translator
 from laguna_agent.agent.events import PermissionOption, PermissionRequested, PermissionResolved
@@ -66,8 +66,17 @@ class Questions:
         call = self._translator.calls.known(asked.tool_call.tool_call_id)
         options = tuple(PermissionOption(each.option_id, each.kind, each.name) for each in asked.options)
         parts, unusual = facts_of(call)
+        said = remarks(asked.tool_call.content or (), command_of(call.input))
         request = PermissionRequested(
-            call.id, call.title or call.id, call.kind, call.input, options, call.diffs, call.locations, parts, unusual
+            call.id,
+            call.title or call.id,
+            call.kind,
+            call.input,
+            options,
+            call.diffs,
+            call.locations,
+            parts,
+            (*unusual, *said),
         )
         answer = await self.put(request)
         chosen = None if answer is None else chosen_option(answer, options)
@@ -107,8 +116,19 @@ class Questions:
 
 
 def told(call: schema.ToolCallUpdate) -> schema.SessionUpdateToolCallUpdate:
-    """What a question tells of its call, as the update that it stands for."""
-    return schema.SessionUpdateToolCallUpdate(**{name: getattr(call, name) for name in call.__struct_fields__})
+    """What a question tells of its call, as the update that it stands for. Its words are for the question alone: they
+    are nothing that the call gave."""
+    diffs: list[schema.ToolCallContent] = [each for each in call.content or () if isinstance(each, schema.Diff)]
+    known = {name: getattr(call, name) for name in call.__struct_fields__}
+    return schema.SessionUpdateToolCallUpdate(**(known | {"content": diffs or None}))
+
+
+def remarks(content: Iterable[schema.ToolCallContent], command: str | None) -> tuple[str, ...]:
+    """What the agent says beside a question, line by line. Code is left out: it repeats what the call is."""
+    texts = [text_of(each.content) for each in content if isinstance(each, schema.Content)]
+    words = [text for text in texts if "```" not in text and text.strip() != (command or "").strip()]
+    lines = [line.strip().removeprefix("- ") for text in words for line in text.split("\n")]
+    return tuple(filter(None, lines))
 
 
 def chosen_option(answer: PermissionAnswer, options: Iterable[PermissionOption]) -> PermissionOption | None:

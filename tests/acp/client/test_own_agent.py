@@ -204,7 +204,7 @@ def test_modes_options_and_errors(model_server: ModelServer, greeting: Path) -> 
             await agent.set_option("thought_level", "low")
             level = next(option for option in agent.options if option.id == "thought_level")
             assert (level.current, level.category) == ("low", "thought_level")
-            with pytest.raises(ProviderError, match="does not change Thought: .*no value 'odd'"):
+            with pytest.raises(ProviderError, match=r"does not change Thought: .*no value 'odd'"):
                 await agent.set_option("thought_level", "odd")
             return await turn(agent, "Write it"), await turn(agent, "Go on")
 
