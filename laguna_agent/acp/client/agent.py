@@ -275,10 +275,8 @@ class ForeignAgent:
         self._put(self._translator.end_turn())
 
     async def _ask(self, method: str, params: Any, what: str, seconds: float) -> Offered:
-        """Ask for something whose answer may tell of modes and options."""
-        offered = await self._connection.request(method, params, Offered, what, seconds)
-        self._choices.take(offered)
-        return offered
+        """Ask for something whose answer may tell of modes and options. An update may follow on its heels."""
+        return await self._connection.request(method, params, Offered, what, seconds, self._choices.take)
 
     # -- a turn -----------------------------------------------------------------------------------------------------
 

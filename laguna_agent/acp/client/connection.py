@@ -65,12 +65,20 @@ class Connection:
             await self._process.end()
             self._over.set()
 
-    async def request(self, method: str, params: msgspec.Struct, kind: type[T], what: str, seconds: float) -> T:
+    async def request(
+        self,
+        method: str,
+        params: msgspec.Struct,
+        kind: type[T],
+        what: str,
+        seconds: float,
+        at_once: Callable[[T], None] | None = None,
+    ) -> T:
         """Ask the agent, and wait so long for the answer; what goes wrong is an error for a person, in which `what`
-        says what the agent did not do."""
+        says what the agent did not do. `at_once` is as `Peer.request` has it."""
         try:
             with anyio.fail_after(seconds):
-                return await self.peer.request(method, params, kind)
+                return await self.peer.request(method, params, kind, at_once=at_once)
         except TimeoutError:
             raise ProviderUnavailable(
                 f"{self.name} {what}: no answer to {method} within {seconds:g} s; is this a command that speaks ACP?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import anyio
 
 from laguna_agent.acp.client.agent import ForeignAgent
-from laguna_agent.agent.events import Event, PermissionRequested, TurnEnded
+from laguna_agent.agent.events import Event, PermissionRequested, TextDelta, TurnEnded
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.messages import ContentBlock, TextBlock
 
@@ -64,3 +65,24 @@ def ended(events: list[Event]) -> TurnEnded:
     (end,) = all_of(events, TurnEnded)
     assert events[-1] is end
     return end
+
+
+def scripted(name: str) -> str:
+    """The command of the tiny agent that does what `name` says."""
+    return shlex.join([sys.executable, str(Path(__file__).with_name("scripted.py")), name])
+
+
+def spoken(events: list[Event]) -> str:
+    """What the agent said."""
+    return "".join(event.text for event in all_of(events, TextDelta))
+
+
+def reported(events: list[Event]) -> list[Any]:
+    """What the tiny agent reported: a JSON value each line."""
+    return [json.loads(line) for line in spoken(events).splitlines()]
+
+
+async def when(ready: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    while not ready():
+        await anyio.sleep(0.02)
