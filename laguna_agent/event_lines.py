@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 from laguna_agent.visible import visible
 
 if TYPE_CHECKING:
-    from laguna_agent.agent.events import ModelProgress, PermissionRequested, Retrying, ToolCallStarted, ToolCallUpdate
+    from laguna_agent.agent.events import (
+        ModelProgress,
+        PermissionRequested,
+        Retrying,
+        Steered,
+        ToolCallStarted,
+        ToolCallUpdate,
+    )
     from laguna_agent.agent.outcome import RunRecord
     from laguna_agent.agent.permissions import PermissionAnswer
     from laguna_agent.messages import FileDiff
@@ -78,6 +85,12 @@ def retry_line(event: Retrying) -> str:
     return f"{event.reason}{void}; attempt {event.attempt + 1} in {event.delay:.1f} s"
 
 
+def steered_line(event: Steered) -> str:
+    """The person's words into a running turn, whole: `you: use the other file`."""
+    images = f" [{_count(len(event.images), 'image')}]" if event.images else ""
+    return f"you: {printable(event.text)}{images}"
+
+
 def diff_lines(diff: FileDiff, limit: int = DIFF_LINES) -> Iterator[str]:
     """The change as a unified diff of at most `limit` lines, without line ends."""
     old, new = _lines(diff.old_text), _lines(diff.new_text)
@@ -124,7 +137,7 @@ def question_lines(request: PermissionRequested) -> list[str]:
     lines = [f"? {first}", *(f"  {line}" for line in more)]
     if request.kind == "other":
         lines += [printable(f"  {name}: {json.dumps(value)}") for name, value in request.input.items()]
-    for diff in request.diffs or _proposed(request):
+    for diff in request.diffs or proposed(request):
         lines.extend(diff_lines(diff))
     if len(request.parts) > 1:
         lines += ["  it runs:", *(f"  - {on_one_line(part)}" for part in request.parts)]
@@ -139,7 +152,7 @@ def on_one_line(text: str) -> str:
     return printable(text).replace("\n", " \u21b5 ")
 
 
-def _proposed(request: PermissionRequested) -> tuple[FileDiff, ...]:
+def proposed(request: PermissionRequested) -> tuple[FileDiff, ...]:
     """What an edit that brings no diff would put in place of what, as far as its arguments tell."""
     from laguna_agent.messages import FileDiff
 
