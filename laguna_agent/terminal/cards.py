@@ -75,7 +75,7 @@ def running_lines(call: Call, now: float, width: int, theme: Theme, tail_rows: i
     facts = ["waits for your answer"] if call.asks else [elapsed_words(elapsed)] if elapsed >= 1 else []
     mark = Segment("? " if call.asks else f"{spinner(now)} ", theme.style("warning" if call.asks else "running"))
     rows = _headed(mark, on_one_line(call.title), facts, width, theme)
-    lines = [_overwritten(line) for line in call.tail.split("\n")]
+    lines = [overwritten(line) for line in call.tail.split("\n")]
     while lines and not lines[-1].strip():
         lines.pop()
     return rows + _quoted(lines[-tail_rows:] if tail_rows else [], width, theme)
@@ -178,7 +178,7 @@ def _quoted(lines: Sequence[str], width: int, theme: Theme) -> list[Line]:
     return [clipped([Segment("  \u2502 ", dim), Segment(line.expandtabs(4), dim)], width) for line in lines]
 
 
-def _overwritten(line: str) -> str:
+def overwritten(line: str) -> str:
     """A line as it stands once the carriage returns in it were obeyed: the last that was written over it."""
     return printable(next((part for part in reversed(line.split("\r")) if part), ""))
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from rich.segment import Segment
 
-from laguna_agent.agent.events import Compaction, Forked, ModelProgress, Redone, Rewound, UserMessage
+from laguna_agent.agent.events import Compaction, Forked, ModelProgress, Redone, Rewound, Steered, UserMessage
 from laguna_agent.event_lines import one_line, printable, progress_line
 from laguna_agent.progress_line import PATIENCE
 from laguna_agent.terminal.cards import FOLDED_CHARACTERS, HINT, Fold, elapsed_words, spinner
@@ -64,7 +64,7 @@ def waiting_line(words: str, elapsed: float, now: float, width: int, theme: Them
     return clipped([mark, Segment(f"{words}{time}", theme.style("dim"))], width)
 
 
-def said_lines(event: UserMessage, width: int, theme: Theme, folds: deque[Fold]) -> list[Line]:
+def said_lines(event: UserMessage | Steered, width: int, theme: Theme, folds: deque[Fold]) -> list[Line]:
     """The person's words behind a mark."""
     text = printable(event.text.rstrip("\n")).expandtabs(4)
     if event.images:

@@ -1,4 +1,4 @@
-"""What the model says, as it says it: its answer as markdown, its thoughts folded to a line.
+"""What is said in pieces: an answer as markdown, a thought folded to a line, what a command of the person prints.
 
 Knows a stretch of text from its first piece to its last; must not know what comes between two of them.
 """
@@ -10,14 +10,16 @@ from collections import deque
 from rich.segment import Segment
 
 from laguna_agent.event_lines import printable
-from laguna_agent.terminal.cards import FOLDED_CHARACTERS, HINT, Fold
+from laguna_agent.terminal.cards import FOLDED_CHARACTERS, HINT, Fold, overwritten
 from laguna_agent.terminal.lines import Line
 from laguna_agent.terminal.markdown import Markdown
 from laguna_agent.terminal.theme import Theme
-from laguna_agent.terminal.wrapping import cells, clipped, wrapped
+from laguna_agent.terminal.wrapping import cells, clipped, fold, wrapped
 from laguna_agent.visible import Revealer
 
 THOUGHT_ROWS = 3
+_OPEN = 4_000
+"""Characters of an unfinished line that are drawn."""
 _PER_ROW = 4
 """Characters per cell that the end of a thought is cut to before it is wrapped; more than rows can hold."""
 
@@ -55,6 +57,42 @@ class Speech:
         text = self._revealer.feed("".join(self._fed), final=final)
         self._fed.clear()
         self._markdown.feed(text.replace("\r", "").replace("\f", "\\u{C}"))
+
+
+class Output:
+    """What a command that the person started prints, as it is."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._look: tuple[Theme, int] | None = None
+
+    def feed(self, text: str) -> None:
+        """A piece of it."""
+        self._text += text
+
+    def finished(self, theme: Theme, width: int) -> list[Line]:
+        """The lines that are complete."""
+        self._look = theme, width
+        complete, end, self._text = self._text.rpartition("\n")
+        return self._drawn(complete) if end else []
+
+    def end(self, theme: Theme, width: int) -> list[Line]:
+        """The rows that are left."""
+        rows = self.finished(theme, width)
+        text, self._text = self._text, ""
+        return rows + (self._drawn(text) if text else [])
+
+    def live(self, height: int) -> list[Line]:
+        """The line that is open."""
+        return self._drawn(self._text[-_OPEN:])[-height:] if self._text else []
+
+    def _drawn(self, text: str) -> list[Line]:
+        if self._look is None:
+            return []
+        theme, width = self._look
+        style = theme.style("text")
+        lines = (overwritten(line).expandtabs(8) for line in text.split("\n"))
+        return [row for line in lines for row in fold([Segment(line, style)] if line else [], width)]
 
 
 class Thought:

@@ -23,6 +23,7 @@ from laguna_agent.agent.events import (
     Redone,
     Retrying,
     Rewound,
+    Steered,
     TextDelta,
     ThoughtDelta,
     ToolCallStarted,
@@ -47,7 +48,7 @@ from laguna_agent.terminal.remarks import (
     said_lines,
     waiting_line,
 )
-from laguna_agent.terminal.speech import Speech, Thought
+from laguna_agent.terminal.speech import Output, Speech, Thought
 from laguna_agent.terminal.theme import Theme
 
 FOLDS = 30
@@ -63,11 +64,12 @@ class Transcript:
         self.dirty = False
         """Whether `finished` or `live` would give something new."""
         self._cwd = cwd
-        self._events: list[Event] = []
+        self._events: list[Event | str] = []
+        """What came since the last frame; a string is output of a command of the person."""
         self._out: list[Line] = []
         self._last = ""
         """What kind of thing the last rows were: things of another kind stand apart."""
-        self._speech: Speech | None = None
+        self._speech: Speech | Output | None = None
         self._thought: Thought | None = None
         self._calls: dict[str, Call] = {}
         self._unshown: set[str] = set()
@@ -79,7 +81,7 @@ class Transcript:
         self._changes = Changes()
         self._turn_since: float | None = None
         self._waiting_since = 0.0
-        self._now = 0.0
+        self._now = self._ticked = 0.0
         self._folds: deque[Fold] = deque(maxlen=FOLDS)
         self._live: tuple[tuple[int, int, Theme], list[Line]] | None = None
 
@@ -92,28 +94,37 @@ class Transcript:
         """The person's own words, as they stand in the history."""
         self.feed(UserMessage(text))
 
+    def printed(self, text: str) -> None:
+        """A piece of what a command that the person started prints."""
+        self._events.append(text)
+        self.dirty = True
+
+    def insert(self, rows: Sequence[Line]) -> None:
+        """Finished rows of somebody else, below what is finished now."""
+        self._take_all()
+        self._put("inserted", rows)
+        self.dirty = True
+
     def tick(self, seconds: float) -> None:
-        """The clock's time now, in seconds since whenever."""
-        moved = int(seconds * 10) != int(self._now * 10)
-        self._now = seconds
+        """The clock's time now, in seconds since whenever; a clock that begins anew goes on from here."""
+        before, passed = self._now, seconds - self._ticked
+        self._now += passed if passed >= 0 else max(0.0, seconds)
+        self._ticked = seconds
+        moved = int(before * 10) != int(self._now * 10)
         if moved and (self._calls or self._progress or self._waits or self._room_made_since is not None):
             self.dirty = True
 
     def finished(self) -> list[Line]:
         """What goes into the history now; each line is given out once."""
-        events, self._events = self._events, []
-        for event in events:
-            self._take(event)
+        self._take_all()
         if self._speech is not None:
-            self._put("text", self._speech.finished(self.theme, self.width))
+            self._put(self._kind(self._speech), self._speech.finished(self.theme, self.width))
         rows, self._out = self._out, []
         return rows
 
     def settle(self) -> None:
         """Close what is open: nothing follows, as after a conversation that was shown again."""
-        for event in self._events:
-            self._take(event)
-        self._events.clear()
+        self._take_all()
         self._close()
         self.dirty = True
 
@@ -134,13 +145,21 @@ class Transcript:
         """Whether the turn runs and nothing is to be seen of it."""
         return self._turn_since is not None and not (self._speech or self._thought or self._calls)
 
+    def _take_all(self) -> None:
+        events, self._events = self._events, []
+        for event in events:
+            if isinstance(event, str):
+                self._say(event, Output)
+            else:
+                self._take(event)
+
     def _take(self, event: Event) -> None:
         if not isinstance(event, ModelProgress):
             self._progress = None
             self._waiting_since = self._now
         match event:
             case TextDelta(text=text):
-                self._say(text)
+                self._say(text, Speech)
             case ThoughtDelta(text=text):
                 self._think(text)
             case ToolCallStarted() | ToolCallUpdate() | PermissionRequested() | PermissionResolved():
@@ -152,8 +171,9 @@ class Transcript:
             case TurnStarted():
                 self._turn_since = self._now
                 self._changes = Changes()
-            case UserMessage():
-                self._close()
+            case UserMessage() | Steered():
+                # What runs goes on below a word into the turn; only a prompt is said when nothing does.
+                self._close() if isinstance(event, UserMessage) else self._end_words()
                 self._put("user", said_lines(event, self.width, self.theme, self._folds), apart=True)
             case TurnEnded():
                 self._end(event)
@@ -179,22 +199,25 @@ class Transcript:
                 rows = redone_lines(event, self.width, self.theme)
             case Forked():
                 rows = forked_lines(event, self.width, self.theme)
-            # A person's word into the turn that runs belongs here: close what is open, then `said_lines`.
             case _:
                 return
         self._end_words()
         self._put("notice", rows)
 
-    def _say(self, text: str) -> None:
-        if self._speech is None:
-            if not text.strip():
+    def _say(self, text: str, kind: type[Speech | Output]) -> None:
+        if not isinstance(self._speech, kind):
+            if kind is Speech and not text.strip():
                 return
             self._end_words()
             self._release(all_ended=True)
-            self._speech = Speech(self.theme, self.width)
+            self._speech = Output() if kind is Output else Speech(self.theme, self.width)
             if self._last == "text":
                 self._last = "words before"
         self._speech.feed(text)
+
+    @staticmethod
+    def _kind(speech: Speech | Output) -> str:
+        return "text" if isinstance(speech, Speech) else "output"
 
     def _think(self, text: str) -> None:
         if self._thought is None:
@@ -209,7 +232,7 @@ class Transcript:
         """The model's words are over, or broken off."""
         speech, self._speech = self._speech, None
         if speech is not None:
-            self._put("text", speech.end(self.theme, self.width))
+            self._put(self._kind(speech), speech.end(self.theme, self.width))
         thought, self._thought = self._thought, None
         if thought is not None:
             self._put("thought", thought.end(self.theme, self.width, self._folds))
@@ -307,7 +330,12 @@ class Transcript:
             plan = plan_window(self._plan, self.width, self.theme, min(PLAN_ROWS, height // 3))
         calls = self._running(height - len(below) - len(plan))
         words = self._words(height - len(below) - len(plan) - len(calls))
-        blocks = [("text" if self._speech else "thought", words), ("card", calls), ("waiting", below), ("plan", plan)]
+        blocks = [
+            (self._kind(self._speech) if self._speech else "thought", words),
+            ("card", calls),
+            ("waiting", below),
+            ("plan", plan),
+        ]
         rows: list[Line] = []
         last = self._last
         for kind, block in blocks:
