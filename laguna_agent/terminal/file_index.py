@@ -121,9 +121,7 @@ def _listed(files: Files) -> tuple[bytes, str]:
 
     async def run() -> tuple[bytes, str]:
         # Sorted, so that a list in which nothing changed is known as the same.
-        found = await ripgrep(
-            "--files", "--sort=path", files=files, path=files.policy.root, output_cap=LISTING_CAP
-        )
+        found = await ripgrep("--files", "--sort=path", files=files, path=files.policy.root, output_cap=LISTING_CAP)
         if found.error:
             raise ToolError(f"the files cannot be listed: {visible_line(found.error.splitlines()[-1])}")
         return found.output, "not all files are listed: there are too many" if found.cut else ""

@@ -109,7 +109,7 @@ def score(wanted: str, path: str) -> int:
 
 def matches(pattern: str, path: str) -> bool:
     """Whether a path holds the letters of a pattern in order, whatever their case and the spaces between them."""
-    return _matcher(_folded("".join(pattern.split())))(_folded(path))
+    return _matcher(_folded("".join(pattern.split())))(_folded(path)) is not None
 
 
 def _spots(wanted: str, path: str, start: int) -> list[int] | None:
