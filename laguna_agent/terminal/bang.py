@@ -1,13 +1,14 @@
 """`!command`: a command of the person's own, in their shell and environment, not the model's.
 
 Nothing confines it, as nothing does in the terminal next to this one. It has no keyboard and no terminal, which belong
-to the face. Being interrupted ends its process group; what it puts into the background and ends before stays, as it
-would there. Knows processes and text; must not know who looks.
+to the face. Being interrupted ends its process group; what it leaves in the background stays, but nobody reads what
+that writes. Knows processes and text; must not know who looks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 from collections.abc import Callable
@@ -47,34 +48,40 @@ async def run_bang(command: str, cwd: Path, on_output: Callable[[str], None]) ->
     hides in Unicode is still for `visible`. Raises UsageError where the shell cannot be started.
     """
     shell = os.environ.get("SHELL") or "/bin/sh"
-    try:
-        process = await asyncio.create_subprocess_exec(
-            shell,
-            "-c",
-            command,
-            cwd=cwd,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{shell} cannot be started in {cwd}: {error}") from error
     output = _Output(on_output)
-    try:
-        await _until_its_end(process, output)
-    except asyncio.CancelledError:
-        await _end(process)
-        raise
+    reading_end, writing_end = os.pipe()
+    with open(reading_end, "rb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor
+        try:
+            process = await asyncio.create_subprocess_exec(
+                shell,
+                "-c",
+                command,
+                cwd=cwd,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing_end,
+                stderr=writing_end,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{shell} cannot be started in {cwd}: {error}") from error
+        finally:
+            os.close(writing_end)
+        try:
+            await _until_its_end(process, pipe, output)
+        except asyncio.CancelledError:
+            await _end(process)
+            raise
     output.end()
     code = process.returncode
     assert code is not None
     return Banged(command, output.tail, code if code >= 0 else 128 - code, output.cut)
 
 
-async def _until_its_end(process: asyncio.subprocess.Process, output: _Output) -> None:
-    assert process.stdout is not None
-    reading = asyncio.create_task(_read(process.stdout, output))
+async def _until_its_end(process: asyncio.subprocess.Process, pipe: io.FileIO, output: _Output) -> None:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    reading = asyncio.create_task(_read(reader, output))
     try:
         await process.wait()
         seen = -1
@@ -86,6 +93,7 @@ async def _until_its_end(process: asyncio.subprocess.Process, output: _Output) -
         reading.cancel()
         with suppress(asyncio.CancelledError):
             await reading
+        transport.close()
 
 
 async def _read(stream: asyncio.StreamReader, output: _Output) -> None:

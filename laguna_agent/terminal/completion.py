@@ -156,9 +156,9 @@ def _command_offer(command: SlashCommand | Command) -> Offer:
 
 def _file_offer(path: str) -> Offer | None:
     """How a path is written into a prompt; None for one that cannot be: it would be taken for something else."""
-    directory = path.endswith("/")
-    if not any(each.isspace() for each in path):
-        return None if '"' in path else Offer("@" + path, path, ends=not directory)
     if '"' in path:
         return None
+    directory = path.endswith("/")
+    if not any(each.isspace() for each in path):
+        return Offer("@" + path, path, ends=not directory)
     return Offer(f'@"{path}' if directory else f'@"{path}"', path, ends=not directory)
