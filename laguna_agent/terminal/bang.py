@@ -50,7 +50,7 @@ async def run_bang(command: str, cwd: Path, on_output: Callable[[str], None]) ->
     shell = os.environ.get("SHELL") or "/bin/sh"
     output = _Output(on_output)
     reading_end, writing_end = os.pipe()
-    with open(reading_end, "rb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor
+    with io.FileIO(reading_end) as pipe:
         try:
             process = await asyncio.create_subprocess_exec(
                 shell,
