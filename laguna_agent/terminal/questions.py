@@ -37,6 +37,8 @@ SHORT = {
 }
 WORDS = {"y": "once", "a": "always", "n": "deny", "x": "never", SAYING_WHY: "deny and say why"}
 REFUSED = "the person refused"
+SAYS = f"{REFUSED} and says: "
+"""Goes before the person's reason, so that the model knows whose words they are."""
 LEFT_OPEN = "the person left the question open"
 STILL = 0.6
 """Seconds without a key after which somebody who was typing has seen the question."""
@@ -188,7 +190,8 @@ class PermissionPanel:
         """The reason; None goes back to the answers."""
         self.reading = None
         if text is not None:
-            self._finish(PermissionAnswer(False, reason=text.strip() or REFUSED))
+            reason = text.strip()
+            self._finish(PermissionAnswer(False, reason=SAYS + reason if reason else REFUSED))
 
     def interrupted(self) -> None:
         """Nobody answers: it is denied."""
@@ -200,7 +203,7 @@ class PermissionPanel:
         lasts = " for this session" if answer.remember else ""
         if answer.allowed:
             return f"allowed{lasts or ' once'}: {what}"
-        said = "" if answer.reason in {"", REFUSED} else f" ({one_line(answer.reason)})"
+        said = "" if answer.reason in {"", REFUSED} else f" ({one_line(answer.reason.removeprefix(SAYS))})"
         return f"denied{lasts}: {what}{said}"
 
     def _finish(self, answer: PermissionAnswer) -> None:
