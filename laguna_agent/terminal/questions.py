@@ -260,7 +260,8 @@ def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, gra
     yield from _unusual(request, width, theme)
     if request.kind == "other":
         for name, value in request.input.items():
-            yield from hanging(printable(json.dumps(value, ensure_ascii=False)), width, text, f"  {one_line(name)}: ")
+            said = printable(f"{name}: {json.dumps(value, ensure_ascii=False)}")
+            yield from hanging(said, width, text, "  ")
     if len(request.parts) > 1 or (request.parts and request.parts[0].split() != _subject(request).split()):
         yield from hanging("it runs:", width, dim, "  ")
         for part in request.parts:
@@ -270,7 +271,7 @@ def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, gra
     for option in request.options if grants else ():
         if option.kind.endswith("always"):
             word = "always" if option.kind == "allow_always" else "never"
-            yield from hanging(on_one_line(option.grant), width, dim, f"  {word}: ", dim)
+            yield from hanging(f"{word}: {on_one_line(option.grant)}", width, dim, "  ")
 
 
 def _unusual(request: PermissionRequested, width: int, theme: Theme) -> Iterator[Line]:

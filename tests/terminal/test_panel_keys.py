@@ -53,7 +53,8 @@ def test_a_question(typed: str, answer: PermissionAnswer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "value"), [(f"{DOWN}\r", 1), ("ry\r", 2), ("x\x7f\r", 0), ("\x1b[200~cherry\x1b[201~\r", 2), (f"{UP}{HOME}\r", 0)]
+    ("typed", "value"),
+    [(f"{DOWN}\r", 1), ("ry\r", 2), ("x\x7f\r", 0), ("\x1b[200~cherry\x1b[201~\r", 2), (f"{UP}{HOME}\r", 0)],
 )
 def test_a_list(typed: str, value: int) -> None:
     fruit = [(0, "apple", ""), (1, "banana", ""), (2, "cherry", "")]
