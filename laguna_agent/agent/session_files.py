@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from laguna_agent.agent.journal import Journal
 from laguna_agent.agent.keeping import PromptFiles, prompt_files, undone
 from laguna_agent.agent.rules import denied_globs
-from laguna_agent.agent.store import AnyRecord, Journal, Opened, Restored, Restoring, find_session, read_log
+from laguna_agent.agent.store import AnyRecord, Opened, Restored, Restoring, find_session, read_log
 from laguna_agent.checkpoints.changes import FileChange, changes
 from laguna_agent.checkpoints.keep import Done, Keep, Proposal
 from laguna_agent.checkpoints.restore import write_out
