@@ -68,6 +68,44 @@ def test_no_answer_ever_grants_more_than_was_said(workspace: Path) -> None:
     assert reported(events) == [{"outcome": {"outcome": "cancelled"}}]
 
 
+def test_one_question_at_a_time_and_none_that_was_taken_back(workspace: Path) -> None:
+    asked: list[str] = []
+    open_questions = 0
+
+    async def person(request: PermissionRequested) -> PermissionAnswer:
+        nonlocal open_questions
+        open_questions += 1
+        assert open_questions == 1
+        asked.append(request.call_id)
+        await anyio.sleep(0.2)
+        open_questions -= 1
+        return PermissionAnswer(True)
+
+    async def run() -> list[Event]:
+        async with driven(scripted("asks_thrice"), workspace, person) as agent:
+            return await turn(agent, "Go")
+
+    events = anyio.run(run)
+    assert reported(events) == [["selected", -32800, "selected"]]
+    assert asked == ["one", "three"]
+
+
+def test_a_question_of_an_agent_that_dies_is_withdrawn(workspace: Path) -> None:
+    async def never(_: PermissionRequested) -> PermissionAnswer:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def run() -> list[Event]:
+        async with driven(scripted("dies_with_a_question"), workspace, never) as agent:
+            events = await turn(agent, "Go")
+            await agent.aclose()
+            return events
+
+    events = anyio.run(run)
+    assert [each.allowed for each in all_of(events, PermissionResolved)] == [False]
+    assert "ended with exit code 5" in ended(events).message
+
+
 def read(path: str, **more: Any) -> list[Any]:
     return ["fs/read_text_file", {"path": path} | more]
 
