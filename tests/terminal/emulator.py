@@ -32,6 +32,7 @@ from tests.terminal.grid import Grid
 from tests.terminal.sequences import Modes, Token, Tokens, for_pyte
 
 TIMEOUT = 30.0
+AFTERWARDS = 5.0
 _FLAGS = ("input", "output", "control", "local", "input speed", "output speed", "characters")
 
 
@@ -129,24 +130,34 @@ class Tty:
         self.process.send_signal(number)
 
     def wait_for(
-        self, wanted: str | Callable[[Tty], Any], timeout: float = TIMEOUT, *, gone: bool = False, where: str = "screen"
+        self,
+        wanted: str | Callable[[Tty], Any],
+        timeout: float = TIMEOUT,
+        *,
+        gone: bool = False,
+        where: str = "screen",
+        in_frames: bool = False,
     ) -> None:
         """Until `wanted` is on the screen (`where="history"`: or in the scrollback), or no more (`gone`), or until a
-        predicate holds. Looks at whole frames only."""
+        predicate holds. Looks at whole frames only, unless told to look `in_frames` too."""
 
         def holds() -> bool:
-            if self.modes.in_a_frame:
+            if self.modes.in_a_frame and not in_frames:
                 return False
             if callable(wanted):
                 return bool(wanted(self))
             rows = self.grid.rows() if where == "screen" else self.grid.all_rows()
             return (wanted in "\n".join(rows)) != gone
 
-        deadline = time.monotonic() + timeout
+        deadline, ended = time.monotonic() + timeout, False
         with self._changed:
             while not holds():
                 left = deadline - time.monotonic()
                 over = self.process.poll() is not None and not self._pending()
+                if over and callable(wanted):
+                    # What a program left behind may still write.
+                    over, deadline = False, deadline if ended else min(deadline, time.monotonic() + AFTERWARDS)
+                    ended = True
                 if (left <= 0 or over) and not holds():
                     why = f"the program ended with {self.process.returncode}" if over else f"{timeout} s passed"
                     raise AssertionError(

@@ -2,8 +2,8 @@
 
     check("first_screen", tty.history(), workspace=...)
 
-`UPDATE_SNAPSHOTS=1` writes them anew; otherwise a difference fails with a diff. What differs from run to run (ids, times,
-paths, ports, the version) is replaced first, by something of the same kind.
+`UPDATE_SNAPSHOTS=1` writes them anew; otherwise a difference fails with a diff. What differs from run to run (ids,
+times, paths, ports, the version) is replaced first, by something of the same kind.
 """
 
 from __future__ import annotations
