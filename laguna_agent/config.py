@@ -29,6 +29,8 @@ Quant = Literal["auto", "bf16", "int8", "int4"]
 Sandbox = Literal["auto", "bubblewrap", "landlock", "seatbelt", "none"]
 KVCache = Literal["f32", "f16", "bf16", "int8", "fp8"]
 LogLevel = Literal["off", "error", "warning", "info", "debug"]
+ThemeName = Literal["auto", "dark", "light", "mono"]
+Editing = Literal["emacs", "vi"]
 RuleVerdict = Literal["allow", "ask", "deny"]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
@@ -128,6 +130,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_timeout: PositiveFloat = 300.0
     """Seconds in which keep-alives alone come before a stream counts as stalled."""
     shell_timeout: PositiveFloat = 120.0
+    plain: bool = False
+    """Whether the chat writes lines only: for screen readers, and terminals that cannot move their cursor."""
+    theme: ThemeName = "auto"
+    """The colours of the chat; auto takes what /theme was told last, or what suits the terminal's background."""
+    editing: Editing = "emacs"
+    """The keys of the chat's input line."""
     log_level: LogLevel = "warning"
     """What of its own work a session writes into its log, `diagnostics.jsonl` beside the conversation."""
     log_stderr: bool = False

@@ -124,7 +124,7 @@ def question_lines(request: PermissionRequested) -> list[str]:
     lines = [f"? {first}", *(f"  {line}" for line in more)]
     if request.kind == "other":
         lines += [printable(f"  {name}: {json.dumps(value)}") for name, value in request.input.items()]
-    for diff in request.diffs or _proposed(request):
+    for diff in request.diffs or proposed(request):
         lines.extend(diff_lines(diff))
     if len(request.parts) > 1:
         lines += ["  it runs:", *(f"  - {on_one_line(part)}" for part in request.parts)]
@@ -139,7 +139,7 @@ def on_one_line(text: str) -> str:
     return printable(text).replace("\n", " \u21b5 ")
 
 
-def _proposed(request: PermissionRequested) -> tuple[FileDiff, ...]:
+def proposed(request: PermissionRequested) -> tuple[FileDiff, ...]:
     """What an edit that brings no diff would put in place of what, as far as its arguments tell."""
     from laguna_agent.messages import FileDiff
 

@@ -213,7 +213,8 @@ def start_cli(workspace: Path) -> Iterator[StartCli]:
 
 @pytest.fixture
 def terminal(workspace: Path) -> Iterator[Terminal]:
-    """Starts the program on a pseudo-terminal of 40 lines and 160 columns; at the end of the test it is killed."""
+    """Starts the program on a pseudo-terminal of 40 lines and 160 columns; at the end of the test it is killed. Chats
+    are plain: what an interactive one shows is seen through the emulator of `tests/terminal`."""
     started: list[pexpect.spawn[str]] = []
 
     def start(*arguments: str, **env: str) -> pexpect.spawn[str]:
@@ -221,7 +222,7 @@ def terminal(workspace: Path) -> Iterator[Terminal]:
             sys.executable,
             ["-m", "laguna_agent", *arguments],
             cwd=str(workspace),
-            env={**os.environ, "TERM": "xterm", **env},  # type: ignore[arg-type]
+            env={**os.environ, "TERM": "xterm", "LAGUNA_PLAIN": "true", **env},  # type: ignore[arg-type]
             encoding="utf-8",
             timeout=30,
             dimensions=(40, 160),

@@ -92,12 +92,32 @@ NAMES = {
 }
 
 
+def filled(session: Session) -> Filling | None:
+    """What fills the window, by what the newest turn knew of tools and model; None before the first one. To be called on
+    the session's thread."""
+    turn = session.latest_turn
+    if turn is None:
+        return None
+    return fill(Unrepeated().of(session.history), turn.dialect.tools, session.estimate, turn.room)
+
+
 async def filling(session: Session, emit: Callable[[Event], Awaitable[None]]) -> str:
     """What fills the window, in a line each."""
-    turn = await build(session, emit)
-    found = fill(Unrepeated().of(session.history), turn.dialect.tools, session.estimate, turn.room)
+    await build(session, emit)
+    found = filled(session)
+    assert found is not None, "a turn was built"
     lines = [f"- {words}: {getattr(found, name):,}" for name, words in NAMES.items() if getattr(found, name)]
+    return "\n".join([head(found), *lines]) + (f"\n{when_full(found)}" if found.room is not None else "")
+
+
+def head(found: Filling) -> str:
+    """The sum in words."""
     room = "" if found.room is None else f" of {found.room:,} that a request may have"
-    head = f"The next request takes about {found.total:,} tokens{room}:"
-    full = "" if found.room is None else f"\nRoom is made at {int(found.room * FULL):,}; /compact makes it now."
-    return "\n".join([head, *lines]) + full
+    return f"The next request takes about {found.total:,} tokens{room}:"
+
+
+def when_full(found: Filling) -> str:
+    """When room is made; empty where nobody knows how much there is."""
+    if found.room is None:
+        return ""
+    return f"Room is made at {int(found.room * FULL):,}; /compact makes it now."

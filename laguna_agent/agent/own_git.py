@@ -54,10 +54,16 @@ _KEPT = ("HOME", "XDG_CONFIG_HOME", "TMPDIR", "SYSTEMROOT")
 
 
 def run_git(
-    arguments: list[str], *, cwd: Path, git_directory: Path, work_tree: Path | None = None, given: bytes = b""
+    arguments: list[str],
+    *,
+    cwd: Path,
+    git_directory: Path,
+    work_tree: Path | None = None,
+    given: bytes = b"",
+    patience: float = PATIENCE,
 ) -> bytes:
     """What git printed, run on the repository at `git_directory`, which must be this program's own, with `given` on its
-    standard input. Blocking. Raises UsageError where git is missing or fails."""
+    standard input, within `patience` seconds. Blocking. Raises UsageError where git is missing or fails."""
     program = require_git(cwd if work_tree is None else work_tree)
     where = [] if arguments[0] == "init" else [f"--git-dir={git_directory}"]
     where += [] if work_tree is None else [f"--work-tree={work_tree}"]
@@ -70,10 +76,10 @@ def run_git(
             input=given,
             capture_output=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=patience,
         )
     except subprocess.TimeoutExpired as error:
-        raise UsageError(f"git {arguments[0]} took longer than {PATIENCE:g} s; are there very many files?") from error
+        raise UsageError(f"git {arguments[0]} took longer than {patience:g} s; are there very many files?") from error
     except OSError as error:
         raise UsageError(f"git cannot be run ({program}): {error.strerror}") from error
     if done.returncode != 0:

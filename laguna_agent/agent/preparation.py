@@ -110,6 +110,7 @@ async def build(session: Session, emit: Callable[[Event], Awaitable[None]]) -> T
         telemetry=session.telemetry,
     )
     _fit_results(turn)
+    session.latest_turn = turn
     return turn
 
 

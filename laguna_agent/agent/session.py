@@ -112,6 +112,7 @@ class Session:
         self.fallback = Fallback.of(settings)
         self.snapshot: Snapshot | None = None
         self.usage: events.UsageUpdated | None = None
+        self.latest_turn: Turn | None = None
         self.telemetry: Telemetry = SILENT
         self._journal: Journal | None = None
         self._scope: anyio.CancelScope | None = None

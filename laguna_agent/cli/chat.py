@@ -23,6 +23,11 @@ from laguna_agent.cli.options import (
 )
 
 
+Plain = Annotated[
+    bool, typer.Option("--plain", help="lines only: for screen readers, and terminals that cannot move their cursor")
+]
+
+
 def chat(
     model: Model = None,
     fallback_model: FallbackModel = None,
@@ -36,12 +41,13 @@ def chat(
     continue_latest: ContinueLatest = False,
     resume: Resume = None,
     log_level: LogLevel = None,
+    plain: Plain = False,
 ) -> int:
     """Talk with the agent on the terminal (the default)."""
     from laguna_agent.terminal.chat import chat as converse
 
     flags = driving_flags(model, fallback_model, base_url, approve, edit_format, quant, sandbox, network)
-    flags |= {"log_level": log_level}
+    flags |= {"log_level": log_level, "plain": plain or None}
     return converse(cwd=cwd, flags=flags, resume=resume, continue_latest=continue_latest)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Here = Annotated[bool, typer.Option("--here", help="only those of this directory")]
 SessionId = Annotated[str, typer.Argument(metavar="ID", help="the session, or the beginning of its id")]
 SessionIds = Annotated[list[str], typer.Argument(metavar="ID...", help="sessions, or the beginnings of their ids")]
-Format = Annotated[str, typer.Option("--format", metavar="FORMAT", help="atif | log")]
+Format = Annotated[str, typer.Option("--format", metavar="FORMAT", help="atif | log | md")]
 AsTimeline = Annotated[
     bool, typer.Option("--timeline", help="show where time and tokens went, request by request; with --json as data")
 ]
@@ -86,24 +86,12 @@ def _show_timeline(session: str, as_json: bool) -> int:
 
 
 def export(session: SessionId, form: Format = "atif", to: To = None) -> int:
-    """Export a session as ATIF 1.8 JSON, or as the log for --replay."""
-    import msgspec
-
+    """Export a session as ATIF 1.8 JSON, as the log for --replay, or as a page of Markdown."""
+    from laguna_agent.agent.exporting import exported
     from laguna_agent.agent.store import find_session
-    from laguna_agent.credentials import know_stored_keys
     from laguna_agent.headless.artifacts import write_private
-    from laguna_agent.redaction import bytes_without_keys
 
-    know_stored_keys()
-    log = find_session(session)
-    if form == "log":
-        data = bytes_without_keys(log.read_bytes())
-    elif form == "atif":
-        from laguna_agent.agent.trajectory import atif
-
-        data = msgspec.json.format(msgspec.json.encode(atif(log))) + b"\n"
-    else:
-        raise UsageError(f"--format {form!r} is not valid; expected atif or log")
+    data = exported(find_session(session), form)
     if to is None:
         show(data.decode().rstrip("\n"))
     else:

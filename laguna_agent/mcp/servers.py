@@ -17,7 +17,7 @@ import msgspec
 
 from laguna_agent.errors import ToolError, UsageError
 from laguna_agent.mcp.answers import tool_result
-from laguna_agent.mcp.connection import Connection, ToolInfo
+from laguna_agent.mcp.connection import Connection, State, ToolInfo
 from laguna_agent.mcp.description import McpServer
 from laguna_agent.mcp.elicitation import Person
 from laguna_agent.mcp.naming import Names
@@ -34,6 +34,21 @@ PATIENCE = 15.0
 MAX_TOOLS = 120
 """Tools of servers in one session; model servers refuse requests with more than 128."""
 NO_LIMIT = 1 << 60
+
+
+class ServerState(msgspec.Struct, frozen=True):
+    """A server as a person sees it; `tools` are (name, description) as it lists them, `held` says that they are not
+    offered because nobody has trusted them as they are, `problem` why it cannot be used."""
+
+    name: str
+    transport: str
+    state: State
+    project: bool
+    problem: str = ""
+    held: bool = False
+    tools: tuple[tuple[str, str], ...] = ()
+
+
 AcceptTools = Callable[[str, str], bool]
 """Whether the tools of the server of that name may be what they are: `Trust.accept_tools`."""
 
@@ -105,6 +120,21 @@ class McpServers:
         tools = self._named(room)
         notices, self._notices = tuple(self._notices), []
         return tools, notices
+
+    def states(self) -> tuple[ServerState, ...]:
+        """How the servers are just now. To be called on the session's thread."""
+        return tuple(
+            ServerState(
+                each.server.name,
+                each.server.transport,
+                each.state,
+                each.server.project,
+                each.problem,
+                each in self._held,
+                tuple((tool.name, visible(tool.description)) for tool in each.tools),
+            )
+            for each in self._connections
+        )
 
     async def call(self, name: str, args: Args, context: ToolContext) -> ToolResult:
         """Call a tool by its name in the session; raises ToolError."""

@@ -29,7 +29,7 @@ output.finish(record_without_turn(INTERRUPTED))
 CHAT = """
 import time
 from laguna_agent.agent.events import ModelProgress, TextDelta, Notice
-from laguna_agent.terminal.screen import Screen
+from laguna_agent.terminal.plain_screen import Screen
 
 screen = Screen()
 screen.draw(TextDelta("half a line"))

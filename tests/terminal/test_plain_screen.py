@@ -27,7 +27,7 @@ from laguna_agent.agent.events import (
 )
 from laguna_agent.agent.permissions import options
 from laguna_agent.messages import FileDiff, PlanEntry, TextBlock
-from laguna_agent.terminal.screen import Screen
+from laguna_agent.terminal.plain_screen import Screen
 from laguna_agent.tools.base import Need
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")

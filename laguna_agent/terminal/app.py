@@ -1,0 +1,269 @@
+"""The interactive face: what is drawn, who is asked, which session it is in.
+
+The parts: `surface` is the screen, `transcript` what a turn looks like, `composer` the input line, `prompting` what
+happens with what the person sends, `slash` the commands, `link` the agent. This module joins them, and is what commands
+and panels see as `face.Face`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
+from rich.console import RenderableType
+from rich.text import Text
+
+from laguna_agent.agent.events import Event, Forked, Rewound, UsageUpdated
+from laguna_agent.errors import LagunaError
+from laguna_agent.event_lines import printable
+from laguna_agent.terminal import git_state
+from laguna_agent.terminal.face import Facts, Link, Panel, Question
+from laguna_agent.terminal.frames import INTERVAL, TICK, Frames
+from laguna_agent.terminal.inbox import Inbox
+from laguna_agent.terminal.lines import Line, rendered
+from laguna_agent.terminal.prompting import Prompting
+from laguna_agent.terminal.questions import PermissionPanel
+from laguna_agent.terminal.status import status_line
+from laguna_agent.terminal.theme import Theme, theme_named
+
+if TYPE_CHECKING:
+    from laguna_agent.config import Settings
+    from laguna_agent.terminal.composer import Composer
+    from laguna_agent.terminal.link import Links
+    from laguna_agent.terminal.surface import Surface
+    from laguna_agent.terminal.transcript import Transcript
+
+R = TypeVar("R")
+
+
+class InteractiveFace:
+    """See the module. `build` (in `chat`) makes one; `run` is its life."""
+
+    def __init__(self, links: Links, settings: Settings, resumed: str | None, theme: Theme) -> None:
+        self.theme = theme
+        self.prompting = Prompting(self)
+        self.surface: Surface
+        self.composer: Composer
+        self.transcript: Transcript
+        self.opened = False
+        self._links = links
+        self._settings = settings
+        self._resumed = resumed
+        self._link: Link
+        self._frames: Frames
+        self._inbox: Inbox
+        self._usage: UsageUpdated | None = None
+        self._git: git_state.GitState | None = None
+        self._questions: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._drafted = self._copy = ""
+        self._exit_code = 0
+
+    # -- as commands and panels see it ------------------------------------------------------------------------------
+
+    @property
+    def link(self) -> Link:
+        return self._link
+
+    @property
+    def settings(self) -> Settings:
+        session = self._link.session
+        return session.wanted if session is not None else self._settings
+
+    @property
+    def busy(self) -> bool:
+        return self.prompting.busy
+
+    @property
+    def width(self) -> int:
+        return self.surface.columns
+
+    def say(self, what: RenderableType, style: str = "") -> None:
+        if isinstance(what, str):
+            what = Text(printable(what), style=self.theme.style(style or "text"))
+        self._put([*self.transcript.finished(), *rendered(what, self.width)])
+
+    async def show(self, panel: Panel[R]) -> R:
+        return await self.surface.show(panel)
+
+    def submit(self, text: str) -> None:
+        self.prompting.submit(text)
+
+    def draft(self, text: str) -> None:
+        self.composer.fill(text)
+        self.surface.draw()
+
+    def use_theme(self, name: str) -> None:
+        self.theme = self.transcript.theme = theme_named(name)
+        self._settings = replace(self._settings, theme=name)
+        self.surface.draw()
+
+    async def go_on_in(self, session_id: str | None, **changed: object) -> None:
+        before, settings = self._link, replace(self.settings, **changed)
+        link = self._links(self._inbox.deliver, settings, session_id)
+        past = await link.open()
+        self._link, self._settings, self._usage = link, settings, None
+        await before.close()
+        self._show_past(past)
+
+    def unfold(self) -> None:
+        self._put(self.transcript.unfold())
+
+    def leave(self) -> None:
+        self.end(0)
+
+    # -- its life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Until the person leaves or the program is told to end; the exit code. Raises LagunaError where the session
+        cannot be opened, and whatever a bug raised."""
+        try:
+            await self.surface.app.run_async(pre_run=self._begin, set_exception_handler=False)
+        finally:
+            self._frames.stop()
+            for task in (*self._tasks, *self._questions):
+                task.cancel()
+            self._put(self.transcript.finished())
+            await self._link.close()
+        return self._exit_code
+
+    def end(self, exit_code: int) -> None:
+        """Leave with an exit code; a turn that runs is ended."""
+        self._exit_code = exit_code
+        if self.surface.app.is_running and not self.surface.app.is_done:
+            self.surface.app.exit()
+
+    def start(self, work: asyncio.Task[None]) -> None:
+        """Look after a task of the face: what it raises ends the program."""
+        self._tasks.add(work)
+        work.add_done_callback(self._ended)
+
+    def fail(self, error: BaseException) -> None:
+        """End the program with an error."""
+        if self.surface.app.is_running and not self.surface.app.is_done:
+            self.surface.app.exit(exception=error)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._questions.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
+    def _begin(self) -> None:
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        loop.set_exception_handler(lambda _, about: self.fail(about.get("exception") or RuntimeError(about["message"])))
+        self._frames = Frames(loop, self._frame, context)
+        self._inbox = Inbox(loop, self._frames.ask, context)
+        self._link = self._links(self._inbox.deliver, self._settings, self._resumed)
+        self.start(asyncio.create_task(self._open()))
+
+    async def _open(self) -> None:
+        past = await self._link.open()
+        self.opened = True
+        self._show_past(past)
+        await self.prompting.opened()
+
+    def _show_past(self, past: object) -> None:
+        for event in past:  # type: ignore[attr-defined]
+            self.transcript.feed(event)
+        self._put(self.transcript.finished())
+        self.look_at_git()
+
+    def look_at_git(self) -> None:
+        """See how the workspace's repository is now, for the status line."""
+        self.start(asyncio.create_task(self._look_at_git()))
+
+    async def _look_at_git(self) -> None:
+        self._git = await git_state.look(self._link.facts.cwd)
+        self.surface.draw()
+
+    # -- drawing ----------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Draw soon."""
+        self._frames.ask()
+
+    def drain(self) -> None:
+        """Draw everything that has come."""
+        self._frames.now()
+
+    def live(self, width: int, height: int) -> list[Line]:
+        """What is open: of the turn, and what waits for its end."""
+        waiting = self.prompting.waiting_lines(width)
+        return [*self.transcript.live(max(1, height - len(waiting))), *waiting]
+
+    def status(self, width: int) -> Line:
+        """The status line."""
+        began = self.prompting.began
+        elapsed = None if began is None else monotonic() - began
+        facts, queued = self._link.facts, self.prompting.queued
+        return status_line(facts, self._usage, self._git, elapsed, queued, width, self.theme)
+
+    def _frame(self) -> None:
+        for item in self._inbox.take():
+            if isinstance(item, Question):
+                task = asyncio.create_task(self._ask(item))
+                self._questions.add(task)
+                task.add_done_callback(self._ended)
+            else:
+                self._take(item)
+        self.transcript.width = self.width
+        began = self.prompting.began
+        if began is not None:
+            self.transcript.tick(monotonic() - began)
+            self._frames.ask(TICK - INTERVAL)
+        self._put(self.transcript.finished())
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case UsageUpdated():
+                self._usage = event
+            case Rewound():
+                self._drafted = event.text
+            case Forked():
+                self._copy = event.session_id
+        self.transcript.feed(event)
+
+    def _put(self, lines: list[Line]) -> None:
+        if lines:
+            self.surface.put(lines)
+        else:
+            self.surface.draw()
+
+    # -- questions, and the end of a turn ---------------------------------------------------------------------------
+
+    async def _ask(self, question: Question) -> None:
+        panel = PermissionPanel(question.request, self.theme, self._link.facts.cwd)
+        answer = await self.surface.show(panel)
+        question.answer(answer)
+        self.say(panel.answered_line(answer), "dim")
+
+    async def turn_over(self) -> None:
+        """What a turn leaves to be done: questions that nobody waits for, a text to change, a copy to go on in."""
+        self.drain()
+        for task in self._questions:
+            task.cancel()
+        drafted, copy, self._drafted, self._copy = self._drafted, self._copy, "", ""
+        if drafted and not self.composer.text:
+            self.draft(drafted)
+        self.look_at_git()
+        if copy:
+            await self._go_on_in_copy(copy)
+
+    async def _go_on_in_copy(self, copy: str) -> None:
+        before = self.facts.session_id
+        try:
+            await self.go_on_in(copy)
+        except LagunaError as error:
+            self.say(f"this session goes on: {error}", "error")
+            return
+        self.say(f"You are in {copy} now; {before} stays as it was (laguna-agent chat --resume {before}).", "dim")
+
+    @property
+    def facts(self) -> Facts:
+        """What is so just now."""
+        return self._link.facts

@@ -1,0 +1,87 @@
+"""The keys of the program itself; those of editing are the composer's, those of a panel are its own."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.application.current import get_app
+from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding.vi_state import InputMode
+from prompt_toolkit.keys import Keys
+
+if TYPE_CHECKING:
+    from laguna_agent.terminal.app import InteractiveFace
+
+AGAIN = 1.5
+"""Seconds in which a second Ctrl-C leaves."""
+CYCLE = ("plan", "ask", "edits")
+"""Modes that Shift-Tab goes through: leave for everything is given by name only."""
+
+
+def program_keys(face: InteractiveFace) -> KeyBindings:
+    """The bindings of a face."""
+    keys = KeyBindings()
+    pressed = [float("-inf")]
+    plain = Condition(lambda: not _is_in_the_way())
+
+    @keys.add("c-c")
+    @keys.add(Keys.SIGINT)
+    def _stop(event: KeyPressEvent) -> None:
+        panel, now = face.surface.panel, monotonic()
+        if panel is not None:
+            panel.interrupted()
+        elif face.prompting.interrupt():
+            pass
+        elif face.composer.text:
+            face.composer.clear()
+        elif now - pressed[0] < AGAIN:
+            face.leave()
+        else:
+            pressed[0] = now
+            face.say("Ctrl-C again, or Ctrl-D, leaves.", "dim")
+
+    @keys.add("escape", filter=plain)
+    def _interrupt(event: KeyPressEvent) -> None:
+        panel = face.surface.panel
+        if panel is not None and panel.reading is not None:
+            panel.typed(None)
+            face.surface.focus()
+        elif panel is not None:
+            panel.interrupted()
+        else:
+            face.prompting.interrupt()
+
+    @keys.add("c-d", filter=Condition(lambda: not face.composer.text))
+    def _leave(event: KeyPressEvent) -> None:
+        face.leave()
+
+    @keys.add("c-o")
+    def _unfold(event: KeyPressEvent) -> None:
+        face.unfold()
+
+    @keys.add("c-l")
+    def _clear(event: KeyPressEvent) -> None:
+        event.app.renderer.clear()
+
+    @keys.add("c-z")
+    def _suspend(event: KeyPressEvent) -> None:
+        event.app.suspend_to_background()
+
+    @keys.add("s-tab", filter=Condition(lambda: face.surface.panel is None))
+    def _next_mode(event: KeyPressEvent) -> None:
+        mode = face.facts.mode
+        at = CYCLE.index(mode) if mode in CYCLE else -1
+        face.submit(f"/mode {CYCLE[(at + 1) % len(CYCLE)]}")
+
+    return keys
+
+
+def _is_in_the_way() -> bool:
+    """Whether Escape has a nearer meaning: it closes the completions, or leaves vi's insert mode."""
+    app = get_app()
+    if app.current_buffer.complete_state is not None:
+        return True
+    return app.editing_mode == EditingMode.VI and app.vi_state.input_mode != InputMode.NAVIGATION

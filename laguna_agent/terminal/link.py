@@ -1,0 +1,222 @@
+"""Our own session behind the interactive faces: it lives in an event loop on a second thread.
+
+So background commands keep running while the person types, and neither side waits for the other. Events and questions
+cross over through `deliver`, in order; what the face wants of the session crosses back through the portal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from anyio.from_thread import BlockingPortal
+from msgspec.structs import replace
+
+from laguna_agent.terminal.face import Facts, Link, Question
+
+if TYPE_CHECKING:
+    from laguna_agent.agent.commands import Command
+    from laguna_agent.agent.events import Event, PermissionRequested
+    from laguna_agent.agent.permissions import PermissionAnswer
+    from laguna_agent.agent.session import Session
+    from laguna_agent.config import Settings
+    from laguna_agent.messages import ContentBlock
+
+T = TypeVar("T")
+Deliver = Callable[["Event | Question"], None]
+"""Takes what comes from the session's thread, at once; to be called on that thread."""
+Links = Callable[[Deliver, "Settings", "str | None"], Link]
+"""Makes the link to a session: where its events go, its settings, and which one is taken up again (None: a new one)."""
+
+
+SHOWN_PROMPTS = 12
+"""Prompts of a session that are shown when it is taken up again; `laguna-agent sessions show` has them all."""
+
+
+def newest(events: Iterable[Event], prompts: int = SHOWN_PROMPTS) -> list[Event]:
+    """The events from the newest `prompts` prompts on; one notice stands for those before."""
+    from laguna_agent.agent.events import Notice, UserMessage
+
+    kept: deque[list[Event]] = deque([[]], maxlen=prompts)
+    left_out = -1
+    for event in events:
+        if isinstance(event, UserMessage):
+            left_out += len(kept) == prompts or left_out < 0
+            kept.append([])
+        kept[-1].append(event)
+    shown = [event for group in kept for event in group]
+    if left_out > 0:
+        said = f"{left_out} earlier prompts are not shown; `laguna-agent sessions show` has them."
+        shown.insert(0, Notice("info", said))
+    return shown
+
+
+class Crossing:
+    """The way to the other thread and back. Made on the face's thread; its tasks live until `end`."""
+
+    def __init__(self, portal: BlockingPortal) -> None:
+        self._portal = portal
+        _, (self.tasks, self._over) = portal.start_task(self._lend_tasks)
+
+    async def call(self, function: Callable[..., T | Awaitable[T]], *arguments: object) -> T:
+        """Run something over there; raises what it raises."""
+
+        async def run() -> T:
+            result = function(*arguments)
+            return await result if inspect.isawaitable(result) else result
+
+        return await asyncio.wrap_future(self._portal.start_task_soon(run))
+
+    def post(self, function: Callable[..., object], *arguments: object) -> None:
+        """Have something done over there, without waiting for it."""
+        self._portal.start_task_soon(_call, function, arguments)
+
+    def end(self) -> None:
+        """Cancel the tasks that were lent."""
+        self._portal.call(self._over.set)
+
+    async def _lend_tasks(self, *, task_status: TaskStatus[tuple[TaskGroup, anyio.Event]]) -> None:
+        """A task group for what lives as long as the chat."""
+        over = anyio.Event()
+        async with anyio.create_task_group() as group:
+            task_status.started((group, over))
+            await over.wait()
+            group.cancel_scope.cancel()
+
+
+async def _call(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    function(*arguments)
+
+
+class Asking:
+    """Permission requests of the session's thread, answered on the face's."""
+
+    def __init__(self, crossing: Crossing, deliver: Deliver) -> None:
+        self._crossing = crossing
+        self._deliver = deliver
+
+    async def ask(self, request: PermissionRequested) -> PermissionAnswer:
+        """Ask the person and wait; a cancelled question is forgotten."""
+        from laguna_agent.agent.permissions import PermissionAnswer
+
+        answered = anyio.Event()
+        given = [PermissionAnswer(False, reason="nobody answered")]
+
+        def take(answer: PermissionAnswer) -> None:
+            given[0] = answer
+            answered.set()
+
+        self._deliver(Question(request, lambda answer: self._crossing.post(take, answer)))
+        await answered.wait()
+        return given[0]
+
+
+class SessionLink:
+    """One of our own sessions, as `face.Link` says."""
+
+    def __init__(
+        self, portal: BlockingPortal, cwd: Path, deliver: Deliver, settings: Settings, resumed: str | None
+    ) -> None:
+        self._portal = portal
+        self._deliver = deliver
+        self._cwd = cwd
+        self._settings = settings
+        self._resumed = resumed
+        self._crossing: Crossing | None = None
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session | None:
+        return self._session
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force from the next prompt on."""
+        return self._session.wanted if self._session else self._settings
+
+    @property
+    def facts(self) -> Facts:
+        session, settings = self._session, self.settings
+        walls = session.walls if session else None
+        return Facts(
+            cwd=self._cwd,
+            model=(session.model if session else "") or settings.model or "",
+            mode=settings.approve,
+            sandbox=walls.tier if walls else "",
+            session_id=session.id if session else "",
+        )
+
+    @property
+    def commands(self) -> Sequence[Command]:
+        from laguna_agent.agent.commands import COMMANDS
+
+        return COMMANDS
+
+    async def open(self) -> Sequence[Event]:
+        self._crossing = await asyncio.to_thread(Crossing, self._portal)
+        self._session = await self._crossing.call(self._begin)
+        return await asyncio.to_thread(newest, self._session.replay_events())
+
+    async def send(self, content: tuple[ContentBlock, ...]) -> None:
+        await self._over_there().call(self._pump, content)
+
+    async def steer(self, content: tuple[ContentBlock, ...]) -> bool:
+        return False
+
+    def cancel(self) -> None:
+        if self._session is not None:
+            self._over_there().post(self._session.cancel)
+
+    async def change(self, **settings: Any) -> None:
+        if self._session is None:
+            self._settings = replace(self._settings, **settings)
+            return
+        wanted = replace(self._session.wanted, **settings)
+        configure = self._session.configure
+        await self.call(lambda: configure(wanted, anew="model" in settings))
+
+    async def call(self, function: Callable[..., T | Awaitable[T]], *arguments: object) -> T:
+        return await self._over_there().call(function, *arguments)
+
+    async def close(self) -> None:
+        if self._crossing is None:
+            return
+        try:
+            if self._session is not None:
+                await self._crossing.call(self._session.cancel, "terminated")
+                await self._crossing.call(self._session.aclose)
+        finally:
+            self._crossing.end()
+
+    def _over_there(self) -> Crossing:
+        assert self._crossing is not None, "the link was never opened"
+        return self._crossing
+
+    # -- on the session's thread ----------------------------------------------------------------------------------
+
+    async def _begin(self) -> Session:
+        from laguna_agent.agent.serving import start_servers
+        from laguna_agent.agent.session import Session
+
+        crossing = self._over_there()
+        approver = Asking(crossing, self._deliver).ask
+        if self._resumed is None:
+            session = await Session.start(self._cwd, self._settings, approver=approver)
+        else:
+            session = await Session.resume(self._resumed, self._settings, approver=approver)
+        session.trusting = True
+        await start_servers(session, crossing.tasks)
+        return session
+
+    async def _pump(self, content: tuple[ContentBlock, ...]) -> None:
+        assert self._session is not None
+        async with aclosing(self._session.prompt(content)) as events:
+            async for event in events:
+                self._deliver(event)

@@ -1,0 +1,232 @@
+"""What happens with what the person sends: prompts, commands, the person's own shell commands; one after the other.
+
+While a turn runs, a prompt is said into it where the agent takes that; everything else waits for its end. What waits is
+shown, and goes back to the input line where the turn is interrupted: then the person wants to have another look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from laguna_agent.errors import LagunaError
+from laguna_agent.event_lines import one_line
+from laguna_agent.messages import ContentBlock, TextBlock
+from laguna_agent.terminal import slash
+from laguna_agent.terminal.bang import Banged, run_bang
+from laguna_agent.terminal.composer import Submission
+from laguna_agent.terminal.lines import Line, rendered
+
+if TYPE_CHECKING:
+    from laguna_agent.terminal.app import InteractiveFace
+    from laguna_agent.terminal.face import SlashCommand
+
+WAITING_ROWS = 4
+
+
+class Prompting:
+    """The queue of a face. All on the face's thread."""
+
+    def __init__(self, face: InteractiveFace) -> None:
+        self._face = face
+        self._waiting: deque[Submission] = deque()
+        self._steering: list[str] = []
+        self._banged: list[Banged] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._turn: asyncio.Task[None] | None = None
+        self._interrupted = False
+        self.began: float | None = None
+        """When what runs began, by the monotonic clock; None while nothing does."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether something of the person's is worked on."""
+        return self._worker is not None
+
+    @property
+    def queued(self) -> int:
+        """How much waits."""
+        return len(self._waiting) + len(self._steering)
+
+    def submit(self, text: str) -> None:
+        """As if the person had typed it."""
+        self.send(Submission(text, (TextBlock(text),)))
+
+    def send(self, submission: Submission) -> None:
+        """Take what the person sent."""
+        command = self._command(submission.text)
+        if not self._face.opened:
+            self._waiting.append(submission)
+        elif self._worker is None:
+            self._waiting.append(submission)
+            self._begin()
+        elif command is not None and command.at_work:
+            self._face.start(asyncio.create_task(self._obey(command, submission.text)))
+        elif self._turn is not None and submission.text[:1] not in ("/", "!"):
+            self._face.start(asyncio.create_task(self._steer(submission)))
+        else:
+            self._waiting.append(submission)
+        self._face.refresh()
+
+    def queue(self, submission: Submission) -> None:
+        """Have it wait for the end of what runs, whatever it is."""
+        self._waiting.append(submission)
+        if self._face.opened and self._worker is None:
+            self._begin()
+        self._face.refresh()
+
+    async def opened(self) -> None:
+        """The session is there: what was sent before is done now."""
+        if self._waiting and self._worker is None:
+            self._begin()
+
+    def interrupt(self) -> bool:
+        """End what runs; False where nothing does."""
+        if self._turn is None:
+            return False
+        self._interrupted = True
+        self._turn.cancel() if self._turn.get_name() == "bang" else self._face.link.cancel()
+        return True
+
+    def waiting_lines(self, width: int) -> list[Line]:
+        """What waits, as rows of the screen."""
+        style = self._face.theme.style("dim")
+        texts = [f"  to be said next: {one_line(text)}" for text in self._steering]
+        texts += [f"  waits: {one_line(each.text)}" for each in self._waiting]
+        if len(texts) > WAITING_ROWS:
+            texts[WAITING_ROWS - 1 :] = [f"  and {len(texts) - WAITING_ROWS + 1} more wait"]
+        cut = [Text(text, style=style, no_wrap=True, overflow="ellipsis") for text in texts]
+        return [line for text in cut for line in rendered(text, width - 1)]
+
+    # -- doing it ---------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._worker = asyncio.create_task(self._work())
+        self._face.start(self._worker)
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                await self._do(self._waiting.popleft())
+        finally:
+            self._worker = None
+
+    async def _do(self, submission: Submission) -> None:
+        text = submission.text
+        if text.startswith("!") and text[1:].strip():
+            await self._bang(text[1:].strip())
+        elif (command := self._command(text)) is not None:
+            await self._obey(command, text)
+        elif (unknown := self._unknown(text)) is not None:
+            self._face.say(unknown, "error")
+        else:
+            await self._prompt(submission)
+
+    def _command(self, text: str) -> SlashCommand | None:
+        name = _name(text)
+        return slash.find(name, self._face) if name else None
+
+    def _unknown(self, text: str) -> str | None:
+        """What to say of a command that nobody knows; None for what is none. A path is a prompt."""
+        name = _name(text)
+        known = [command.name for command in self._face.link.commands]
+        if not name or name in known:
+            return None
+        near = difflib.get_close_matches(name, [*known, *slash.names(self._face)], n=1)
+        meant = f"; is it /{near[0]}?" if near else ""
+        return f"unknown command /{one_line(name, 40)}{meant} /help lists them"
+
+    async def _obey(self, command: SlashCommand, text: str) -> None:
+        try:
+            await command.run(self._face, text.partition(" ")[2].strip())
+        except LagunaError as error:
+            self._face.say(str(error), "error")
+
+    async def _prompt(self, submission: Submission) -> None:
+        if self._is_for_the_agent(submission.text):
+            self._face.transcript.said(submission.text)
+        content = (*self._told(), *submission.content)
+        self._turn = asyncio.create_task(self._face.link.send(content), name="turn")
+        await self._attend(self._turn)
+        await self._face.turn_over()
+        self._take_back()
+
+    async def _attend(self, turn: asyncio.Task[None]) -> None:
+        """Wait for what runs, and tell what went wrong."""
+        self.began, self._interrupted = monotonic(), False
+        self._face.refresh()
+        try:
+            await turn
+        except LagunaError as error:
+            self._face.say(str(error), "error")
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                raise
+        finally:
+            self._turn, self.began = None, None
+
+    def _take_back(self) -> None:
+        """What waited goes back to the person after an interrupt, and what was not said any more is said next."""
+        unsaid, self._steering = self._steering, []
+        if not self._interrupted:
+            self._waiting.extendleft(Submission(text, (TextBlock(text),)) for text in reversed(unsaid))
+            return
+        texts = [*unsaid, *(each.text for each in self._waiting)]
+        self._waiting.clear()
+        if texts:
+            self._face.draft("\n".join([*texts, *filter(None, [self._face.composer.text])]))
+
+    def _is_for_the_agent(self, text: str) -> bool:
+        return _name(text) not in {command.name for command in self._face.link.commands} or text.startswith("/init")
+
+    # -- while a turn runs ------------------------------------------------------------------------------------------
+
+    async def _steer(self, submission: Submission) -> None:
+        self._steering.append(submission.text)
+        self._face.refresh()
+        if not await self._face.link.steer(submission.content):
+            if submission.text in self._steering:
+                self._steering.remove(submission.text)
+            self.queue(submission)
+
+    def heard(self, text: str) -> None:
+        """What was said into the turn has reached the agent."""
+        if text in self._steering:
+            self._steering.remove(text)
+
+    # -- the person's own commands ----------------------------------------------------------------------------------
+
+    async def _bang(self, command: str) -> None:
+        self._face.transcript.said(f"!{command}")
+        done: list[Banged] = []
+
+        async def run() -> None:
+            done.append(await run_bang(command, self._face.link.facts.cwd, self._face.transcript.printed))
+
+        self._turn = asyncio.create_task(run(), name="bang")
+        await self._attend(self._turn)
+        self._face.drain()
+        self._banged += done
+        for each in done:
+            if each.exit_code:
+                self._face.say(f"exit {each.exit_code}", "dim")
+        self._face.look_at_git()
+
+    def _told(self) -> list[ContentBlock]:
+        """What the person ran since the last prompt, for the agent to know."""
+        banged, self._banged = self._banged, []
+        return [
+            TextBlock(f"I ran `{each.command}` (exit code {each.exit_code}):\n```\n{each.output}\n```\n")
+            for each in banged
+        ]
+
+
+def _name(text: str) -> str:
+    """The name of the command that a text is, "" where it is none."""
+    word = text.split(None, 1)[0] if text.strip() else ""
+    return word[1:] if word.startswith("/") and "/" not in word[1:] else ""

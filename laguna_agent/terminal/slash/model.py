@@ -1,0 +1,64 @@
+"""`/model`: which model is asked. The server in use is asked what it has; other names can be given outright."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from laguna_agent.errors import LagunaError
+from laguna_agent.event_lines import one_line
+from laguna_agent.terminal.face import SlashCommand
+from laguna_agent.terminal.picker import Picker
+
+if TYPE_CHECKING:
+    from laguna_agent.config import Settings
+    from laguna_agent.terminal.face import Face
+
+
+async def _model(face: Face, argument: str) -> None:
+    name = argument.strip() or await face.show(await _picker(face))
+    if name is None:
+        return
+    await face.link.change(model=name)
+    when = "; it is asked from the next prompt on" if face.busy else ""
+    face.say(f"model {name}{when}", "dim")
+
+
+async def _picker(face: Face) -> Picker[str]:
+    settings = face.settings
+    listed = await face.link.call(_listed, settings)
+    known = dict(_configured(settings, face.link.facts.model))
+    for name in listed:
+        known.setdefault(name, "stored on this machine" if name.startswith("local/") else "")
+    items = [(name, one_line(name), about) for name, about in known.items()]
+    title = "Which model is asked" if listed else "Which model is asked; the server in use lists none"
+    return Picker(title, items, face.theme, chosen=settings.model or face.link.facts.model)
+
+
+async def _listed(settings: Settings) -> list[str]:
+    from laguna_agent.backend.catalog import known_models
+
+    return await known_models(settings)
+
+
+def _configured(settings: Settings, in_use: str) -> list[tuple[str, str]]:
+    """Models that the settings or the stored keys lead to."""
+    from laguna_agent.backend.providers import PROVIDERS
+    from laguna_agent.credentials import key_in_environment, stored_key
+
+    found = [(settings.model or in_use, "in use")] if settings.model or in_use else []
+    found += [(name, "to fall back to") for name in settings.fallback_models if name != settings.model]
+    for row in PROVIDERS.values():
+        name = f"{row.name}/{row.default_model}"
+        if settings.base_url or not row.default_model or name == settings.model:
+            continue
+        try:
+            has_key = key_in_environment(row.key_env) or stored_key(row.name)
+        except LagunaError:
+            # The file of keys is broken; /doctor says how.
+            has_key = None
+        if has_key:
+            found.append((name, f"the usual one of {row.name}"))
+    return found
+
+
+MODEL = SlashCommand("model", "Choose the model, or name one", _model, "NAME", at_work=True, session=True)

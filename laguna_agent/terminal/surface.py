@@ -1,0 +1,149 @@
+"""The part of the screen that changes: what is open of the turn, the input line or a panel, the status line.
+
+Knows where things stand and who has the keyboard; must not know what a prompt, a turn or a command is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.key_binding import DynamicKeyBindings, KeyBindings, KeyBindingsBase, merge_key_bindings
+from prompt_toolkit.layout import ConditionalContainer, FormattedTextControl, HSplit, Layout, Window
+from prompt_toolkit.styles import DynamicStyle
+
+from laguna_agent.terminal.face import Panel
+from laguna_agent.terminal.lines import Line, fragments
+from laguna_agent.terminal.paint import BottomApplication, Output
+
+if TYPE_CHECKING:
+    from prompt_toolkit.enums import EditingMode
+    from prompt_toolkit.input import Input
+
+    from laguna_agent.terminal.composer import Composer
+    from laguna_agent.terminal.theme import Theme
+
+R = TypeVar("R")
+ESCAPE_WAIT = 0.04
+"""Seconds in which the rest of a key's sequence follows its escape, also over a slow line."""
+KEPT_ROWS = 8
+"""Rows of the screen that the open part of a turn leaves free."""
+
+
+class Surface:
+    """The application at the bottom of the screen. `status` and `live` give what they show when they are drawn."""
+
+    def __init__(
+        self,
+        *,
+        output: Output,
+        input: Input,
+        composer: Composer,
+        keys: KeyBindings,
+        editing_mode: EditingMode,
+        live: Callable[[int, int], list[Line]],
+        status: Callable[[int], Line],
+        theme: Callable[[], Theme],
+    ) -> None:
+        self.output = output
+        self.composer = composer
+        self._live = live
+        self._status = status
+        self._panel: Panel[Any] | None = None
+        self._keyboard = asyncio.Lock()
+        panel_control = FormattedTextControl(self._panel_fragments, focusable=True, show_cursor=False)
+        self._panel_window = Window(panel_control, dont_extend_height=True, always_hide_cursor=True)
+        choosing = Condition(lambda: self._panel is not None and self._panel.reading is None)
+        body = HSplit(
+            [
+                Window(FormattedTextControl(self._live_fragments), dont_extend_height=True),
+                ConditionalContainer(self._panel_window, filter=choosing),
+                ConditionalContainer(composer.container, filter=~choosing),
+                Window(FormattedTextControl(self._status_fragments), height=1, dont_extend_height=True),
+            ]
+        )
+        bindings: list[KeyBindingsBase] = [keys, composer.keys, DynamicKeyBindings(self._panel_keys)]
+        self.app = BottomApplication(
+            layout=Layout(body),
+            style=DynamicStyle(lambda: theme().prompt_style),
+            key_bindings=merge_key_bindings(bindings),
+            editing_mode=editing_mode,
+            output=output,
+            input=input,
+            erase_when_done=True,
+            enable_page_navigation_bindings=False,
+        )
+        self.app.painter = output
+        self.app.ttimeoutlen = ESCAPE_WAIT
+        self.app.timeoutlen = 5 * ESCAPE_WAIT
+
+    @property
+    def panel(self) -> Panel[Any] | None:
+        """What has the keyboard, if it is not the input line."""
+        return self._panel
+
+    @property
+    def columns(self) -> int:
+        return self.output.get_size().columns
+
+    @property
+    def live_rows(self) -> int:
+        """Rows that the open part of a turn may take."""
+        return max(1, self.output.get_size().rows - KEPT_ROWS)
+
+    def put(self, lines: Iterable[Line]) -> None:
+        """Finished lines into the history; before the application runs and after it, straight to the terminal."""
+        if self.app.is_running:
+            self.app.insert_above(lines)
+        else:
+            self.output.write_lines(lines)
+            self.output.flush()
+
+    def draw(self) -> None:
+        """Draw what may have changed."""
+        self.app.invalidate()
+
+    async def show(self, panel: Panel[R]) -> R:
+        """Give the keyboard to a panel until it is done."""
+        async with self._keyboard:
+            result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+            panel.done = lambda value: None if result.done() else result.set_result(value)
+            self.composer.take_draft()
+            self._panel = panel
+            self.focus()
+            try:
+                return await result
+            finally:
+                self._panel = None
+                self.composer.restore_draft()
+                self.focus()
+
+    def focus(self) -> None:
+        """The keyboard goes to whom it belongs: to be called when a panel has begun or ended to read a text."""
+        panel = self._panel
+        self.composer.label = panel.reading if panel is not None and panel.reading is not None else ""
+        if panel is not None and panel.reading is None:
+            self.app.layout.focus(self._panel_window)
+        else:
+            self.app.layout.focus(self.composer.buffer)
+        self.draw()
+
+    def _panel_keys(self) -> KeyBindingsBase | None:
+        return self._panel.keys if self._panel is not None and self._panel.reading is None else None
+
+    def _live_fragments(self) -> list[tuple[str, str]]:
+        # The free line keeps what is typed apart from what is said.
+        return [*fragments(self._live(self.columns, self.live_rows)), ("", "\n")]
+
+    def _panel_fragments(self) -> list[tuple[str, str]]:
+        if self._panel is None:
+            return []
+        size = self.output.get_size()
+        return fragments(self._panel.lines(size.columns - 1, max(3, size.rows - 3)))
+
+    def _status_fragments(self) -> list[tuple[str, str]]:
+        return fragments([self._status(self.columns - 1)])
+
+
