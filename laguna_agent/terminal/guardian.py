@@ -41,8 +41,9 @@ _WORDS = {
 """What raw mode changes: `stty`'s names, by their place in what tcgetattr gives."""
 
 # A shell that has the terminal back has set it up for itself, and draws its own prompt: then only what it does not know
-# of is undone. It is given the time to take it, for whoever came between would leave its input line without raw mode. $1: words for stty, $2: modes, $3: the group of processes that had the terminal, which nobody
-# has any more (-1) where we were the first process on it.
+# of is undone. It is given the time to take it, for whoever came between would leave its input line without raw mode.
+# $1: words for stty, $2: modes, $3: the group of processes that had the terminal, which nobody has any more (-1) where
+# we were the first process on it.
 _SCRIPT = r"""
 trap '' INT QUIT TSTP TTIN TTOU TERM HUP
 read -r word

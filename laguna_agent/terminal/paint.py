@@ -150,9 +150,7 @@ class BottomApplication(Application[Any]):
         rows = 0
         for y in range(cursor.y):
             row = screen.data_buffer[y]
-            width = max(
-                (x + cell.width for x, cell in row.items() if cell.char != " " or "bg" in cell.style), default=0
-            )
+            width = max((x + cell.width for x, cell in row.items() if cell.char != " " or "bg" in cell.style), default=0)
             rows += max(1, -(-width // columns))
         return rows + cursor.x // columns
 

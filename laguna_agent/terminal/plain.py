@@ -139,9 +139,7 @@ class PlainChat:
             return
         self._link = link
         self._wait(before.close())
-        self._screen.say(
-            f"You are in {copy} now; {session.id} stays as it was (laguna-agent chat --resume {session.id})."
-        )
+        self._screen.say(f"You are in {copy} now; {session.id} stays as it was (laguna-agent chat --resume {session.id}).")
 
     def _command(self, line: str) -> str:
         """Obey a slash command of this face; returns its name."""

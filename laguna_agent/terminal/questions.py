@@ -243,7 +243,9 @@ QUESTIONS = {
 }
 
 
-def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, grants: bool) -> Iterator[Line]:
+def _body(
+    request: PermissionRequested, width: int, theme: Theme, cwd: Path, grants: bool
+) -> Iterator[Line]:
     """All that is asked about, as rows; with `grants` also what the lasting answers grant."""
     text, dim = theme.style("text"), theme.style("dim")
     yield (Segment("? ", theme.style("accent")), Segment(QUESTIONS.get(request.kind, "May it?"), theme.style("strong")))

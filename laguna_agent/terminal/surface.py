@@ -145,3 +145,5 @@ class Surface:
 
     def _status_fragments(self) -> list[tuple[str, str]]:
         return fragments([self._status(self.columns - 1)])
+
+

@@ -45,9 +45,7 @@ def _number(argument: str) -> int:
     if not argument:
         return 1
     if not (argument.isascii() and argument.isdigit() and int(argument)):
-        raise UsageError(
-            f"/diff {argument}: that is no number of a prompt; /diff 2 shows what changed since the second"
-        )
+        raise UsageError(f"/diff {argument}: that is no number of a prompt; /diff 2 shows what changed since the second")
     return int(argument)
 
 
