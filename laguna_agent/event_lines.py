@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 from laguna_agent.visible import visible
 
 if TYPE_CHECKING:
-    from laguna_agent.agent.events import ModelProgress, PermissionRequested, Retrying, ToolCallStarted, ToolCallUpdate
+    from laguna_agent.agent.events import (
+        ModelProgress,
+        PermissionRequested,
+        Retrying,
+        Steered,
+        ToolCallStarted,
+        ToolCallUpdate,
+    )
     from laguna_agent.agent.outcome import RunRecord
     from laguna_agent.agent.permissions import PermissionAnswer
     from laguna_agent.messages import FileDiff
@@ -76,6 +83,12 @@ def retry_line(event: Retrying) -> str:
     """An attempt that failed: `busy (503); what it had said is void; attempt 2 in 0.5 s`."""
     void = "; what it had said is void" if event.void else ""
     return f"{event.reason}{void}; attempt {event.attempt + 1} in {event.delay:.1f} s"
+
+
+def steered_line(event: Steered) -> str:
+    """The person's words into a running turn, whole: `you: use the other file`."""
+    images = f" [{_count(len(event.images), 'image')}]" if event.images else ""
+    return f"you: {printable(event.text)}{images}"
 
 
 def diff_lines(diff: FileDiff, limit: int = DIFF_LINES) -> Iterator[str]:

@@ -7,18 +7,17 @@ where such files are, how they are read once and compared, and where trust is ke
     <state>/trust/<hash of the workspace's real path>.json    mode 0600, replaced whole
 
 Only the bytes that were hashed are handed on. A file that is reached through a symbolic link, is no regular file, is
-larger than 256 KiB or no UTF-8 is never trusted; nothing is where this state itself lies inside the workspace, for
-then a command could write it.
+larger than 256 KiB (a command: 32) or no UTF-8 is never trusted; nothing is where this state itself lies inside the
+workspace, for then a command could write it.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
-import stat
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,9 +26,15 @@ import msgspec
 from laguna_agent.atomic import OWNER_ONLY, replace_file
 from laguna_agent.directories import state_directory
 from laguna_agent.errors import UsageError
+from laguna_agent.trust_reading import bytes_below, names_below, why_not
 
 CONFIG, SERVERS, INSTRUCTIONS = ".laguna/config.toml", ".mcp.json", "AGENTS.md"
 KINDS = (CONFIG, SERVERS, INSTRUCTIONS)
+COMMANDS = ".laguna/commands"
+"""A directory of such files: the slash commands of the project, `NAME.md` each."""
+COMMAND_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.md")
+MOST_COMMANDS, MOST_ENTRIES, LARGEST_COMMAND = 100, 2_000, 32 * 1024
+"""How many of them there may be, and things in their directory; bytes of one."""
 TOOLS = "tools of MCP server "
 """Before a server's name: the list of its tools, which is trusted as the files are."""
 LARGEST = 256 * 1024
@@ -52,7 +57,8 @@ class Record(msgspec.Struct):
 
 
 class Asking(msgspec.Struct, frozen=True):
-    """A text of the workspace that asks for power. `name` is its path below the root, `kind` one of KINDS or TOOLS.
+    """A text of the workspace that asks for power. `name` is its path below the root, `kind` one of KINDS, COMMANDS or
+    TOOLS.
 
     `problem` says why it can never be trusted; `before` is the text that was trusted last, where there was one.
     """
@@ -122,6 +128,8 @@ def look(cwd: Path) -> Ground:
         found = _nearest(directory, root, kind)
         if found is not None:
             asking.append(_judged(found if not inside else _refused(found, inside), record))
+    for found in _commands(directory, root):
+        asking.append(_judged(found if not inside else _refused(found, inside), record))
     for name, text in sorted(record.offered.items()):
         asking.append(_judged(Asking(TOOLS, name, text), record))
     return Ground(root, tuple(asking))
@@ -210,6 +218,12 @@ class Trust:
         self._told |= {(each.name, each.problem or each.sha256) for each in new}
         return new
 
+    def first(self, lines: Sequence[str]) -> list[str]:
+        """Those of the lines that the person was not told yet."""
+        new = [line for line in lines if ("", line) not in self._told]
+        self._told |= {("", line) for line in new}
+        return new
+
     def accept_tools(self, server: str, listing: str) -> bool:
         """As the function of that name; in a run that a person granted, the first list holds for this run."""
         if not self._this_run:
@@ -224,9 +238,9 @@ def _nearest(cwd: Path, root: Path, kind: str) -> Asking | None:
     for at in (cwd, *cwd.parents):
         name = (at.relative_to(root) / kind).as_posix()
         try:
-            data = _bytes_below(root, name)
+            data = bytes_below(root, name, LARGEST)
         except OSError as error:
-            return Asking(kind, name, problem=_why(error))
+            return Asking(kind, name, problem=why_not(error))
         if data is not None:
             return _as_text(kind, name, data)
         if at == root:
@@ -234,65 +248,50 @@ def _nearest(cwd: Path, root: Path, kind: str) -> Asking | None:
     return None
 
 
-def _as_text(kind: str, name: str, data: bytes) -> Asking:
-    if len(data) > LARGEST:
-        return Asking(kind, name, problem=f"it is larger than {LARGEST // 1024} KiB")
+def _commands(cwd: Path, root: Path) -> list[Asking]:
+    """The files of the nearest directory of commands. One that holds too much is refused whole: nobody has looked at
+    it all."""
+    for at in (cwd, *cwd.parents):
+        folder = (at.relative_to(root) / COMMANDS).as_posix()
+        try:
+            names = names_below(root, folder, MOST_ENTRIES + 1)
+        except OSError as error:
+            return [Asking(COMMANDS, folder, problem=why_not(error))]
+        if names is not None:
+            found = sorted(name for name in names if name.endswith(".md"))
+            if len(names) > MOST_ENTRIES or len(found) > MOST_COMMANDS:
+                most = f"{MOST_ENTRIES:,} entries" if len(names) > MOST_ENTRIES else f"{MOST_COMMANDS} commands"
+                return [Asking(COMMANDS, folder, problem=f"it holds more than {most}")]
+            return [each for name in found if (each := _command(root, folder, name)) is not None]
+        if at == root:
+            break
+    return []
+
+
+def _command(root: Path, folder: str, name: str) -> Asking | None:
+    if not COMMAND_FILE.fullmatch(name):
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+        return Asking(COMMANDS, f"{folder}/{shown}", problem="a command's name is letters, digits, - and _")
+    path = f"{folder}/{name}"
+    try:
+        data = bytes_below(root, path, LARGEST_COMMAND)
+    except OSError as error:
+        return Asking(COMMANDS, path, problem=why_not(error))
+    return None if data is None else _as_text(COMMANDS, path, data, LARGEST_COMMAND)
+
+
+def too_large(largest: int) -> str:
+    """What is wrong with a file of more bytes."""
+    return f"it is larger than {largest // 1024} KiB"
+
+
+def _as_text(kind: str, name: str, data: bytes, largest: int = LARGEST) -> Asking:
+    if len(data) > largest:
+        return Asking(kind, name, problem=too_large(largest))
     try:
         return Asking(kind, name, data.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Asking(kind, name, problem=f"it is not UTF-8 text (byte {error.start})")
-
-
-def _bytes_below(root: Path, name: str) -> bytes | None:
-    """The beginning of a regular file, reached without a link, one byte more than LARGEST at most; None where there is
-    none. Raises OSError for what is there and is not that."""
-    parts = name.split("/")
-    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for part in parts[:-1]:
-            try:
-                below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-            except FileNotFoundError:
-                return None
-            except NotADirectoryError:
-                if stat.S_ISLNK(os.stat(part, dir_fd=at, follow_symlinks=False).st_mode):
-                    raise OSError(errno.ELOOP, "") from None
-                return None
-            os.close(at)
-            at = below
-        return _bytes_of(parts[-1], at)
-    finally:
-        os.close(at)
-
-
-def _bytes_of(name: str, directory: int) -> bytes | None:
-    # O_NONBLOCK: what lies there may be a FIFO, and opening one would wait for ever.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    try:
-        handle = os.open(name, flags, dir_fd=directory)
-    except FileNotFoundError:
-        return None
-    try:
-        mode = os.fstat(handle).st_mode
-        if stat.S_ISDIR(mode) and not os.listdir(handle):  # noqa: PTH208 - of a descriptor
-            # A sandbox of another session keeps the name from being taken.
-            return None
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "")
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(LARGEST + 1)
-    finally:
-        os.close(handle)
-
-
-def _why(error: OSError) -> str:
-    match error.errno:
-        case errno.ELOOP:
-            return "it is reached through a symbolic link"
-        case errno.EINVAL:
-            return "it is no regular file"
-        case _:
-            return f"it cannot be read: {error.strerror or error}"
 
 
 def _refused(found: Asking, why: str) -> Asking:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laguna_agent.agent.events import PermissionRequested, ToolCallUpdate
+from laguna_agent.agent.events import PermissionRequested, Steered, ToolCallUpdate
 from laguna_agent.agent.permissions import PermissionAnswer, options
 from laguna_agent.event_lines import (
     DIFF_LINES,
@@ -16,8 +16,9 @@ from laguna_agent.event_lines import (
     one_line,
     printable,
     question_lines,
+    steered_line,
 )
-from laguna_agent.messages import FileDiff, TextBlock
+from laguna_agent.messages import FileDiff, ImageBlock, TextBlock
 from laguna_agent.tools.base import Need
 
 
@@ -39,6 +40,11 @@ def test_one_line_is_one_line_of_the_limit(text: str, limit: int) -> None:
     shown = one_line(text, limit)
     assert len(shown) <= limit
     assert len(shown.splitlines()) <= 1
+
+
+def test_what_was_said_into_a_turn_is_shown_whole() -> None:
+    line = steered_line(Steered("use \x1b[2J tabs\nhere", (ImageBlock("image/png", "AA=="),)))
+    assert line == "you: use \\u{1B}[2J tabs\nhere [1 image]"
 
 
 def test_a_question_shows_the_whole_command_line_by_line() -> None:

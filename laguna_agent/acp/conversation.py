@@ -6,13 +6,15 @@ import logging
 from contextlib import aclosing
 
 import anyio
+import anyio.to_thread
 
 from laguna_agent.acp import schema
 from laguna_agent.acp.options import config_options, mode_state
 from laguna_agent.acp.peer import AUTH_REQUIRED, INTERNAL_ERROR, INVALID_REQUEST, Peer, RpcError
 from laguna_agent.acp.updates import Renderer
 from laguna_agent.agent.archive import given_title, title_of
-from laguna_agent.agent.commands import COMMANDS
+from laguna_agent.agent.commands import Command
+from laguna_agent.agent.custom_commands import commands_of
 from laguna_agent.agent.events import Event, PermissionRequested, ToolCallUpdate, TurnEnded
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.agent.session import Session
@@ -36,6 +38,7 @@ class Conversation:
         self._cancelled = False
         self._ended = anyio.Event()
         self._title: str | None = None
+        self._commands: tuple[Command, ...] = ()
         self._untold = False
         self._shown: dict[str, anyio.Event] = {}
 
@@ -82,6 +85,7 @@ class Conversation:
                     self._shown_event(event.id).set()
                 elif isinstance(event, TurnEnded):
                     end = event
+        await self._tell_commands()
         return end
 
     async def aclose(self) -> None:
@@ -116,15 +120,23 @@ class Conversation:
 
     async def introduce(self) -> None:
         """What a client should know of a session that it has just opened."""
-        commands = [
+        await self._tell_commands()
+
+    async def _tell_commands(self) -> None:
+        """The slash commands, where they are others than the client knows: files and trust change."""
+        commands = await anyio.to_thread.run_sync(commands_of, self.session)
+        if commands == self._commands:
+            return
+        self._commands = commands
+        told = [
             schema.AvailableCommand(
                 name=command.name,
                 description=command.description,
                 input=schema.AvailableCommandInput(hint=command.hint) if command.hint else None,
             )
-            for command in COMMANDS
+            for command in commands
         ]
-        await self.tell(schema.AvailableCommandsUpdate(available_commands=commands))
+        await self.tell(schema.AvailableCommandsUpdate(available_commands=told))
 
     async def _tell_info(self, content: tuple[ContentBlock, ...]) -> None:
         """The session's title, which its first prompt gives it, and that something happens in it."""

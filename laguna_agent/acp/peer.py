@@ -25,6 +25,7 @@ import anyio.lowlevel
 import msgspec
 
 from laguna_agent.acp.decoding import decode
+from laguna_agent.acp.encoding import encode
 from laguna_agent.acp.schema import CancelRequestNotification
 from laguna_agent.acp.streams import LINE_LIMIT, Lines, LineTooLong, Outbox, Sink, Source
 from laguna_agent.errors import LagunaError
@@ -98,11 +99,12 @@ class Cancelled(msgspec.Struct):
 
 
 class Answer:
-    """The place where the answer to a request of ours will arrive."""
+    """The place where the answer to a request of ours will arrive; `take` is given it at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, take: Callable[[dict[str, Any]], None] | None) -> None:
         self.arrived = anyio.Event()
         self.message: dict[str, Any] | None = None
+        self.take = take
 
 
 class Peer:
@@ -163,16 +165,22 @@ class Peer:
         self._outbox.post(encode({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}))
 
     async def request(
-        self, method: str, params: msgspec.Struct, kind: type[T], *, late: Callable[[T], None] | None = None
+        self,
+        method: str,
+        params: msgspec.Struct,
+        kind: type[T],
+        *,
+        late: Callable[[T], None] | None = None,
+        at_once: Callable[[T], None] | None = None,
     ) -> T:
         """Send a request and wait for its result; raises RpcError, ConnectionClosed.
 
         When the waiting is cancelled, the other side is told by `$/cancel_request`. A result that comes all the same is
-        given to `late`, else dropped.
+        given to `late`, else dropped. `at_once` gets the result before the message behind it is looked at.
         """
         self._last_id += 1
         number = self._last_id
-        answer = self._answers[id_key(number)] = Answer()
+        answer = self._answers[id_key(number)] = Answer(at_once and taker(at_once, method, kind))
         sent = False
         try:
             await self._outbox.put(encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params}))
@@ -181,7 +189,11 @@ class Peer:
                 await answer.arrived.wait()
         except anyio.get_cancelled_exc_class():
             if late is not None and sent:
-                self._await_late(number, method, kind, late, answer.message)
+                take = taker(late, method, kind)
+                if answer.message is None:
+                    self._late[id_key(number)] = take
+                else:
+                    take(answer.message)
             if sent and answer.message is None:
                 cancel = CancelRequestNotification(request_id=number)
                 self._outbox.post(encode({"jsonrpc": "2.0", "method": CANCEL_REQUEST, "params": cancel}))
@@ -189,18 +201,6 @@ class Peer:
         finally:
             del self._answers[id_key(number)]
         return result_of(answer.message, method, kind)
-
-    def _await_late(
-        self, number: int, method: str, kind: type[T], late: Callable[[T], None], message: dict[str, Any] | None
-    ) -> None:
-        def take(message: dict[str, Any]) -> None:
-            with contextlib.suppress(RpcError):
-                late(result_of(message, method, kind))
-
-        if message is None:
-            self._late[id_key(number)] = take
-        else:
-            take(message)
 
     async def _send(self) -> None:
         await self._outbox.drain()
@@ -248,6 +248,8 @@ class Peer:
         if answer is not None and answer.message is None:
             answer.message = message
             answer.arrived.set()
+            if answer.take is not None:
+                answer.take(message)
 
     def _receive_notification(self, message: dict[str, Any]) -> None:
         known = self._notifications.get(message["method"])
@@ -374,26 +376,19 @@ def result_of(message: dict[str, Any] | None, method: str, kind: type[T]) -> T:
         raise RpcError(INVALID_PARAMS, f"Malformed answer to {method}: {fault}") from None
 
 
+def taker(take: Callable[[T], None], method: str, kind: type[T]) -> Callable[[dict[str, Any]], None]:
+    """`take` for the answer itself; what holds no result is not given to it."""
+
+    def given(message: dict[str, Any]) -> None:
+        with contextlib.suppress(RpcError):
+            take(result_of(message, method, kind))
+
+    return given
+
+
 def error_line(id: Any, error: RpcError) -> bytes:
     """An error answer as a line; `data` only where there is some, and never a whole message quoted back."""
     text = str(error)
     text = text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
     body = {"code": error.code, "message": text} | ({} if error.data is None else {"data": error.data})
     return encode({"jsonrpc": "2.0", "id": id, "error": body})
-
-
-def encode(message: dict[str, Any]) -> bytes:
-    """A message as a line. Text that is not Unicode (file names can be so) is sent with replacement characters."""
-    try:
-        return msgspec.json.encode(message) + b"\n"
-    except UnicodeEncodeError:
-        return msgspec.json.encode(without_surrogates(msgspec.to_builtins(message))) + b"\n"
-
-
-def without_surrogates(value: Any) -> Any:
-    """`value` with every string made encodable."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {without_surrogates(key): without_surrogates(item) for key, item in value.items()}
-    return [without_surrogates(item) for item in value] if isinstance(value, list | tuple) else value

@@ -87,6 +87,8 @@ class Renderer:
             case events.UserMessage():
                 self._begin_turn(self._turn + 1)
                 yield from self._said(event)
+            case events.Steered():
+                yield from self._steered(event)
             case events.ToolCallStarted():
                 yield self._started(event)
             case events.ToolCallUpdate():
@@ -179,6 +181,12 @@ class Renderer:
         )
         for block in blocks:
             yield schema.UserMessageChunk(content=block, message_id=self._message("user"))
+
+    def _steered(self, event: events.Steered) -> Iterator[schema.SessionUpdate]:
+        """A message of its own in the middle of the turn."""
+        self._speaking = ""
+        yield from self._said(events.UserMessage(event.text, event.images))
+        self._speaking = ""
 
     def _thought(self, text: str) -> schema.AgentThoughtChunk:
         return schema.AgentThoughtChunk(

@@ -16,12 +16,12 @@ from pathlib import Path
 import msgspec
 
 from laguna_agent.agent.commands import is_for_the_model
+from laguna_agent.agent.journal import Journal
 from laguna_agent.agent.store import (
     AnyRecord,
     Configured,
     Ended,
     FellBack,
-    Journal,
     Opened,
     Prompted,
     Redone,

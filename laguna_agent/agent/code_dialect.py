@@ -62,10 +62,11 @@ class CodeDialect:
     def __init__(
         self, workspace: Workspace, ledger: FileLedger, prompts: Sequence[str], profile: Profile, number: int
     ) -> None:
-        """`number` is the newest prompt's in the session, those that were taken back counted too."""
+        """`prompts` are what the person said, the newest last; `number` is the newest one's in the session, those that
+        were taken back counted too."""
         self._workspace = workspace
         self._ledger = ledger
-        self._prompts = prompts
+        self._prompts = [*prompts]
         self._profile = profile
         self._number = number
         self._whole = profile.edit_format == "whole"
@@ -105,7 +106,7 @@ class CodeDialect:
         self._choice = choice
 
     async def opening(self, content: Sequence[ContentBlock], check: CheckRun | None) -> Said:
-        prompt = "".join(block.text for block in content if isinstance(block, TextBlock)).strip()
+        prompt = _text(content)
         self._first_output = check.output if check and check.exit_code else ""
         chosen = self._choice.files if self._choice else ()
         self._originals = await self._files(f"{prompt} {' '.join(chosen)}", self._first_output)
@@ -215,6 +216,19 @@ class CodeDialect:
             return f"{what}, with its file's name on the line before the block. No tests, no explanation."
         return f"{what}. No tests, no explanation."
 
+    async def steered(self, content: Sequence[ContentBlock]) -> Said:
+        # A small model sees one message at a time: what it was asked is asked again with what the person adds, over the
+        # files that both name, as they are by now. From there on they count as the original ones.
+        words = _text(content)
+        self._prompts[-1] = f"{self._prompts[-1].strip()}\n\n{words}"
+        self._ladder, self._last_failure = None, ""
+        chosen = self._choice.files if self._choice else ()
+        self._originals = await self._files(f"{self._prompts[-1]} {' '.join(chosen)}", self._first_output)
+        images = [block for block in content if not isinstance(block, TextBlock)]
+        if evident_action(words) == "answer":
+            return self._said("answer", self._originals, "", "", images)
+        return self._said("ask", self._originals, "", self._order(self._originals), images)
+
     # -- what follows from it ---------------------------------------------------------------------------------------
 
     async def standing(self) -> str:
@@ -299,6 +313,10 @@ class CodeDialect:
         if not reply.message.text.strip():
             return "Give the corrected code in one code block."
         return None
+
+
+def _text(content: Sequence[ContentBlock]) -> str:
+    return "".join(block.text for block in content if isinstance(block, TextBlock)).strip()
 
 
 def _failure(output: str) -> str:

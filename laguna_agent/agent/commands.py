@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from laguna_agent.messages import ContentBlock, TextBlock
+from laguna_agent.messages import ContentBlock, ImageBlock, TextBlock
 
 INIT = """\
 Write the file AGENTS.md for this project (improve it where it exists): what a coding agent must know that it cannot \
@@ -37,10 +37,18 @@ COMMANDS = (
     Command("init", "Write AGENTS.md, the project's instructions for coding agents", "what to pay attention to"),
 )
 
+_OF_FACES = (
+    "agent", "approve", "clear", "config", "diff", "doctor", "editor", "exit", "export", "help", "login", "logout",
+    "mcp", "mode", "model", "new", "permissions", "plan", "quit", "resume", "sandbox", "sessions", "status", "theme",
+    "tools", "unfold", "vi",
+)  # fmt: skip
+RESERVED = frozenset((*_OF_FACES, *(command.name for command in COMMANDS)))
+"""Names that no command of a person or a project can have: these commands', and those that faces answer themselves."""
+
 
 def command_in(content: tuple[ContentBlock, ...]) -> str | None:
     """The name of the command that a prompt is, None where it is none."""
-    words = _first(content).split(None, 1)
+    words = first_words(content).split(None, 1)
     name = words[0][1:] if words and words[0].startswith("/") else ""
     return name if any(command.name == name for command in COMMANDS) else None
 
@@ -54,7 +62,7 @@ def expanded(content: tuple[ContentBlock, ...]) -> tuple[ContentBlock, ...]:
 
 def argument_of(content: tuple[ContentBlock, ...]) -> str:
     """What follows the command's name."""
-    return "".join(_first(content).split(None, 1)[1:]).strip()
+    return "".join(first_words(content).split(None, 1)[1:]).strip()
 
 
 def is_for_the_model(content: tuple[ContentBlock, ...]) -> bool:
@@ -67,6 +75,12 @@ def text_of(content: tuple[ContentBlock, ...]) -> str:
     return "".join(block.text for block in content if isinstance(block, TextBlock))
 
 
-def _first(content: tuple[ContentBlock, ...]) -> str:
+def images_of(content: tuple[ContentBlock, ...]) -> tuple[ImageBlock, ...]:
+    """The images of a prompt."""
+    return tuple(block for block in content if isinstance(block, ImageBlock))
+
+
+def first_words(content: tuple[ContentBlock, ...]) -> str:
+    """The text that a prompt begins with."""
     first = content[0] if content else None
     return first.text if isinstance(first, TextBlock) else ""

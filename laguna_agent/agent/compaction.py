@@ -219,7 +219,7 @@ def _replacing(turn: Turn, until: int, space: float, summary: str, standing: str
     newest = turn.history[until:]
     parts = [
         BEGIN,
-        words_said(turn.asked, newest, int(context.bytes_for(space * WORDS, turn.estimate))),
+        words_said(turn.words, newest, int(context.bytes_for(space * WORDS, turn.estimate))),
         _work(turn.work),
         f"# Summary of the rest\n{BY_THE_MODEL}\n{summary}" if summary else "",
     ]
@@ -232,10 +232,10 @@ def _replacing(turn: Turn, until: int, space: float, summary: str, standing: str
     return (known, *between)
 
 
-def words_said(asked: Sequence[str], newest: Sequence[Message], cap: int) -> str:
+def words_said(words: Sequence[str], newest: Sequence[Message], cap: int) -> str:
     """What the person said that is not in the newest messages: the first prompt, then the newest as far as they fit."""
     there = [message.text.strip() for message in newest if message.role == "user" and not message.tool_call_id]
-    said = [text.strip() for text in asked if text.strip()]
+    said = [text.strip() for text in words if text.strip()]
     # The notes on the workspace stand behind a prompt, on lines of their own.
     said = [text for text in said if not any(f"{each}\n".startswith(f"{text}\n") for each in there)]
     if not said:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from laguna_agent.agent import events
-from laguna_agent.agent.commands import is_for_the_model, text_of
+from laguna_agent.agent.commands import expanded, images_of, is_for_the_model, text_of
 from laguna_agent.agent.compaction import compact_again, compaction_event
 from laguna_agent.agent.context import TokenEstimate, shorten_again
 from laguna_agent.agent.store import (
@@ -14,6 +14,7 @@ from laguna_agent.agent.store import (
     Compacted,
     Configured,
     Ended,
+    Expanded,
     Offered,
     Opened,
     Prompted,
@@ -23,14 +24,16 @@ from laguna_agent.agent.store import (
     Rewound,
     Said,
     Shortened,
+    Steered,
     ToolRan,
     Uncompacted,
+    Waiting,
 )
 from laguna_agent.agent.work import Work
 from laguna_agent.backend.base import UsageDelta
 from laguna_agent.errors import ToolError
 from laguna_agent.mcp.tool import ServerTool, not_connected
-from laguna_agent.messages import ImageBlock, Message, TextBlock
+from laguna_agent.messages import ContentBlock, Message, TextBlock
 from laguna_agent.tools.base import ToolResult, text_result
 from laguna_agent.tools.registry import Registry
 
@@ -40,7 +43,10 @@ class Past:
     """What a session's log says of it, for its next prompt.
 
     `history` is the conversation in force, `prompts` are the person's as typed, commands too, `asked` those for the
-    model; `unanswered` are results that the history lacks, by call id. `prompt_number` and `call_ids` tell of what was
+    model, `words` all that the person said to it, into running turns too; `untaken` is what was said into the last turn
+    and the model never got; `unanswered` are results that the history lacks, by call id.
+
+    `prompt_number` and `call_ids` tell of what was
     taken back too, for faces have seen it and must not see the same number again. `estimate` has learned from every
     answer; `work` is what the calls in force came to.
     """
@@ -48,6 +54,8 @@ class Past:
     history: list[Message] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    untaken: list[tuple[ContentBlock, ...]] = field(default_factory=list)
     unanswered: dict[str, ToolResult] = field(default_factory=dict)
     prompt_number: int = 0
     call_ids: set[str] = field(default_factory=set)
@@ -75,6 +83,13 @@ def _without_answers(past: Past, records: Iterable[AnyRecord]) -> Iterator[AnyRe
                 continue
             case Prompted():
                 past.prompt_number += 1
+                past.untaken.clear()
+            case Rewound():
+                past.untaken.clear()
+            case Waiting(content=content):
+                past.untaken.append(content)
+            case Steered():
+                del past.untaken[:1]
             case Said(message=message):
                 past.call_ids.update(call.id for call in message.tool_calls)
         yield record
@@ -98,6 +113,13 @@ def _follow(past: Past, record: AnyRecord) -> None:
             past.prompts.append(text)
             if is_for_the_model(record.content):
                 past.asked.append(text)
+                past.words.append(text_of(expanded(record.content)))
+        case Expanded(text=text) if text:
+            past.words[-1] = text
+        case Steered(content=content, said=said):
+            past.words.append(text_of(content))
+            past.history.append(said.message)
+            past.unanswered.clear()
         case ToolRan(call=call, result=result):
             past.unanswered[call.id] = result
             past.work.observe(call, result)
@@ -182,8 +204,9 @@ def conversation_events(records: Iterable[AnyRecord], registry: Registry) -> Ite
             case Offered(tools=tools):
                 known = registry.joined([ServerTool(tool, not_connected) for tool in tools])
             case Prompted():
-                images = tuple(block for block in record.content if isinstance(block, ImageBlock))
-                yield events.UserMessage(text_of(record.content), images, record.given)
+                yield events.UserMessage(text_of(record.content), images_of(record.content), record.given)
+            case Steered(content=content):
+                yield events.Steered(text_of(content), images_of(content))
             case Remarked(text=text):
                 yield events.TextDelta(text)
             case Said(message=Message(role="assistant") as message):

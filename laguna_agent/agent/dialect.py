@@ -61,6 +61,10 @@ class Dialect(Protocol):
         """The prompt as the model gets it; `check` is how the check stands before any work."""
         ...
 
+    async def steered(self, content: Sequence[ContentBlock]) -> Said:
+        """What the person said while the turn ran, as the model gets it: at the end of the conversation."""
+        ...
+
     async def standing(self) -> str:
         """What holds for the whole prompt and is told anew where the conversation gives place to a summary."""
         ...
@@ -145,6 +149,9 @@ class ToolDialect:
             state = "passes" if check.exit_code == 0 else f"fails:\n{check.output[-2_500:]}"
             notes.append(f"{self._command} At the moment it {state}")
         return Said(Message("user", (*content, TextBlock("\n\n" + "\n\n".join(notes))) if notes else tuple(content)))
+
+    async def steered(self, content: Sequence[ContentBlock]) -> Said:
+        return Said(Message("user", tuple(content)))
 
     async def standing(self) -> str:
         planning = PLANNING if self._planning else ""

@@ -43,6 +43,13 @@ class UserMessage(Event, frozen=True, tag="user_message"):
     given: tuple[dict[str, object], ...] = ()
 
 
+class Steered(Event, frozen=True, tag="steered"):
+    """The person said this while the turn ran, and the model has it with the next request."""
+
+    text: str
+    images: tuple[ImageBlock, ...] = ()
+
+
 class TextDelta(Event, frozen=True, tag="text_delta"):
     """A piece of the model's answer."""
 

@@ -83,6 +83,11 @@ class Execution:
         self.guard.observe(call, result)
         return result
 
+    def begin_anew(self) -> None:
+        """The person has said something: what is done from here on is no repetition, and not what was denied."""
+        self.guard = RepetitionGuard()
+        self.blocked = False
+
     async def _finished(self, call: ToolCall, span: Span) -> ToolResult:
         result = await self._worked_off(call)
         span.facts |= {

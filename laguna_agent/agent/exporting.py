@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -50,7 +50,7 @@ def _page(log: Path) -> str:
     return visible(text_for_export("\n\n".join(parts))) + "\n"
 
 
-def _parts(records: Iterator[object]) -> Iterator[str]:
+def _parts(records: Iterable[object]) -> Iterator[str]:
     """The conversation in Markdown; what was taken back is left out."""
     from laguna_agent.agent import store
     from laguna_agent.backend.base import TextDelta

@@ -93,8 +93,8 @@ NAMES = {
 
 
 def filled(session: Session) -> Filling | None:
-    """What fills the window, by what the newest turn knew of tools and model; None before the first one. To be called on
-    the session's thread."""
+    """What fills the window, by what the newest turn knew of tools and model; None before the first one. To be called
+    on the session's thread."""
     turn = session.latest_turn
     if turn is None:
         return None

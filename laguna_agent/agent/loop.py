@@ -4,9 +4,13 @@
              |                                                             |
              no -> no usable answer? -> say so, once ----------------------+-> ask
              |                                                             |
-             done -> check passes (or none given)? -- no -> its output ----+
+             done -> the person said something meanwhile? -> their words --+
+                        | no                                               |
+                      check passes (or none given)? -- no -> its output ---+
                         | yes
                       return
+
+What the person says into the turn goes with the next request, whatever that is for; so `ask` begins with it.
 
 Everything that can end a turn early is a LagunaError (see errors.py) and passes through here untouched.
 """
@@ -25,7 +29,9 @@ async def run_turn(turn: Turn) -> None:
             results = [await turn.execution.run(call) for call in calls]
             if await turn.answer(calls, results):
                 continue
-        elif await turn.prompt_again(reply):
+        elif not turn.steering.waits and await turn.prompt_again(reply):
             continue
-        if not await turn.correct():
+        if await turn.steered():
+            continue
+        if not await turn.correct() and not await turn.steered(last=True):
             return

@@ -12,8 +12,9 @@ import msgspec
 
 from laguna_agent import __version__
 from laguna_agent.agent.conversation import Past, rebuild
+from laguna_agent.agent.journal import Journal
 from laguna_agent.agent.rules import denied_globs
-from laguna_agent.agent.store import Journal, Opened, iterate_log, new_session_id, now, session_directory
+from laguna_agent.agent.store import Opened, iterate_log, new_session_id, now, session_directory
 from laguna_agent.config import Settings
 from laguna_agent.errors import SandboxError, UsageError
 from laguna_agent.sandbox.confinement import Tier

@@ -49,11 +49,13 @@ NO_SANDBOX = "there is no sandbox here: it runs with your rights"
 
 
 class PermissionAnswer(msgspec.Struct, frozen=True):
-    """What the person (or the face on its own) answered; `remember` turns it into a grant for the session."""
+    """What the person (or the face on its own) answered; `remember` turns it into a grant for the session. `option` is
+    the id of the one chosen, where several are of the same kind."""
 
     allowed: bool
     remember: bool = False
     reason: str = ""
+    option: str = ""
 
 
 class Facts(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ import msgspec
 
 from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.choosing import CHOOSE, read_choice, schema
+from laguna_agent.agent.custom_commands import find, written_out
 from laguna_agent.agent.dialect import Dialect, ToolDialect
 from laguna_agent.agent.events import CheckRun, Event, Notice, TurnStarted
 from laguna_agent.agent.execution import Execution
@@ -52,6 +53,7 @@ async def prepare(
 ) -> Turn:
     """Build the turn for a prompt and put the prompt into the history."""
     await emit(TurnStarted(session.prompt_number, session.id, session.model, session.workspace.sandbox))
+    content = await written_out(session, content)
     turn = await build(session, emit)
     dialect = turn.dialect
     if not session.history:
@@ -101,8 +103,9 @@ async def build(session: Session, emit: Callable[[Event], Awaitable[None]]) -> T
         stream=_stream(session),
         emit=emit,
         call_ids=session.call_ids,
-        asked=session.asked,
+        words=session.words,
         work=session.work,
+        steering=session.steering,
         check=session.check,
         schema=AnswerSchema(session.output_schema) if session.output_schema is not None else None,
         next_model=partial(_next_model, session),
@@ -121,7 +124,9 @@ async def _trusted_instructions(session: Session, emit: Callable[[Event], Awaita
     if not session.tape.recorded:
         ground = await anyio.to_thread.run_sync(session.trust.look)
         text = ground.text(INSTRUCTIONS) or ""
+        unusable = await anyio.to_thread.run_sync(lambda: find(ground).unusable)
         told = notices(session.trust.news(ground), here=session.trusting)
+        told += session.trust.first(unusable)
 
     async def produce() -> Distrusted:
         return Distrusted(tuple(told))
@@ -234,7 +239,7 @@ def _dialect(session: Session, profile: Profile, registry: Registry, instruction
         )
     from laguna_agent.agent.code_dialect import CodeDialect
 
-    return CodeDialect(session.workspace, session.ledger, session.prompts, profile, session.prompt_number)
+    return CodeDialect(session.workspace, session.ledger, tuple(session.words), profile, session.prompt_number)
 
 
 def _sampling(settings: Settings, profile: Profile, info: ModelInfo) -> Sampling:

@@ -150,16 +150,16 @@ class _Replayed(Session):
     def records(self) -> Sequence[AnyRecord]:
         return self._so_far
 
-    def _admit(self) -> None:
-        if self.ended is not None and self._delivery.emitted >= self.ended.events:
+    def admit(self, emitted: int) -> None:
+        if self.ended is not None and emitted >= self.ended.events:
             raise RecordedEnd("the recorded run had sent its last event here")
 
-    def _crashed(self, bug: Exception) -> Verdict:
+    def crashed(self, bug: Exception) -> Verdict:
         if self.ended is None or self.ended.result.outcome != "internal_error":
             self.problem = bug
         return INTERRUPTED
 
-    async def _end(self, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
+    async def end(self, verdict: Verdict, turn: Turn | None, seconds: float, emitted: int) -> RunRecord:
         ended, left = self.ended, self.tape.peek()
         if verdict.error == Diverged.__name__:
             self.problem = Diverged(verdict.message)
@@ -169,17 +169,17 @@ class _Replayed(Session):
         if ended is None or self.problem is not None:
             return computed
         if verdict.error != RecordedEnd.__name__ and ended.result.outcome not in STOPPED_BY_SIGNAL:
-            self._compare(computed, ended)
+            self._compare(computed, ended, emitted)
         return ended.result
 
-    def _compare(self, computed: RunRecord, ended: Ended) -> None:
+    def _compare(self, computed: RunRecord, ended: Ended, emitted: int) -> None:
         for name in COMPUTED:
             ours, recorded = getattr(computed, name), getattr(ended.result, name)
             if ours != recorded:
                 self.problem = Diverged(f"the replay ends with {name} {ours!r}, the recorded run with {recorded!r}")
                 return
-        if self._delivery.emitted != ended.events:
-            self.problem = Diverged(f"the replay gave {self._delivery.emitted} events, the recorded run {ended.events}")
+        if emitted != ended.events:
+            self.problem = Diverged(f"the replay gave {emitted} events, the recorded run {ended.events}")
 
-    def _turn_ended(self, record: RunRecord, error: str) -> TurnEnded:
-        return super()._turn_ended(record, self.ended.error if self.ended is not None else error)
+    def turn_ended(self, record: RunRecord, error: str) -> TurnEnded:
+        return super().turn_ended(record, self.ended.error if self.ended is not None else error)

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from pathlib import Path
-from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import msgspec
@@ -24,42 +23,37 @@ from laguna_agent.agent import events, outcome
 from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.changes import Snapshot
 from laguna_agent.agent.checks import Check
-from laguna_agent.agent.commands import command_in, expanded, is_for_the_model, text_of
-from laguna_agent.agent.conversation import Past, conversation_events, orphan_results, rebuild
-from laguna_agent.agent.delivery import Delivery
+from laguna_agent.agent.conversation import Past, conversation_events, rebuild
 from laguna_agent.agent.ending import end_on_tape, ended_event
 from laguna_agent.agent.fallback import Fallback
+from laguna_agent.agent.journal import Journal
 from laguna_agent.agent.keeping import Keeping
-from laguna_agent.agent.loop import run_turn
-from laguna_agent.agent.obeying import obey
 from laguna_agent.agent.opening import begin_log, new_session, output_directory, recorded_session, walls_for
 from laguna_agent.agent.outcome import RunRecord, Verdict
 from laguna_agent.agent.permissions import Approver, permissions_for
-from laguna_agent.agent.preparation import prepare
+from laguna_agent.agent.prompting import Cause, Prompting
 from laguna_agent.agent.recovery import clear_up
 from laguna_agent.agent.remembering import remember
 from laguna_agent.agent.rules import Rules
+from laguna_agent.agent.steering import Steering
 from laguna_agent.agent.store import (
     AnyRecord,
     Configured,
-    Journal,
     Opened,
     Prompted,
     Rewound,
-    Said,
     find_session,
     iterate_log,
     session_directory,
 )
 from laguna_agent.agent.tape import LiveTape, Tape, encodable, redacted
 from laguna_agent.agent.telemetry import SILENT, Telemetry, open_telemetry
-from laguna_agent.agent.telling import tell_end, tell_event
 from laguna_agent.agent.turn import Turn
 from laguna_agent.backend.base import Backend
 from laguna_agent.checkpoints.keep import Keep
 from laguna_agent.config import Settings
 from laguna_agent.credentials import know_stored_keys
-from laguna_agent.errors import LagunaError, UsageError
+from laguna_agent.errors import UsageError
 from laguna_agent.mcp.servers import McpServers
 from laguna_agent.messages import ContentBlock, TextBlock
 from laguna_agent.sandbox.walls import Walls
@@ -69,7 +63,6 @@ from laguna_agent.tools.registry import Registry, default_registry
 from laguna_agent.tools.workspace import LocalWorkspace, Workspace
 from laguna_agent.trust import Trust
 
-Cause = Literal["interrupted", "terminated"]
 # Settings that say which server is asked for which model.
 WHERE = ("model", "base_url", "api_key_env", "fallback_models")
 
@@ -115,11 +108,7 @@ class Session:
         self.latest_turn: Turn | None = None
         self.telemetry: Telemetry = SILENT
         self._journal: Journal | None = None
-        self._scope: anyio.CancelScope | None = None
-        self._cause: Cause | None = None
-        self._busy = False
-        self._delivery: Delivery
-        self._record: RunRecord | None = None
+        self._prompting: Prompting | None = None
 
     @classmethod
     async def start(
@@ -196,6 +185,7 @@ class Session:
         self.history, self.unanswered, self.estimate = past.history, past.unanswered, past.estimate
         self.prompts, self.asked, self.prompt_number = past.prompts, past.asked, past.prompt_number
         self.call_ids, self.work = past.call_ids, past.work
+        self.words, self._untaken = past.words, past.untaken
         self.ledger = FileLedger()
 
     def rewind(self, prompts: int) -> str:
@@ -230,7 +220,7 @@ class Session:
         self._anew = self._anew or (anew and self.fallback.taken)
         self.permissions.approve = settings.approve
 
-    async def _take_settings(self) -> None:
+    async def take_settings(self) -> None:
         """Put what `configure` was told in force, and into the log."""
         anew, self._anew = self._anew, False
         if self.wanted == self.settings and not anew:
@@ -248,7 +238,7 @@ class Session:
 
     # -- prompting --------------------------------------------------------------------------------------------------
 
-    async def prompt(
+    def prompt(
         self, content: str | tuple[ContentBlock, ...], given: tuple[dict[str, object], ...] = ()
     ) -> AsyncGenerator[events.Event, None]:
         """Work on a prompt; yields events, the last of which is TurnEnded. One prompt at a time.
@@ -257,109 +247,60 @@ class Session:
         only through `contextlib.aclosing`; `cancel` is the polite way.
         """
         blocks = (TextBlock(content),) if isinstance(content, str) else content
-        prompted = redacted(encodable(Prompted(blocks, given)))
         # From here on, not from the task's first step, a cancel is for this prompt.
-        self._busy, self._cause = True, None
-        self._delivery = Delivery()
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._run, prompted, self._delivery)
-                try:
-                    while (event := await self._delivery.next()) is not None:
-                        yield event
-                except GeneratorExit:
-                    # The face left. A task group would wrap this; end the run in good order instead.
-                    self.cancel()
-                    await self._delivery.drain()
-        finally:
-            self._delivery.abandon()
-            self._busy = False
+        self._prompting = Prompting(self, redacted(encodable(Prompted(blocks, given))))
+        return self._prompting.stream()
+
+    def steer(self, content: str | tuple[ContentBlock, ...]) -> bool:
+        """Say something into the prompt that runs: the model gets it with its next request, when the event `Steered`
+        goes out, and does not end its turn before. Call it where the session lives.
+
+        False where it cannot be said any more, or is a slash command; then it is to be the next prompt. What was
+        accepted and not taken, because the turn was cancelled or failed, is `untaken` after it.
+        """
+        blocks = (TextBlock(content),) if isinstance(content, str) else content
+        return self._prompting is not None and self._prompting.steering.accept(blocks)
+
+    @property
+    def steering(self) -> Steering:
+        """What is said into the prompt that runs."""
+        assert self._prompting is not None, "a turn belongs to a prompt"
+        return self._prompting.steering
+
+    @property
+    def untaken(self) -> tuple[tuple[ContentBlock, ...], ...]:
+        """What was said into the last prompt and the model does not have (yet): after the prompt's end, also of one
+        that was killed, it is the face's to send as a prompt. The next prompt forgets it."""
+        return tuple(self._prompting.steering.untaken if self._prompting is not None else self._untaken)
 
     def cancel(self, cause: Cause = "interrupted") -> None:
         """End the running prompt as soon as its processes are gone; harmless when none runs."""
-        if not self._busy:
-            return
-        self._cause = self._cause or cause
-        if self._scope is not None:
-            self._scope.cancel()
+        if self._prompting is not None:
+            self._prompting.cancel(cause)
 
-    async def _run(self, prompted: Prompted, delivery: Delivery) -> None:
-        started, verdict = monotonic(), outcome.COMPLETED
-        turn: Turn | None = None
-        self._record = None
-        span = self.telemetry.begin("prompt", "laguna-agent", number=self.prompt_number + 1)
-        self.budget.begin_run()
-        if self.check is not None:
-            self.check.runs.clear()
+    # What a replay does otherwise.
 
-        async def emit(event: events.Event) -> None:
-            self._admit()
-            if isinstance(event, events.UsageUpdated):
-                self.usage = event
-            tell_event(self.telemetry, event)
-            await delivery.put(event)
+    def admit(self, emitted: int) -> None:
+        """Called before an event goes out, `emitted` of which have; a replay stops here where the recorded run did."""
 
-        with delivery:
-            try:
-                with anyio.CancelScope() as self._scope:
-                    if self._cause is not None:
-                        self._scope.cancel()
-                    await self._take_settings()
-                    with anyio.move_on_after(self.settings.max_time) as clock:
-                        self._begin(prompted)
-                        content = prompted.content
-                        command = command_in(content)
-                        if command in (None, "init"):
-                            turn = await prepare(self, expanded(content), emit)
-                            await run_turn(turn)
-                        else:
-                            await obey(command, content, self, emit)
-                    if clock.cancelled_caught:
-                        raise self.budget.out_of_time()
-            except LagunaError as error:
-                verdict = outcome.verdict_of(error)
-            except Exception as bug:  # noqa: BLE001 - the one place where a bug becomes an outcome
-                verdict = self._crashed(bug)
-            self._scope = None
-            if self._cause is not None:
-                verdict = outcome.TERMINATED if self._cause == "terminated" else outcome.INTERRUPTED
-            self._record = await self._end(verdict, turn, round(monotonic() - started, 3))
-            tell_end(self.telemetry, span, self._record, verdict.error)
-            await delivery.put(self._turn_ended(self._record, verdict.error))
-
-    def _admit(self) -> None:
-        """Called before each event goes out; a replay stops here where the recorded run did."""
-
-    def _begin(self, prompted: Prompted) -> None:
-        if not self.tape.recorded:
-            self.tape.note(prompted)
-        text = text_of(prompted.content)
-        self.prompt_number += 1
-        self.keeping.begin()
-        self.prompts.append(text)
-        if is_for_the_model(prompted.content):
-            self.asked.append(text)
-        for message in orphan_results(self.history, self.unanswered):
-            self.tape.note(Said(message))
-            self.history.append(message)
-        self.unanswered.clear()
-
-    async def _end(self, verdict: Verdict, turn: Turn | None, seconds: float) -> RunRecord:
+    async def end(self, verdict: Verdict, turn: Turn | None, seconds: float, emitted: int) -> RunRecord:
         """The run's record, in the log too."""
-        return await end_on_tape(self, verdict, turn, seconds, self._delivery.emitted)
+        return await end_on_tape(self, verdict, turn, seconds, emitted)
 
-    def _turn_ended(self, record: RunRecord, error: str) -> events.TurnEnded:
+    def turn_ended(self, record: RunRecord, error: str) -> events.TurnEnded:
+        """The last event."""
         return ended_event(record, error)
 
-    def _crashed(self, bug: Exception) -> Verdict:
+    def crashed(self, bug: Exception) -> Verdict:
+        """What a bug comes to."""
         return outcome.bug_verdict(bug, session=self.id, log=self.telemetry.recent())
 
     # -- looking back -----------------------------------------------------------------------------------------------
 
     def record(self) -> RunRecord:
         """The final record of the last prompt."""
-        assert self._record is not None, "no prompt has ended"
-        return self._record
+        assert self._prompting is not None and self._prompting.record is not None, "no prompt has ended"
+        return self._prompting.record
 
     def patch(self) -> bytes:
         """What changed in the workspace since the session started, for `git apply --binary`; needs `snapshot`."""
@@ -373,9 +314,10 @@ class Session:
 
     async def aclose(self) -> None:
         """End background commands and MCP servers, close the backend and the log."""
+        hurried = self._prompting is not None and self._prompting.cause == "terminated"
         with anyio.CancelScope(shield=True):
             if self.backend is not None and self.prompted:
-                await remember(self.backend, self.id, hurried=self._cause == "terminated")
+                await remember(self.backend, self.id, hurried=hurried)
             for owned in (self.workspace, self.servers, self.backend):
                 if owned is not None:
                     await owned.aclose()

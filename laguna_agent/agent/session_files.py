@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from laguna_agent.agent.journal import Journal
 from laguna_agent.agent.keeping import PromptFiles, prompt_files, undone
 from laguna_agent.agent.rules import denied_globs
-from laguna_agent.agent.store import AnyRecord, Journal, Opened, Restored, Restoring, find_session, read_log
+from laguna_agent.agent.store import AnyRecord, Opened, Restored, Restoring, find_session, read_log
 from laguna_agent.checkpoints.changes import FileChange, changes
 from laguna_agent.checkpoints.keep import Done, Keep, Proposal
 from laguna_agent.checkpoints.restore import write_out
@@ -19,6 +20,10 @@ from laguna_agent.checkpoints.store import Store, store_directory
 from laguna_agent.config import load
 from laguna_agent.errors import UsageError
 from laguna_agent.sandbox.policy import policy_for
+
+
+class NothingChanged(UsageError):
+    """The session has touched no file."""
 
 
 class SessionFiles:
@@ -34,8 +39,9 @@ class SessionFiles:
             raise UsageError(f"session {self.id} was cut off before it began")
         self._roots = [Path(os.path.realpath(path)) for path in (opened[-1].cwd, *opened[-1].roots)]
         if not any(each.before for each in self.prompts):
-            why = next((each.problem for each in self.prompts if each.problem), "it changed none")
-            raise UsageError(f"no files are kept of session {self.id}: {why}")
+            why = next((each.problem for each in self.prompts if each.problem), "")
+            problem = UsageError if why else NothingChanged
+            raise problem(f"no files are kept of session {self.id}: {why or 'it changed none'}")
         directory = store_directory(outermost(self._roots))
         if not directory.is_dir():
             raise UsageError(f"the checkpoints of session {self.id} are gone: there is no {directory}")

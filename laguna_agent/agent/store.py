@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from laguna_agent.agent.events import CheckRun
-from laguna_agent.agent.log_file import LogFile, is_whole
+from laguna_agent.agent.log_file import is_whole
 from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.agent.pieces import Pieces, unpacked
 from laguna_agent.backend.base import Delta, ModelInfo
@@ -27,7 +27,6 @@ from laguna_agent.directories import state_directory
 from laguna_agent.errors import UsageError
 from laguna_agent.mcp.tool import ServedTool
 from laguna_agent.messages import ContentBlock, FileDiff, Message, ToolCall
-from laguna_agent.redaction import bytes_without_keys
 from laguna_agent.sandbox.confinement import Tier
 from laguna_agent.tools.base import Need, ToolResult
 
@@ -76,6 +75,21 @@ class Prompted(Record, frozen=True, tag="prompted"):
     given: tuple[dict[str, object], ...] = ()
 
 
+class Waiting(Record, frozen=True, tag="waiting"):
+    """The person said this into the running turn; it reaches the model as `Steered` or not at all; not replayed."""
+
+    content: tuple[ContentBlock, ...]
+
+
+class Expanded(Record, frozen=True, tag="expanded"):
+    """The prompt called a custom command: the text that stands for it, or why it was not run."""
+
+    name: str
+    text: str = ""
+    problem: str = ""
+    untrusted: bool = False
+
+
 class Described(Record, frozen=True, tag="described"):
     """What the server said of the model; `model` is the server's own name for it."""
 
@@ -118,6 +132,14 @@ class Said(Record, frozen=True, tag="said"):
     shown: dict[str, tuple[str, ...]] = {}
     strategy: str = ""
     restore: tuple[ToolCall, ...] = ()
+
+
+class Steered(Record, frozen=True, tag="steered"):
+    """The oldest words of the person that waited, and how the model got them: in the place of a `Said`, so that words
+    which were taken are in the conversation whatever happens next."""
+
+    content: tuple[ContentBlock, ...]
+    said: Said
 
 
 class Replied(Record, frozen=True, tag="replied"):
@@ -295,6 +317,9 @@ AnyRecord = (
     Opened
     | Configured
     | Prompted
+    | Waiting
+    | Steered
+    | Expanded
     | Distrusted
     | Described
     | FellBack
@@ -321,7 +346,6 @@ AnyRecord = (
 )
 
 
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(AnyRecord).decode
 
 
@@ -343,30 +367,6 @@ def sessions_directory() -> Path:
 def session_directory(session_id: str) -> Path:
     """Where the session's log and spooled outputs lie."""
     return sessions_directory() / session_id
-
-
-class Journal:
-    """The open log of one session. Only one process may hold it."""
-
-    def __init__(self, path: Path) -> None:
-        """Open (or create) the log at `path` for appending; raises UsageError where another process has it open, and
-        StorageError where it cannot be written."""
-        self.path = path
-        self._file = LogFile(path)
-
-    def append(self, record: AnyRecord, *, durable: bool = True) -> None:
-        """Write one record durably, or leave that to a later `sync`; a failed write leaves no partial line behind.
-        Raises StorageError."""
-        # The last wall: whatever came here by a way that nobody thought of holds no key either.
-        self._file.append(bytes_without_keys(_encode(record)) + b"\n", durable=durable)
-
-    def sync(self) -> None:
-        """Make what was appended durable."""
-        self._file.sync()
-
-    def close(self) -> None:
-        """Release the log."""
-        self._file.close()
 
 
 def iterate_log(path: Path) -> Iterator[AnyRecord]:

@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from laguna_agent.agent.store import AnyRecord, Ended, Journal, Replied, Said, ToolRan, Tried
+from laguna_agent.agent.journal import Journal
+from laguna_agent.agent.store import AnyRecord, Ended, Replied, Said, ToolRan, Tried, Waiting
 from laguna_agent.backend.base import Delta, Request
 from laguna_agent.errors import LagunaError
 from laguna_agent.redaction import redact, shows_secret
@@ -83,7 +84,7 @@ class RecordedTape:
 
     def __init__(self, records: Iterable[AnyRecord]) -> None:
         """`records` are those between one Prompted record and the next, or the next Opened."""
-        self._records = (record for record in records if not isinstance(record, Tried))
+        self._records = (record for record in records if not isinstance(record, Tried | Waiting))
         self._next: AnyRecord | None = next(self._records, None)
 
     def _pop(self) -> AnyRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from laguna_agent.agent.events import Compaction, Event, Notice, PermissionResolved, TurnStarted
+from laguna_agent.agent.events import Compaction, Event, Notice, PermissionResolved, Steered, TurnStarted
 from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.agent.telemetry import Span, Telemetry
 from laguna_agent.backend.assemble import Reply
@@ -20,6 +20,8 @@ def tell_event(telemetry: Telemetry, event: Event) -> None:
             telemetry.note(severity, "notice", text=text)
         case Compaction():
             telemetry.note("info", "compaction", status=event.status, summary=event.summary)
+        case Steered():
+            telemetry.note("info", "steered")
         case PermissionResolved():
             telemetry.note("info", "permission", call_id=event.call_id, allowed=event.allowed)
 

@@ -11,7 +11,18 @@ from collections.abc import Iterable
 import msgspec
 
 from laguna_agent.agent.archive import title_of
-from laguna_agent.agent.store import AnyRecord, Checked, Ended, Opened, Prompted, Replied, Rewound, Shortened, ToolRan
+from laguna_agent.agent.store import (
+    AnyRecord,
+    Checked,
+    Ended,
+    Opened,
+    Prompted,
+    Replied,
+    Rewound,
+    Shortened,
+    Steered,
+    ToolRan,
+)
 from laguna_agent.backend.base import RetryDelta, Usage, UsageDelta
 
 
@@ -103,6 +114,8 @@ def _follow(prompt: Worked, record: AnyRecord) -> None:
             last.calls.append(Called(call.name, record.seconds, result.is_error))
         case Checked(run=run) if last is not None:
             last.calls.append(Called("check", record.seconds, run.exit_code != 0))
+        case Steered() if last is not None:
+            last.notes.append("the person said more")
         case Shortened(results=results) if last is not None:
             last.notes.append(f"{results} old results dropped")
         case Ended(result=result):

@@ -31,6 +31,7 @@ from laguna_agent.agent.store import (
     Replied,
     Rewound,
     Said,
+    Steered,
     ToolRan,
     iterate_log,
 )
@@ -92,6 +93,8 @@ class _Trajectory:
                 self._prompt = record
             case Said(message=message):
                 self._said(message, opening=record.strategy != CHOOSE)
+            case Steered(said=said):
+                self._step("user", _text(said.message.content))
             case Replied():
                 self._replied(record)
             case Permitted():

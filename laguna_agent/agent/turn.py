@@ -17,15 +17,18 @@ from laguna_agent.agent import context
 from laguna_agent.agent.answer_schema import AnswerSchema
 from laguna_agent.agent.budget import Budget
 from laguna_agent.agent.checks import Check
+from laguna_agent.agent.commands import images_of, text_of
 from laguna_agent.agent.compaction import make_room
 from laguna_agent.agent.dialect import Dialect
-from laguna_agent.agent.events import Event, Retrying, UsageUpdated
+from laguna_agent.agent.events import Event, Retrying, Steered, UsageUpdated
 from laguna_agent.agent.execution import Execution
 from laguna_agent.agent.hearing import hear
 from laguna_agent.agent.repetition import RepetitionGuard
 from laguna_agent.agent.runaway import Restraint, Runaway
 from laguna_agent.agent.shown import shown_message
+from laguna_agent.agent.steering import Steering
 from laguna_agent.agent.store import Said
+from laguna_agent.agent.store import Steered as SteeredRecord
 from laguna_agent.agent.tape import Tape
 from laguna_agent.agent.telemetry import SILENT, Telemetry
 from laguna_agent.agent.work import Work
@@ -43,7 +46,8 @@ CHOICE_TOKENS = 200
 @dataclass
 class Turn:
     """The state of one turn. `stream` gives the deltas for a request and its digest; `execution` runs what the answers
-    call; `call_ids` are all that the session ever had, `asked` the person's prompts, `work` what came of them; a
+    call; `call_ids` are all that the session ever had, `words` what the person said to the model, `work` what came
+    of it, `steering` what they say meanwhile; a
     thought may take `thought_budget` tokens (None: all). `next_model` puts another model into the turn in the place of
     one that failed for good, and raises where there is none."""
 
@@ -59,8 +63,9 @@ class Turn:
     stream: Stream
     emit: Callable[[Event], Awaitable[None]]
     call_ids: set[str]
-    asked: Sequence[str]
+    words: list[str]
     work: Work
+    steering: Steering
     check: Check | None = None
     schema: AnswerSchema | None = None
     next_model: Callable[[Turn, ProviderError], Awaitable[None]] | None = None
@@ -87,6 +92,7 @@ class Turn:
     async def _ask_restrained(self) -> Reply:
         """Ask; an answer that runs away is asked for again, a little differently."""
         while True:
+            await self.steered()
             try:
                 reply = await self._ask_making_room()
             except Runaway as cut:
@@ -221,6 +227,33 @@ class Turn:
         self.history.append(message)
         self.call_ids.update(call.id for call in message.tool_calls)
 
+    async def steered(self, *, last: bool = False) -> bool:
+        """Tell the model what the person has said meanwhile; whether there was anything. With `last` the turn ends
+        where there was nothing, and takes no more."""
+        taken = False
+        while self.steering.waits:
+            await self._steer()
+            taken = True
+        if last and not taken:
+            self.steering.close()
+        return taken
+
+    async def _steer(self) -> None:
+        async def produce() -> SteeredRecord:
+            content = self.steering.untaken[0]
+            return SteeredRecord(content, shown_message(await self.dialect.steered(content)))
+
+        record = await self.tape.take(SteeredRecord, produce)
+        self.steering.took()
+        self.words.append(text_of(record.content))
+        self.dialect.told(record.said, len(self.history))
+        self.history.append(record.said.message)
+        # As after a prompt: what was tried and refused before says nothing of what is wanted now.
+        self.execution.begin_anew()
+        self._empty = self._corrections = 0
+        self._answers.clear()
+        await self.emit(Steered(text_of(record.content), images_of(record.content)))
+
     async def say(self, produce: Callable[[], Awaitable[Said]]) -> None:
         """Append a message that depends on the workspace; replayed, it is the recorded one."""
 
@@ -280,6 +313,8 @@ class Turn:
             run = await self.check.run("after", self)
         if run.exit_code == 0:
             return False
+        if await self.steered():
+            return True
         if execution.blocked:
             raise Denied(f"denied, and the check still fails: {', '.join(execution.denied)}")
         self._corrections += 1

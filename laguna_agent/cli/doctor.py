@@ -19,8 +19,8 @@ def doctor(
     model: Model = None, base_url: BaseUrl = None, cwd: Cwd = None, as_json: Json = False, sandbox: SandboxOnly = False
 ) -> int:
     """Check the installation, the configuration and the server. Exits 0 only if a turn could run."""
-    from laguna_agent.findings import examine
     from laguna_agent.event_lines import printable
+    from laguna_agent.findings import examine
     from laguna_agent.session_choice import working_directory
 
     if sandbox:

@@ -12,7 +12,6 @@ from laguna_agent.cli.checkpoints import diff, restore
 from laguna_agent.cli.grammar import command_group
 from laguna_agent.cli.options import Json, path_option
 from laguna_agent.cli.printing import show, show_json, show_table
-from laguna_agent.errors import UsageError
 
 if TYPE_CHECKING:
     from laguna_agent.agent.store import AnyRecord
@@ -135,9 +134,11 @@ def _lines(record: AnyRecord) -> Iterator[str]:
     match record:
         case store.Opened():
             yield f"session {record.id} in {record.cwd}, {record.model or 'no model'}, {record.created}"
-        case store.Prompted():
+        case store.Prompted() | store.Steered():
             text = "".join(getattr(block, "text", "[image]") for block in record.content)
             yield f"\n> {text}\n"
+        case store.Expanded():
+            yield record.problem or f"[/{record.name} stands for:]\n{record.text}\n"
         case store.Replied():
             text = "".join(getattr(delta, "text", "") for delta in record.deltas if type(delta).__name__ == "TextDelta")
             if text.strip():

@@ -26,12 +26,21 @@ from laguna_agent.agent.events import (
     Redone,
     Retrying,
     Rewound,
+    Steered,
     ToolCallStarted,
     ToolCallUpdate,
 )
 from laguna_agent.agent.outcome import RunRecord
 from laguna_agent.errors import EXIT_SIGTERM, UsageError
-from laguna_agent.event_lines import ended_line, one_line, printable, retry_line, started_line, summary_line
+from laguna_agent.event_lines import (
+    ended_line,
+    one_line,
+    printable,
+    retry_line,
+    started_line,
+    steered_line,
+    summary_line,
+)
 from laguna_agent.progress_line import ProgressLine
 from laguna_agent.visible import visible
 
@@ -138,6 +147,8 @@ class Output:
                 _say(f"what was taken back is there again; {len(event.files)} files put back")
             case Forked():
                 _say(f"session {event.session_id} is a copy of this conversation; files were not copied")
+            case Steered():
+                _say(one_line(steered_line(event), 2_000))
             case Retrying():
                 _say(f"warning: {one_line(retry_line(event), 2_000)}")
             case Compaction(status="completed" | "failed"):

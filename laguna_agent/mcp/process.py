@@ -16,7 +16,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import anyio
@@ -66,15 +66,20 @@ class ServerProcess:
         self._stdin, self._stdout, self._stderr = ends
 
     @classmethod
-    async def start(cls, server: McpServer, cwd: Path, walls: Walls | None = None) -> ServerProcess:
-        """Run the server's command in `cwd`, behind `walls` where there are any. Raises OSError or ValueError where it
-        cannot be started, SandboxError where the walls do not stand."""
-        return await anyio.to_thread.run_sync(cls._start, server, cwd, walls)
+    async def start(
+        cls, server: McpServer, cwd: Path, walls: Walls | None = None, outer: Mapping[str, str] | None = None
+    ) -> ServerProcess:
+        """Run the server's command in `cwd`, behind `walls` where there are any. What it sees of the environment is
+        filtered, unless `outer` says what that is. Raises OSError or ValueError where it cannot be started,
+        SandboxError where the walls do not stand."""
+        return await anyio.to_thread.run_sync(cls._start, server, cwd, walls, outer)
 
     @classmethod
-    def _start(cls, server: McpServer, cwd: Path, walls: Walls | None) -> ServerProcess:
+    def _start(
+        cls, server: McpServer, cwd: Path, walls: Walls | None, outer: Mapping[str, str] | None
+    ) -> ServerProcess:
         mark = secrets.token_hex(8)
-        allowed = walls.environment if walls else command_environment(os.environ)
+        allowed = walls.environment if walls else command_environment(os.environ) if outer is None else dict(outer)
         environment = allowed | server.env | {processes.MARK: mark}
         confinement: Confinement = walls.confinement if walls else lasting()
         stdin, send = os.pipe()
@@ -112,21 +117,25 @@ class ServerProcess:
         while self.exit_code is None:  # noqa: ASYNC110 - nothing tells of it here
             await anyio.sleep(POLL)
 
+    async def read(self) -> bytes:
+        """Some bytes of its stdout; none at the end."""
+        with contextlib.suppress(anyio.EndOfStream, *_BROKEN):
+            return await self._stdout.receive()
+        return b""
+
     async def lines(self) -> AsyncIterator[bytes]:
         """The lines of its stdout, to the end; raises ValueError for one without end."""
         buffer = bytearray()
-        with contextlib.suppress(anyio.EndOfStream, *_BROKEN):
-            while True:
-                data = await self._stdout.receive()
-                start = len(buffer)
-                buffer += data
-                if b"\n" in data:
-                    *whole, rest = bytes(buffer).split(b"\n")
-                    buffer = bytearray(rest)
-                    for line in whole:
-                        yield line
-                elif start > LONGEST_LINE:
-                    raise ValueError(f"it sent a line of more than {LONGEST_LINE:,} bytes")
+        while data := await self.read():
+            start = len(buffer)
+            buffer += data
+            if b"\n" in data:
+                *whole, rest = bytes(buffer).split(b"\n")
+                buffer = bytearray(rest)
+                for line in whole:
+                    yield line
+            elif start > LONGEST_LINE:
+                raise ValueError(f"it sent a line of more than {LONGEST_LINE:,} bytes")
 
     async def send(self, line: bytes) -> bool:
         """Write a line to its stdin; False where nobody reads it any more."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Sequence
+from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,8 +21,10 @@ from laguna_agent.agent.events import Event, Forked, Rewound, UsageUpdated
 from laguna_agent.errors import LagunaError
 from laguna_agent.event_lines import printable
 from laguna_agent.terminal import git_state
+from laguna_agent.terminal.chosen_theme import first_theme, keep
 from laguna_agent.terminal.face import Facts, Link, Panel, Question
 from laguna_agent.terminal.frames import INTERVAL, TICK, Frames
+from laguna_agent.terminal.greeting import greeting, in_copy, welcome
 from laguna_agent.terminal.inbox import Inbox
 from laguna_agent.terminal.lines import Line, rendered
 from laguna_agent.terminal.prompting import Prompting
@@ -43,8 +45,8 @@ R = TypeVar("R")
 class InteractiveFace:
     """See the module. `build` (in `chat`) makes one; `run` is its life."""
 
-    def __init__(self, links: Links, settings: Settings, resumed: str | None, theme: Theme) -> None:
-        self.theme = theme
+    def __init__(self, links: Links, settings: Settings, resumed: str | None) -> None:
+        self.theme: Theme = first_theme(settings)
         self.prompting = Prompting(self)
         self.surface: Surface
         self.composer: Composer
@@ -99,7 +101,8 @@ class InteractiveFace:
 
     def use_theme(self, name: str) -> None:
         self.theme = self.transcript.theme = theme_named(name)
-        self._settings = replace(self._settings, theme=name)
+        if problem := keep(name):
+            self.say(problem, "warning")
         self.surface.draw()
 
     async def go_on_in(self, session_id: str | None, **changed: object) -> None:
@@ -108,7 +111,7 @@ class InteractiveFace:
         past = await link.open()
         self._link, self._settings, self._usage = link, settings, None
         await before.close()
-        self._show_past(past)
+        await self._show_past(past)
 
     def unfold(self) -> None:
         self._put(self.transcript.unfold())
@@ -159,17 +162,22 @@ class InteractiveFace:
         self._frames = Frames(loop, self._frame, context)
         self._inbox = Inbox(loop, self._frames.ask, context)
         self._link = self._links(self._inbox.deliver, self._settings, self._resumed)
+        for line, style in greeting(self._link):
+            self.say(line, style)
         self.start(asyncio.create_task(self._open()))
 
     async def _open(self) -> None:
         past = await self._link.open()
         self.opened = True
-        self._show_past(past)
+        await self._show_past(past)
         await self.prompting.opened()
 
-    def _show_past(self, past: object) -> None:
-        for event in past:  # type: ignore[attr-defined]
-            self.transcript.feed(event)
+    async def _show_past(self, past: Iterable[Event]) -> None:
+        for line, style in await asyncio.to_thread(welcome, self._link):
+            self.say(line, style)
+        for event in past:
+            self._take(event)
+        self._drafted = self._copy = ""
         self._put(self.transcript.finished())
         self.look_at_git()
 
@@ -261,7 +269,7 @@ class InteractiveFace:
         except LagunaError as error:
             self.say(f"this session goes on: {error}", "error")
             return
-        self.say(f"You are in {copy} now; {before} stays as it was (laguna-agent chat --resume {before}).", "dim")
+        self.say(in_copy(copy, before), "dim")
 
     @property
     def facts(self) -> Facts:

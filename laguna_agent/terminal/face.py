@@ -12,10 +12,10 @@ of its own, so that neither waits for the other. `Link` is the only way across.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings
@@ -89,7 +89,10 @@ class Link(Protocol):
     async def change(self, **settings: Any) -> None:
         """Change settings of the session, such as `model` and `approve`. Raises LagunaError."""
 
-    async def call(self, function: Callable[..., T | Awaitable[T]], *arguments: object) -> T:
+    @overload
+    async def call(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> T: ...
+    @overload
+    async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Run something on the session's thread, where the session may be touched; raises what it raises."""
 
     async def close(self) -> None:

@@ -31,8 +31,8 @@ LINKS = 5
 
 
 class GitState(msgspec.Struct, frozen=True):
-    """`branch` is its name, or the short hash of a commit that is checked out as such; `dirty` says whether files differ
-    from it, and is None where that is not known."""
+    """`branch` is its name, or the short hash of a commit that is checked out as such; `dirty` says whether files
+    differ from it, and is None where that is not known."""
 
     branch: str
     dirty: bool | None = None

@@ -29,6 +29,11 @@ def welcome(link: Link) -> Said:
     return _of_session(session) if session is not None else []
 
 
+def in_copy(copy: str, before: str) -> str:
+    """Where one is after a fork."""
+    return f"You are in {copy} now; {before} stays as it was (laguna-agent chat --resume {before})."
+
+
 def _of_session(session: Session) -> Said:
     from laguna_agent.agent.keeping import undone
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
+from prompt_toolkit.formatted_text import StyleAndTextTuples
 from rich.color import ColorSystem
 from rich.console import Console, RenderableType
 from rich.segment import Segment
@@ -18,7 +19,6 @@ from rich.style import Style
 Line = tuple[Segment, ...]
 """One row of the screen without its line end; no control segments, nothing that a terminal would obey."""
 
-Fragments = list[tuple[str, str]]
 
 
 def rendered(renderable: RenderableType, width: int) -> list[Line]:
@@ -45,9 +45,9 @@ def _ansi(segment: Segment, colours: ColorSystem | None) -> str:
     return segment.style.render(segment.text, color_system=colours)
 
 
-def fragments(lines: Iterable[Line]) -> Fragments:
+def fragments(lines: Iterable[Line]) -> StyleAndTextTuples:
     """The lines for prompt_toolkit, with line ends between them."""
-    out: Fragments = []
+    out: StyleAndTextTuples = []
     for line in lines:
         if out:
             out.append(("", "\n"))

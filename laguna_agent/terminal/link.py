@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -65,10 +65,10 @@ class Crossing:
         self._portal = portal
         _, (self.tasks, self._over) = portal.start_task(self._lend_tasks)
 
-    async def call(self, function: Callable[..., T | Awaitable[T]], *arguments: object) -> T:
-        """Run something over there; raises what it raises."""
+    async def call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Run a function or a coroutine function over there; raises what it raises."""
 
-        async def run() -> T:
+        async def run() -> Any:
             result = function(*arguments)
             return await result if inspect.isawaitable(result) else result
 
@@ -118,38 +118,68 @@ class Asking:
         return given[0]
 
 
-class SessionLink:
-    """One of our own sessions, as `face.Link` says."""
+class Linked:
+    """What both kinds of link have: the way across, and what they were made with."""
 
     def __init__(
         self, portal: BlockingPortal, cwd: Path, deliver: Deliver, settings: Settings, resumed: str | None
     ) -> None:
+        self.cwd = cwd
         self._portal = portal
         self._deliver = deliver
-        self._cwd = cwd
         self._settings = settings
         self._resumed = resumed
         self._crossing: Crossing | None = None
-        self._session: Session | None = None
+
+    @overload
+    async def call(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> T: ...
+    @overload
+    async def call(self, function: Callable[..., T], *arguments: object) -> T: ...
+    async def call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Run something on the session's thread; raises what it raises."""
+        return await self._over_there().call(function, *arguments)
+
+    async def _cross(self, begin: Callable[[Crossing], Awaitable[T]]) -> T:
+        """Open the way, and begin over there."""
+        self._crossing = await asyncio.to_thread(Crossing, self._portal)
+        begun: T = await self._crossing.call(begin, self._crossing)
+        return begun
+
+    async def _return(self, end: Callable[[], Awaitable[None]]) -> None:
+        """End over there, and close the way."""
+        if self._crossing is None:
+            return
+        try:
+            await self._crossing.call(end)
+        finally:
+            await asyncio.to_thread(self._crossing.end)
+
+    def _over_there(self) -> Crossing:
+        assert self._crossing is not None, "the link was never opened"
+        return self._crossing
+
+
+class SessionLink(Linked):
+    """One of our own sessions, as `face.Link` says."""
+
+    _session: Session | None = None
 
     @property
     def session(self) -> Session | None:
         return self._session
 
     @property
-    def settings(self) -> Settings:
-        """Those in force from the next prompt on."""
-        return self._session.wanted if self._session else self._settings
-
-    @property
     def facts(self) -> Facts:
-        session, settings = self._session, self.settings
-        walls = session.walls if session else None
+        session = self._session
+        settings = session.wanted if session else self._settings
+        # The session's own model may be one that it fell back to.
+        model = (session.model if session and session.settings is session.wanted else "") or settings.model or ""
         return Facts(
-            cwd=self._cwd,
-            model=(session.model if session else "") or settings.model or "",
+            cwd=self.cwd,
+            model=model,
+            provider=model.partition("/")[0] if "/" in model and not settings.base_url else "",
             mode=settings.approve,
-            sandbox=walls.tier if walls else "",
+            sandbox=session.walls.tier if session and session.walls else "",
             session_id=session.id if session else "",
         )
 
@@ -160,8 +190,7 @@ class SessionLink:
         return COMMANDS
 
     async def open(self) -> Sequence[Event]:
-        self._crossing = await asyncio.to_thread(Crossing, self._portal)
-        self._session = await self._crossing.call(self._begin)
+        self._session = await self._cross(self._begin)
         return await asyncio.to_thread(newest, self._session.replay_events())
 
     async def send(self, content: tuple[ContentBlock, ...]) -> None:
@@ -175,40 +204,25 @@ class SessionLink:
             self._over_there().post(self._session.cancel)
 
     async def change(self, **settings: Any) -> None:
-        if self._session is None:
+        session = self._session
+        if session is None:
             self._settings = replace(self._settings, **settings)
             return
-        wanted = replace(self._session.wanted, **settings)
-        configure = self._session.configure
-        await self.call(lambda: configure(wanted, anew="model" in settings))
-
-    async def call(self, function: Callable[..., T | Awaitable[T]], *arguments: object) -> T:
-        return await self._over_there().call(function, *arguments)
+        wanted = replace(session.wanted, **settings)
+        await self.call(lambda: session.configure(wanted, anew="model" in settings))
 
     async def close(self) -> None:
-        if self._crossing is None:
-            return
-        try:
-            if self._session is not None:
-                await self._crossing.call(self._session.cancel, "terminated")
-                await self._crossing.call(self._session.aclose)
-        finally:
-            self._crossing.end()
-
-    def _over_there(self) -> Crossing:
-        assert self._crossing is not None, "the link was never opened"
-        return self._crossing
+        await self._return(self._end)
 
     # -- on the session's thread ----------------------------------------------------------------------------------
 
-    async def _begin(self) -> Session:
+    async def _begin(self, crossing: Crossing) -> Session:
         from laguna_agent.agent.serving import start_servers
         from laguna_agent.agent.session import Session
 
-        crossing = self._over_there()
         approver = Asking(crossing, self._deliver).ask
         if self._resumed is None:
-            session = await Session.start(self._cwd, self._settings, approver=approver)
+            session = await Session.start(self.cwd, self._settings, approver=approver)
         else:
             session = await Session.resume(self._resumed, self._settings, approver=approver)
         session.trusting = True
@@ -220,3 +234,8 @@ class SessionLink:
         async with aclosing(self._session.prompt(content)) as events:
             async for event in events:
                 self._deliver(event)
+
+    async def _end(self) -> None:
+        if self._session is not None:
+            self._session.cancel("terminated")
+            await self._session.aclose()

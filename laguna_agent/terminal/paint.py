@@ -8,10 +8,8 @@ terminal ever shows half of one.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import StringIO
 from typing import TYPE_CHECKING, Any, TextIO
 
 from prompt_toolkit.application import Application
@@ -150,7 +148,9 @@ class BottomApplication(Application[Any]):
         rows = 0
         for y in range(cursor.y):
             row = screen.data_buffer[y]
-            width = max((x + cell.width for x, cell in row.items() if cell.char != " " or "bg" in cell.style), default=0)
+            width = max(
+                (x + cell.width for x, cell in row.items() if cell.char != " " or "bg" in cell.style), default=0
+            )
             rows += max(1, -(-width // columns))
         return rows + cursor.x // columns
 
@@ -158,16 +158,3 @@ class BottomApplication(Application[Any]):
 def restore(descriptor: int) -> None:
     """Make a terminal sane whatever was set: style, cursor, keypad, paste marks, key protocols, frames."""
     write_all(descriptor, END_UPDATE + "\x1b[0m\x1b[?25h\x1b[?2004l\x1b[?1l\x1b>\x1b[>4;0m")
-
-
-def is_interactive() -> bool:
-    """Whether a person is at both ends."""
-    return bool(sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty())
-
-
-def on_paper(lines: Iterable[Line]) -> str:
-    """The lines without any style, for a log or a test."""
-    out = StringIO()
-    for line in lines:
-        out.write("".join(segment.text for segment in line).rstrip() + "\n")
-    return out.getvalue()

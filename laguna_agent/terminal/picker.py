@@ -143,9 +143,7 @@ class Picker(Generic[T]):
         focused = self._shown[self._at][0] if self._shown else None
         self._filter = text[:LONGEST]
         words = self._filter.casefold().split()
-        self._shown = [
-            item for item in self._items if all(word in f"{item[1]} {item[2]}".casefold() for word in words)
-        ]
+        self._shown = [item for item in self._items if all(word in f"{item[1]} {item[2]}".casefold() for word in words)]
         self._at = next((at for at, item in enumerate(self._shown) if item[0] == focused), 0)
         self._tell()
 

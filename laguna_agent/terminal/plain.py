@@ -21,7 +21,7 @@ from laguna_agent.errors import LagunaError
 from laguna_agent.messages import TextBlock
 from laguna_agent.redaction import without_keys
 from laguna_agent.terminal.face import Link, Question
-from laguna_agent.terminal.greeting import greeting, welcome
+from laguna_agent.terminal.greeting import greeting, in_copy, welcome
 from laguna_agent.terminal.inbox import Inbox
 from laguna_agent.terminal.plain_screen import Screen
 
@@ -49,8 +49,8 @@ class PlainChat:
         """Until the person leaves; the exit code. Raises LagunaError where the session cannot be opened."""
         try:
             past = self._wait(self._link.open())
-            for line, style in (*greeting(self._link), *welcome(self._link)):
-                self._screen.say(line, PLAIN_STYLES.get(style, ""))
+            for said, style in (*greeting(self._link), *welcome(self._link)):
+                self._screen.say(said, PLAIN_STYLES.get(style, ""))
             for event in past:
                 self._screen.draw(event)
             with LineHistory():
@@ -139,7 +139,7 @@ class PlainChat:
             return
         self._link = link
         self._wait(before.close())
-        self._screen.say(f"You are in {copy} now; {session.id} stays as it was (laguna-agent chat --resume {session.id}).")
+        self._screen.say(in_copy(copy, session.id))
 
     def _command(self, line: str) -> str:
         """Obey a slash command of this face; returns its name."""

@@ -81,6 +81,8 @@ class PermissionPanel:
         shown = self._body[self._top : end]
         if not fits:
             shown.append(self._scroll_line(width, len(self._body) - end))
+        elif len(shown) + len(answers) < height:
+            shown.append(())
         return [*shown, *answers][: max(1, height)]
 
     def _make_body(self, width: int, grants_above: bool) -> None:
@@ -105,7 +107,7 @@ class PermissionPanel:
 
     def _answers(self, width: int, height: int) -> tuple[list[Line], bool]:
         """The answers with what they grant; True where they are told in short because that would fill the screen."""
-        full = self._rows([(_key(each), _granting(each)) for each in self._options], width)
+        full = self._rows([(_key(each), _granting(each, self.request)) for each in self._options], width)
         if len(full) <= max(len(self._options) + 2, height // 2) and len(full) <= height - 3:
             return full, False
         short = self._rows([(_key(each), SHORT[each.kind]) for each in self._options], width)
@@ -227,9 +229,13 @@ def _key(option: PermissionOption) -> str:
     return ANSWER_KEYS[option.kind]
 
 
-def _granting(option: PermissionOption) -> str:
+def _granting(option: PermissionOption, request: PermissionRequested) -> str:
+    """What an answer grants, without the command and its parts where these stand above, word for word."""
     always = {"allow_always": "always: ", "reject_always": "never: "}.get(option.kind, "")
-    return always + on_one_line(option.grant)
+    grant = on_one_line(option.grant)
+    head, _, rest = grant.partition(f": {on_one_line(_subject(request))}")
+    parts = f" (it runs {'; '.join(map(on_one_line, request.parts))})"
+    return always + (head if rest in {"", parts} else grant)
 
 
 QUESTIONS = {
@@ -243,9 +249,7 @@ QUESTIONS = {
 }
 
 
-def _body(
-    request: PermissionRequested, width: int, theme: Theme, cwd: Path, grants: bool
-) -> Iterator[Line]:
+def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, grants: bool) -> Iterator[Line]:
     """All that is asked about, as rows; with `grants` also what the lasting answers grant."""
     text, dim = theme.style("text"), theme.style("dim")
     yield (Segment("? ", theme.style("accent")), Segment(QUESTIONS.get(request.kind, "May it?"), theme.style("strong")))
@@ -283,7 +287,7 @@ def _places(request: PermissionRequested, width: int, theme: Theme, cwd: Path) -
 
 
 def _diffs(request: PermissionRequested, width: int, theme: Theme) -> Iterator[Line]:
-    from laguna_agent.terminal.diffs import diff_lines
-
     for diff in request.diffs or proposed(request):
+        from laguna_agent.terminal.diffs import diff_lines
+
         yield from diff_lines(diff, width, theme, ALL_OF_A_DIFF)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.key_binding import DynamicKeyBindings, KeyBindings, KeyBindingsBase, merge_key_bindings
 from prompt_toolkit.layout import ConditionalContainer, FormattedTextControl, HSplit, Layout, Window
 from prompt_toolkit.styles import DynamicStyle
@@ -67,7 +68,7 @@ class Surface:
         bindings: list[KeyBindingsBase] = [keys, composer.keys, DynamicKeyBindings(self._panel_keys)]
         self.app = BottomApplication(
             layout=Layout(body),
-            style=DynamicStyle(lambda: theme().prompt_style),
+            style=DynamicStyle(lambda: theme().prompt_toolkit),
             key_bindings=merge_key_bindings(bindings),
             editing_mode=editing_mode,
             output=output,
@@ -133,17 +134,15 @@ class Surface:
     def _panel_keys(self) -> KeyBindingsBase | None:
         return self._panel.keys if self._panel is not None and self._panel.reading is None else None
 
-    def _live_fragments(self) -> list[tuple[str, str]]:
+    def _live_fragments(self) -> StyleAndTextTuples:
         # The free line keeps what is typed apart from what is said.
         return [*fragments(self._live(self.columns, self.live_rows)), ("", "\n")]
 
-    def _panel_fragments(self) -> list[tuple[str, str]]:
+    def _panel_fragments(self) -> StyleAndTextTuples:
         if self._panel is None:
             return []
         size = self.output.get_size()
         return fragments(self._panel.lines(size.columns - 1, max(3, size.rows - 3)))
 
-    def _status_fragments(self) -> list[tuple[str, str]]:
+    def _status_fragments(self) -> StyleAndTextTuples:
         return fragments([self._status(self.columns - 1)])
-
-

@@ -1,7 +1,7 @@
 """Themes: what each kind of text looks like, by name.
 
-Knows colours; it must not know events or widths. Meaning never hangs on a colour alone: a terminal without colours, or
-a person who does not see them, reads the same. "auto" keeps to the sixteen colours that people chose for their terminal.
+Knows colours; it must not know events or widths. Meaning never hangs on a colour alone: where there are no colours all
+reads the same. "auto" keeps to the sixteen colours that people chose for their terminal.
 """
 
 from __future__ import annotations

@@ -71,3 +71,37 @@ def test_the_command_fork_says_where_the_copy_is(start: Start, model_server: Mod
     program.prompt(copy, "What was it?")
     asked = [m["content"] for m in model_server.chats[-1]["messages"] if m["role"] == "user"]
     assert [words.split("\n")[0] for words in asked] == ["Remember seven", "What was it?"]
+
+
+def test_the_commands_of_the_project_are_announced_when_they_are_trusted(
+    start: Start, model_server: ModelServer, workspace: Path
+) -> None:
+    folder = workspace / ".laguna" / "commands"
+    folder.mkdir(parents=True)
+    (folder / "greet.md").write_text("---\ndescription: Greet somebody\nhint: whom\n---\nGreet $1.\n")
+    program = start()
+    session = program.begin(workspace)
+    program.update(sessionUpdate="available_commands_update")
+    model_server.always(text("Hello."))
+
+    def announced() -> list[list[str]]:
+        updates = [u for u in program.updates() if u["sessionUpdate"] == "available_commands_update"]
+        return [[each["name"] for each in update["availableCommands"]] for update in updates]
+
+    answer = program.prompt(session, "/greet Ada")
+    assert "/greet was not run" in str(answer) + str(program.updates()), answer
+    assert model_server.chats == []
+    program.prompt(session, "/trust")
+    assert len(announced()) == 1
+    assert "greet" not in announced()[0]
+    program.prompt(session, "/trust yes")
+    assert announced()[1:] == [[*announced()[0], "greet"]]
+    update = [u for u in program.updates() if u["sessionUpdate"] == "available_commands_update"][-1]
+    assert update["availableCommands"][-1] == {
+        "name": "greet",
+        "description": "Greet somebody",
+        "input": {"hint": "whom"},
+    }
+    assert program.prompt(session, "/greet Ada") == {"stopReason": "end_turn"}
+    assert "Greet Ada." in str(model_server.chats[-1]["messages"][-1])
+    assert len(announced()) == 2

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from laguna_agent.acp.peer import MAX_IN_FLIGHT, encode
+from laguna_agent.acp.encoding import encode
+from laguna_agent.acp.peer import MAX_IN_FLIGHT
 from tests.acp.wire import Service, Wire, connected
 
 Connection = tuple[Wire, Service]

@@ -51,6 +51,7 @@ inputs = st.dictionaries(words, words, max_size=2)
 any_event = st.one_of(
     st.builds(events.TurnStarted, st.integers(1, 9), words, words),
     st.builds(events.UserMessage, words),
+    st.builds(events.Steered, words),
     st.builds(events.TextDelta, words),
     st.builds(events.ThoughtDelta, words),
     st.builds(events.ToolCallStarted, call_ids, words, kinds, words, inputs, locations),
@@ -110,6 +111,19 @@ def test_whatever_happens_is_valid_on_the_wire(sequence: list[events.Event], cli
     for update in sent:
         places = [*update.get("locations", []), *(c for c in update.get("content", []) if "path" in c)]
         assert all(place["path"].startswith("/") for place in places if isinstance(place, dict))
+
+
+def test_what_is_said_into_a_turn_is_a_message_of_its_own() -> None:
+    render = renderer().render
+    image = ImageBlock("image/png", "AA==")
+    sequence = [events.TextDelta("a"), events.Steered("now b", (image,)), events.TextDelta("c"), events.Steered("d")]
+    sent = [update for event in sequence for update in wire(render(event))]
+    kinds = [update["sessionUpdate"].partition("_")[0] for update in sent]
+    assert kinds == ["agent", "user", "user", "agent", "user"]
+    assert sent[1]["content"] == {"type": "text", "text": "now b"}
+    ids = [update["messageId"] for update in sent]
+    assert ids[1] == ids[2]
+    assert len(set(ids)) == 4
 
 
 def test_chunks_of_one_message_share_an_id_and_the_next_message_has_another() -> None:

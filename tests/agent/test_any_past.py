@@ -20,7 +20,7 @@ from tests.agent.driving import lines, replayed, talk
 from tests.agent.listed_backend import ListedBackend, answer
 
 SETTINGS = Settings(model="local/listed", context_length=4_500)
-STEPS = {"plain": 3, "tool": 8, "cancelled": 2, "failed": 1, "/usage": 1, "/compact": 1, "reopened": 2}
+STEPS = {"plain": 3, "tool": 8, "steered": 4, "cancelled": 2, "failed": 1, "/usage": 1, "/compact": 1, "reopened": 2}
 STEPS |= {"/compact the names": 3, "/compact undo": 2}
 BACK = {"/rewind 1": 2, "/rewind 2": 1, "/rewind 4": 1}
 
@@ -32,11 +32,12 @@ def reading(line: int) -> list[Delta]:
 
 
 class Told:
-    """A session with what must be true of it: the history before each of its prompts for the model."""
+    """A session with what must be true of it: the history before each of its prompts for the model; None where a
+    compaction was taken back since, for then that is no longer what was before it."""
 
     def __init__(self, session: Session) -> None:
         self.backend = ListedBackend()
-        self.before: list[tuple[Message, ...]] = []
+        self.before: list[tuple[Message, ...] | None] = []
         self.events: list[Event] = []
         self.attach(session)
 
@@ -50,14 +51,19 @@ class Told:
             self.attach(await Session.resume(self.session.id, SETTINGS, approver=deny_all))
         elif what.startswith("/rewind"):
             count = int(what.split()[1])
-            then = self.before[-count] if count <= len(self.before) else None
+            there_are = count <= len(self.before)
+            then = self.before[-count] if there_are else None
             self.events += await talk(self.session, what)
-            if then is not None:
+            if there_are:
                 del self.before[-count:]
+            if then is not None:
                 assert tuple(self.session.history) == then
         elif what.startswith("/"):
             self.backend.answers = [answer("## State\nIt was read.")] if what.endswith("names") else []
+            compactions = self.session.work.compactions
             self.events += await talk(self.session, what)
+            if self.session.work.compactions < compactions:
+                self.before = [None] * len(self.before)
         else:
             await self._ask(what)
 
@@ -66,6 +72,7 @@ class Told:
         answers = {
             "plain": [answer("Yes.")],
             "tool": [read, answer("I have read it.")],
+            "steered": [read, answer("I have heard it.")],
             "cancelled": [read],
             "failed": [],
         }
@@ -76,8 +83,10 @@ class Told:
         asked, shortened = len(self.backend.requests), self._shortened()
 
         def watch(session: Session, event: Event) -> None:
-            if what == "cancelled" and isinstance(event, ToolCallStarted):
-                session.cancel()
+            if what in ("steered", "cancelled") and isinstance(event, ToolCallStarted):
+                assert session.steer(f"Mind {asked}.")
+                if what == "cancelled":
+                    session.cancel()
 
         self.events += await talk(self.session, what, watch)
         request = self.backend.requests[asked]
@@ -93,8 +102,9 @@ class Told:
 
     def require_agreement(self) -> None:
         session, past = self.session, rebuild(read_log(find_session(self.session.id)))
-        for name in ("history", "prompts", "asked", "prompt_number", "call_ids", "work"):
+        for name in ("history", "prompts", "asked", "words", "prompt_number", "call_ids", "work"):
             assert getattr(session, name) == getattr(past, name), name
+        assert session.untaken == tuple(past.untaken)
         assert waiting(session) == waiting(past)
         assert session.estimate.tokens(10**6) == past.estimate.tokens(10**6)
         assert len(session.asked) == len(self.before)

@@ -18,7 +18,7 @@ from laguna_agent.agent.commands import COMMANDS
 from laguna_agent.agent.compaction import BEGIN, BY_THE_MODEL, LEFT_OUT, newest_from, transcript, words_said
 from laguna_agent.agent.context import size_of
 from laguna_agent.agent.conversation import conversation_events, rebuild
-from laguna_agent.agent.events import Compaction, Event, TextDelta
+from laguna_agent.agent.events import Compaction, Event, TextDelta, ToolCallStarted
 from laguna_agent.agent.session import Session
 from laguna_agent.agent.store import Compacted, read_log
 from laguna_agent.messages import Message, TextBlock, text_message
@@ -139,6 +139,22 @@ def test_many_compactions_keep_every_word_of_the_person(model_server: ModelServe
         assert last.count(prompt) == 1, prompt
     (workspace / "x").write_text("")  # the listing changes, and is told anew
     assert BEGIN in last
+
+
+def test_what_was_said_into_the_turn_is_kept_word_for_word(model_server: ModelServer, workspace: Path) -> None:
+    left = [6]
+
+    def watch(session: Session, event: Event) -> None:
+        left[0] -= isinstance(event, ToolCallStarted)
+        if left[0] == 0 and isinstance(event, ToolCallStarted):
+            assert session.steer("Leave the drum alone.")
+
+    long_session(model_server, workspace, "Mend the xylophone.", summary=text(SUMMARY), watch=watch)
+    at = asking(model_server)[0]
+    assert "Leave the drum alone." in [text_of(message) for message in posted(model_server, at)]
+    known = text_of(posted(model_server, at + 1)[1])
+    words = known[known.index("# What the person said, word for word") : known.index(BY_THE_MODEL)]
+    assert words.index("Mend the xylophone.\n---\n") < words.index("Leave the drum alone.")
 
 
 # -- models that give no summary ---------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from laguna_agent.agent.archive import LONG_LOG, SUMMARY_FILE, delete_session, list_sessions, set_title, summarize
-from laguna_agent.agent.store import Journal, Opened, Prompted, Said, session_directory
+from laguna_agent.agent.journal import Journal
+from laguna_agent.agent.store import Opened, Prompted, Said, session_directory
 from laguna_agent.messages import TextBlock, text_message
 
 ID = "20260101-000000-abcdef"

@@ -19,10 +19,11 @@ import msgspec
 import pytest
 
 from laguna_agent.agent.events import Event, PermissionRequested, TextDelta, ToolCallStarted, ToolCallUpdate
+from laguna_agent.agent.journal import Journal
 from laguna_agent.agent.permissions import PermissionAnswer, deny_all
 from laguna_agent.agent.replay import find_recording, recorded_result, replay
 from laguna_agent.agent.session import Session
-from laguna_agent.agent.store import Checkpointed, Ended, Journal, Replied, ToolRan, find_session, iterate_log
+from laguna_agent.agent.store import Checkpointed, Ended, Replied, ToolRan, find_session, iterate_log
 from laguna_agent.agent.tape import Diverged
 from laguna_agent.errors import UsageError
 from tests.agent.driving import Conversation, converse, lines, replayed, settings_for, talk

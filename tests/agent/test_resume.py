@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from laguna_agent.agent.archive import summarize
 from laguna_agent.agent.conversation import orphan_results, rebuild
+from laguna_agent.agent.journal import Journal
 from laguna_agent.agent.log_file import is_whole
-from laguna_agent.agent.store import AnyRecord, Ended, Journal, Opened, Prompted, Said, ToolRan, read_log
+from laguna_agent.agent.store import AnyRecord, Ended, Opened, Prompted, Said, ToolRan, read_log
 from laguna_agent.errors import UsageError
 from laguna_agent.messages import Message, TextBlock, ToolCall, text_message
 from laguna_agent.tools.base import text_result

@@ -11,8 +11,9 @@ import pytest
 from atif import Trajectory
 
 from laguna_agent.agent.events import PermissionRequested, TextDelta
+from laguna_agent.agent.journal import Journal
 from laguna_agent.agent.permissions import PermissionAnswer
-from laguna_agent.agent.store import Journal, iterate_log
+from laguna_agent.agent.store import iterate_log
 from laguna_agent.agent.trajectory import atif
 from laguna_agent.errors import UsageError
 from tests.agent.driving import Conversation, converse

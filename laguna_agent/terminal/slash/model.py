@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 async def _model(face: Face, argument: str) -> None:
-    name = argument.strip() or await face.show(await _picker(face))
+    name: str | None = argument.strip()
+    if not name:
+        name = await face.show(await _picker(face))
     if name is None:
         return
     await face.link.change(model=name)
@@ -25,7 +27,7 @@ async def _model(face: Face, argument: str) -> None:
 
 async def _picker(face: Face) -> Picker[str]:
     settings = face.settings
-    listed = await face.link.call(_listed, settings)
+    listed: list[str] = await face.link.call(_listed, settings)
     known = dict(_configured(settings, face.link.facts.model))
     for name in listed:
         known.setdefault(name, "stored on this machine" if name.startswith("local/") else "")

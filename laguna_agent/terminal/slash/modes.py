@@ -36,7 +36,9 @@ def allows(mode: Approve, face: Face) -> str:
 
 
 async def _mode(face: Face, argument: str) -> None:
-    mode = argument.strip() or await face.show(_picker(face))
+    mode: str | None = argument.strip()
+    if not mode:
+        mode = await face.show(_picker(face))
     if mode is None:
         return
     if mode not in MODES:

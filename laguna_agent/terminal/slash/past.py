@@ -45,14 +45,19 @@ def _number(argument: str) -> int:
     if not argument:
         return 1
     if not (argument.isascii() and argument.isdigit() and int(argument)):
-        raise UsageError(f"/diff {argument}: that is no number of a prompt; /diff 2 shows what changed since the second")
+        raise UsageError(
+            f"/diff {argument}: that is no number of a prompt; /diff 2 shows what changed since the second"
+        )
     return int(argument)
 
 
 def _changes(session_id: str, since: int) -> list[FileChange]:
-    from laguna_agent.agent.session_files import SessionFiles
+    from laguna_agent.agent.session_files import NothingChanged, SessionFiles
 
-    files = SessionFiles(session_id)
+    try:
+        files = SessionFiles(session_id)
+    except NothingChanged:
+        return []
     return files.changes(since, len(files.prompts))
 
 

@@ -169,5 +169,7 @@ async def _doctor(face: Face, argument: str) -> None:
 
 MCP = SlashCommand("mcp", "Show the MCP servers and their tools", _mcp, at_work=True, session=True)
 TOOLS = SlashCommand("tools", "Show the tools, and which need your leave", _tools, at_work=True, session=True)
-SANDBOX = SlashCommand("sandbox", "Show what confines commands, as it was proved here", _sandbox, at_work=True, session=True)
+SANDBOX = SlashCommand(
+    "sandbox", "Show what confines commands, as it was proved here", _sandbox, at_work=True, session=True
+)
 DOCTOR = SlashCommand("doctor", "Check the installation, the configuration and the server", _doctor, at_work=True)

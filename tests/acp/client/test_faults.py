@@ -1,0 +1,220 @@
+"""Agents that are none, die, hang, flood or ramble."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from laguna_agent.acp.client import agent as module
+from laguna_agent.acp.client.agent import ForeignAgent
+from laguna_agent.acp.client.incoming import HIGH_WATER
+from laguna_agent.agent.events import Event, Notice, TextDelta, TurnStarted, UsageUpdated
+from laguna_agent.errors import AuthenticationFailed, LagunaError, ProviderError, ProviderUnavailable, UsageError
+from laguna_agent.messages import ImageBlock, TextBlock
+from tests.acp.client.driving import PATIENCE, Person, all_of, driven, ended, reported, scripted, spoken, turn
+from tests.acp.program import is_alive
+
+
+def refusal(command: str, cwd: Path, **more: Any) -> LagunaError:
+    """The error that starting it ends with."""
+
+    async def run() -> LagunaError:
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                with pytest.raises(LagunaError) as caught:
+                    await ForeignAgent.start(command, cwd, ask=Person(), tasks=tasks, **more)
+                # Whoever gets the error need not end anything.
+                assert not tasks.cancel_scope.cancel_called
+        return caught.value
+
+    error = anyio.run(run)
+    assert "\n" not in str(error)
+    assert "\x1b" not in str(error)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "said"),
+    [
+        ("no-such-program --acp", UsageError, "the agent cannot be started: no-such-program: No such file"),
+        ("  ", UsageError, "the agent's command is empty"),
+        ("x 'y", UsageError, "cannot be read"),
+        (scripted("dies"), ProviderUnavailable, "ended with exit code 3; it said: no model \\u{1B}[31mhere"),
+        (scripted("newer"), ProviderError, "speaks version 2 of the protocol, this program 1"),
+        (scripted("locked"), AuthenticationFailed, "who are you?; it offers Log in with a browser."),
+        (scripted("nameless"), ProviderError, "without the id of a session"),
+    ],
+)
+def test_what_cannot_be_started_says_why(command: str, kind: type, said: str, workspace: Path) -> None:
+    error = refusal(command, workspace)
+    assert isinstance(error, kind)
+    assert said in str(error)
+
+
+def test_a_directory_that_is_not_there(workspace: Path) -> None:
+    assert "working directory does not exist" in str(refusal(scripted("asks"), workspace / "gone"))
+
+
+def test_one_that_never_says_hello_is_given_up(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELLO", 0.5)
+    said = str(refusal(scripted("silent"), workspace))
+    assert "no answer to initialize within 0.5 s" in said
+    assert "Welcome to the interactive prompt!" in said
+
+
+def test_one_that_cannot_take_up_sessions(workspace: Path) -> None:
+    assert "cannot take up sessions" in str(refusal(scripted("asks"), workspace, resume="s-9"))
+
+
+def turns(name: str, cwd: Path, *prompts: str) -> list[list[Event]]:
+    async def run() -> list[list[Event]]:
+        async with driven(scripted(name), cwd) as agent:
+            return [await turn(agent, words) for words in prompts]
+
+    return anyio.run(run)
+
+
+def test_one_that_dies_ends_its_turn_and_every_later_one(workspace: Path) -> None:
+    first, second = turns("dies_in_a_turn", workspace, "Go", "Again")
+    assert spoken(first) == "And so "
+    end = ended(first)
+    assert (end.outcome, end.exit_code, end.error) == ("provider_error", 3, "ProviderUnavailable")
+    assert "failed: it ended with exit code 9; it said: out of memory" in end.message
+    assert ended(second).message == end.message
+
+
+def test_what_an_agent_leaves_behind_goes_with_it(workspace: Path) -> None:
+    (events,) = turns("leaves_a_child", workspace, "Go")
+    assert "ended with exit code 0" in ended(events).message
+    assert not is_alive(int(spoken(events)))
+
+
+def test_every_stop_reason_has_an_outcome(workspace: Path) -> None:
+    outcomes = [ended(events) for events in turns("stops", workspace, *"123456")]
+    assert [(each.outcome, each.stop_reason, each.exit_code) for each in outcomes] == [
+        ("model_stopped", "max_tokens", 4),
+        ("budget_spent", "max_turn_requests", 5),
+        ("model_stopped", "refusal", 4),
+        ("interrupted", "cancelled", 130),
+        ("model_stopped", "end_turn", 4),
+        ("provider_error", "error", 3),
+    ]
+    assert outcomes[-2].message.endswith("does not know: _tired")
+    assert outcomes[-1].message.endswith("quota\\u{1B}[2J exceeded (-32603)")
+
+
+def test_a_flood_comes_whole_and_waits_for_a_slow_face(workspace: Path) -> None:
+    heaviest = 0
+
+    async def run() -> str:
+        nonlocal heaviest
+        said = []
+        async with driven(scripted("floods"), workspace) as agent, aclosing(agent.prompt((TextBlock("Go"),))) as events:
+            async for event in events:
+                if isinstance(event, TurnStarted):
+                    # The agent writes on, until nobody reads it any more.
+                    await anyio.sleep(1)
+                heaviest = max(heaviest, agent._incoming._weight)
+                if isinstance(event, TextDelta):
+                    said.append(event.text)
+        return "".join(said)
+
+    assert anyio.run(run) == "".join(f"{number}\n" for number in range(20_000))
+    assert heaviest < HIGH_WATER + (1 << 18)
+
+
+def test_noise_costs_nothing_but_itself(workspace: Path) -> None:
+    async def run() -> list[Event]:
+        async with driven(scripted("rambles"), workspace) as agent:
+            assert [command.name for command in agent.commands] == ["early"]
+            return await turn(agent, "Go")
+
+    events = anyio.run(run)
+    assert ended(events).outcome == "completed"
+    assert spoken(events) == "-32601\n-32602\na\x1b[31m\x07\u202ebOne.\n\nTwo."
+    assert all_of(events, UsageUpdated) == [UsageUpdated(20, 10)]
+
+
+def test_options_of_every_form(workspace: Path) -> None:
+    async def run() -> None:
+        async with driven(scripted("offers"), workspace) as agent:
+            assert agent.model == "Model One"
+            depth, fast = agent.options
+            assert [value.id for value in depth.values] == ["a", "b"]
+            assert (fast.values, fast.current) == ((), False)
+            await agent.set_option("fast", True)
+            # The update that came with the answer is the newer one.
+            assert [option.current for option in agent.options] == ["b"]
+            with pytest.raises(UsageError, match="has no option fast; there are depth"):
+                await agent.set_option("fast", False)
+            with pytest.raises(UsageError, match="has no mode wild; there are none"):
+                await agent.set_mode("wild")
+
+    anyio.run(run)
+
+
+async def cancelled_at_the_first_word(agent: ForeignAgent) -> list[Event]:
+    events = []
+    async with aclosing(agent.prompt((TextBlock("Go"),))) as stream:
+        async for event in stream:
+            events.append(event)
+            if isinstance(event, TextDelta):
+                agent.cancel()
+                agent.cancel()
+    return events
+
+
+def test_a_cancel_that_is_answered_with_an_error_is_a_cancel(workspace: Path) -> None:
+    async def run() -> list[Event]:
+        async with driven(scripted("answers_a_cancel_with_an_error"), workspace) as agent:
+            return await cancelled_at_the_first_word(agent)
+
+    assert ended(anyio.run(run)).outcome == "interrupted"
+
+
+def test_one_that_ignores_a_cancel_is_not_waited_for(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CANCELLING", 0.3)
+
+    async def run() -> tuple[list[Event], list[Event]]:
+        async with driven(scripted("ignores_cancel"), workspace) as agent:
+            return await cancelled_at_the_first_word(agent), await turn(agent, "Again")
+
+    cancelled, after = anyio.run(run)
+    assert ended(cancelled).outcome == "interrupted"
+    assert "it may still be at work" in all_of(cancelled, Notice)[0].text
+    assert ended(after).outcome == "completed"
+
+
+@pytest.mark.parametrize("leave", ["close", "cancel"])
+def test_a_face_that_leaves_in_mid_turn(leave: str, workspace: Path) -> None:
+    async def run() -> list[Event]:
+        async with driven(scripted("answers_a_cancel_with_an_error"), workspace) as agent:
+            events: list[Event] = []
+            with anyio.CancelScope() as scope:
+                await listen(agent, events, scope)
+            return events
+
+    async def listen(agent: ForeignAgent, events: list[Event], scope: anyio.CancelScope) -> None:
+        async with aclosing(agent.prompt((TextBlock("Go"),))) as stream:
+            async for event in stream:
+                events.append(event)
+                if isinstance(event, TextDelta):
+                    if leave == "close":
+                        break
+                    scope.cancel()
+
+    assert [type(event) for event in anyio.run(run)] == [TurnStarted, TextDelta]
+
+
+def test_an_image_for_one_that_takes_none(workspace: Path) -> None:
+    async def run() -> list[Event]:
+        async with driven(scripted("asks"), workspace, Person()) as agent:
+            return await turn(agent, (TextBlock("Look"), ImageBlock("image/png", "AAAA")))
+
+    events = anyio.run(run)
+    assert "takes no images" in all_of(events, Notice)[0].text
+    assert reported(events)[0]["outcome"] == "selected"
