@@ -114,6 +114,15 @@ class Surface:
             self.output.write_raw(orders)
             self.output.flush()
 
+    def when_drawn(self, then: Callable[[], None]) -> None:
+        """Have something done once, after the next frame."""
+
+        def drawn(_: object) -> None:
+            self.app.after_render -= drawn
+            then()
+
+        self.app.after_render += drawn
+
     def draw(self) -> None:
         """Draw what may have changed."""
         self.app.invalidate()
