@@ -74,7 +74,7 @@ def running_lines(call: Call, now: float, width: int, theme: Theme, tail_rows: i
     elapsed = now - call.started
     facts = ["waits for your answer"] if call.asks else [elapsed_words(elapsed)] if elapsed >= 1 else []
     mark = Segment("? " if call.asks else f"{spinner(now)} ", theme.style("warning" if call.asks else "running"))
-    rows = _headed(mark, on_one_line(call.title), facts, width, theme)
+    rows = _headed(mark, on_one_line(call.title).expandtabs(4), facts, width, theme)
     lines = [overwritten(line) for line in call.tail.split("\n")]
     while lines and not lines[-1].strip():
         lines.pop()
@@ -83,7 +83,7 @@ def running_lines(call: Call, now: float, width: int, theme: Theme, tail_rows: i
 
 def ended_lines(call: Call, width: int, theme: Theme) -> tuple[list[Line], Fold | None]:
     """The card of a call that is over, and what it left out. A call without an end was cut off."""
-    title = on_one_line(call.title)
+    title = on_one_line(call.title).expandtabs(4)
     over = call.over
     if over is None:
         return _headed(Segment(BULLET, theme.style("warning")), title, ["not finished"], width, theme), None
@@ -115,9 +115,8 @@ def _edit(
 ) -> tuple[list[Line], Fold | None]:
     """A call that changed one file, which its title names: the change stands right below."""
     changed = hunks(diff)
-    signs = [row.sign for hunk in changed for row in hunk]
     new = ["new file"] if diff.old_text is None else []
-    numbers = counts_words(signs.count("+"), signs.count("-"))
+    numbers = counts_words(sum(hunk.added for hunk in changed), sum(hunk.removed for hunk in changed))
     rows = _headed(mark, title, [numbers, *new, *facts], width, theme)
     shown, left = body_lines(changed, diff.path, width, theme, DIFF_ROWS)
     rows += shown

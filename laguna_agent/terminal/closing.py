@@ -46,7 +46,8 @@ def closing_lines(event: TurnEnded, changes: Changes, elapsed: float, width: int
         why = f": {event.message}" if event.message else ""
         # The person's own doing is no failure.
         style = theme.style("warning" if event.stop_reason == "cancelled" else "error")
-        rows += wrapped(printable(event.outcome + why), width, style, (Segment("\u25a0 ", style),), (Segment("  "),))
+        text = printable(event.outcome.replace("_", " ") + why)
+        rows += wrapped(text, width, style, (Segment("\u25a0 ", style),), (Segment("  "),))
     for check in event.checks:
         if check.when == "after":
             passed = "passed" if check.exit_code == 0 else f"failed, exit {check.exit_code}"

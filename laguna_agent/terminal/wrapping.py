@@ -249,9 +249,20 @@ def ending_of(prefix: Line, size: int) -> Line:
 
 def wrapped(text: str, width: int, style: Style | None, first: Line = (), rest: Line = ()) -> list[Line]:
     """A whole text in rows, its spaces kept."""
-    wrapper = Wrapper(width, first, rest, exact=True)
-    wrapper.feed(text, style)
-    return wrapper.end()
+    rows: list[Line] = []
+    first, rest = ending_of(first, width // 2), ending_of(rest, width // 2)
+    room = width - max(cells(first), cells(rest))
+    for line in text.split("\n"):
+        prefix = rest if rows else first
+        if len(line) <= room and line.isascii() and "\t" not in line:
+            # Nearly all of a long output: a line that fits needs no words.
+            kept = line.rstrip(" ")
+            rows.append((*prefix, Segment(kept, style)) if kept else prefix)
+            continue
+        wrapper = Wrapper(width, prefix, rest, exact=True)
+        wrapper.feed(line, style)
+        rows += wrapper.end() or [prefix]
+    return rows
 
 
 def _breaks(before: str, after: str) -> bool:
