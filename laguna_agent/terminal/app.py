@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
@@ -17,29 +18,35 @@ from msgspec.structs import replace
 from rich.console import RenderableType
 from rich.text import Text
 
-from laguna_agent.agent.events import Event, Forked, Rewound, UsageUpdated
+from laguna_agent.agent.events import Event, Forked, Rewound, Steered, UsageUpdated
 from laguna_agent.errors import LagunaError
 from laguna_agent.event_lines import printable
-from laguna_agent.terminal import git_state
+from laguna_agent.terminal import git_state, slash
 from laguna_agent.terminal.chosen_theme import first_theme, keep
 from laguna_agent.terminal.face import Facts, Link, Panel, Question
-from laguna_agent.terminal.frames import INTERVAL, TICK, Frames
+from laguna_agent.terminal.frames import TICK, Frames
 from laguna_agent.terminal.greeting import greeting, in_copy, welcome
 from laguna_agent.terminal.inbox import Inbox
 from laguna_agent.terminal.lines import Line, rendered
+from laguna_agent.terminal.notify import notification
 from laguna_agent.terminal.prompting import Prompting
 from laguna_agent.terminal.questions import PermissionPanel
 from laguna_agent.terminal.status import status_line
 from laguna_agent.terminal.theme import Theme, theme_named
 
 if TYPE_CHECKING:
+    from laguna_agent.agent.commands import Command
     from laguna_agent.config import Settings
-    from laguna_agent.terminal.composer import Composer
+    from laguna_agent.terminal.composer import Composer, Submission
+    from laguna_agent.terminal.face import SlashCommand
+    from laguna_agent.terminal.file_index import FileIndex
     from laguna_agent.terminal.link import Links
     from laguna_agent.terminal.surface import Surface
     from laguna_agent.terminal.transcript import Transcript
 
 R = TypeVar("R")
+TYPING = 1.5
+"""Seconds since the last key in which somebody with a text begun is still typing it."""
 
 
 class InteractiveFace:
@@ -51,19 +58,21 @@ class InteractiveFace:
         self.surface: Surface
         self.composer: Composer
         self.transcript: Transcript
+        self.files: FileIndex
         self.opened = False
         self._links = links
         self._settings = settings
-        self._resumed = resumed
-        self._link: Link
-        self._frames: Frames
-        self._inbox: Inbox
+        loop = asyncio.get_running_loop()
+        self._frames = Frames(loop, self._frame)
+        self._inbox = Inbox(loop, self._frames.ask)
+        self._link: Link = links(self._inbox.deliver, settings, resumed)
         self._usage: UsageUpdated | None = None
         self._git: git_state.GitState | None = None
         self._questions: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._drafted = self._copy = ""
         self._exit_code = 0
+        self._later = False
 
     # -- as commands and panels see it ------------------------------------------------------------------------------
 
@@ -87,13 +96,39 @@ class InteractiveFace:
     def say(self, what: RenderableType, style: str = "") -> None:
         if isinstance(what, str):
             what = Text(printable(what), style=self.theme.style(style or "text"))
-        self._put([*self.transcript.finished(), *rendered(what, self.width)])
+        self.transcript.insert(rendered(what, self.width))
+        self._put(self.transcript.finished())
 
     async def show(self, panel: Panel[R]) -> R:
         return await self.surface.show(panel)
 
     def submit(self, text: str) -> None:
         self.prompting.submit(text)
+
+    def sent(self, submission: Submission) -> None:
+        """What the person sent from the input line: to the panel that reads there, else to be worked on."""
+        panel = self.surface.panel
+        if panel is not None and panel.reading is not None:
+            panel.typed(submission.text)
+            self.surface.focus()
+        elif self._later:
+            self.prompting.queue(submission)
+        else:
+            self.prompting.send(submission)
+
+    def send_later(self) -> None:
+        """Send what stands in the input line, to wait for the end of what runs."""
+        self._later = True
+        try:
+            self.composer.submit()
+        finally:
+            self._later = False
+
+    def all_commands(self) -> list[SlashCommand | Command]:
+        """The slash commands that there are, the face's and the agent's."""
+        own = slash.offered(self)
+        names = {command.name for command in own}
+        return [*own, *(command for command in self._link.commands if command.name not in names)]
 
     def draft(self, text: str) -> None:
         self.composer.fill(text)
@@ -124,6 +159,8 @@ class InteractiveFace:
     async def run(self) -> int:
         """Until the person leaves or the program is told to end; the exit code. Raises LagunaError where the session
         cannot be opened, and whatever a bug raised."""
+        for line, style in greeting(self._link):
+            self.say(line, style)
         try:
             await self.surface.app.run_async(pre_run=self._begin, set_exception_handler=False)
         finally:
@@ -157,13 +194,10 @@ class InteractiveFace:
             self.fail(error)
 
     def _begin(self) -> None:
-        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, about: self.fail(about.get("exception") or RuntimeError(about["message"])))
-        self._frames = Frames(loop, self._frame, context)
-        self._inbox = Inbox(loop, self._frames.ask, context)
-        self._link = self._links(self._inbox.deliver, self._settings, self._resumed)
-        for line, style in greeting(self._link):
-            self.say(line, style)
+        # In it prompt_toolkit knows which application is meant.
+        self._frames.context = contextvars.copy_context()
         self.start(asyncio.create_task(self._open()))
 
     async def _open(self) -> None:
@@ -178,6 +212,7 @@ class InteractiveFace:
         for event in past:
             self._take(event)
         self._drafted = self._copy = ""
+        self.transcript.settle()
         self._put(self.transcript.finished())
         self.look_at_git()
 
@@ -223,13 +258,15 @@ class InteractiveFace:
         began = self.prompting.began
         if began is not None:
             self.transcript.tick(monotonic() - began)
-            self._frames.ask(TICK - INTERVAL)
+            self._frames.ask(TICK)
         self._put(self.transcript.finished())
 
     def _take(self, event: Event) -> None:
         match event:
             case UsageUpdated():
                 self._usage = event
+            case Steered():
+                self.prompting.heard(event.text)
             case Rewound():
                 self._drafted = event.text
             case Forked():
@@ -245,16 +282,25 @@ class InteractiveFace:
     # -- questions, and the end of a turn ---------------------------------------------------------------------------
 
     async def _ask(self, question: Question) -> None:
-        panel = PermissionPanel(question.request, self.theme, self._link.facts.cwd)
+        request = question.request
+        self._tell(f"asks: {request.title}")
+        typing = bool(self.composer.text) and self.surface.quiet < TYPING
+        panel = PermissionPanel(request, self.theme, self._link.facts.cwd, typing=typing)
         answer = await self.surface.show(panel)
         question.answer(answer)
         self.say(panel.answered_line(answer), "dim")
 
+    def _tell(self, text: str) -> None:
+        """Let the person hear of it, where they look elsewhere."""
+        self.surface.write(notification(text, self.surface.quiet, self.settings.notify, os.environ))
+
     async def turn_over(self) -> None:
         """What a turn leaves to be done: questions that nobody waits for, a text to change, a copy to go on in."""
         self.drain()
+        self._tell("the turn is over")
         for task in self._questions:
             task.cancel()
+        self.files.outdated()
         drafted, copy, self._drafted, self._copy = self._drafted, self._copy, "", ""
         if drafted and not self.composer.text:
             self.draft(drafted)

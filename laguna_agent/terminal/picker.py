@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from prompt_toolkit.application.current import get_app
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
@@ -23,6 +24,10 @@ T = TypeVar("T")
 LONGEST = 400
 """Characters of a label or a description that are looked at."""
 Item = tuple[T, str, str]
+
+
+def _printable(item: Item[T]) -> Item[T]:
+    return (item[0], one_line(item[1], LONGEST), one_line(item[2], LONGEST))
 
 
 class Picker(Generic[T]):
@@ -46,7 +51,9 @@ class Picker(Generic[T]):
         self.done: Callable[[T | None], None] | None = None
         self.theme = theme
         self._title = one_line(title)
-        self._items = [(value, one_line(label, LONGEST), one_line(about, LONGEST)) for value, label, about in items]
+        self.note = ""
+        """What is said below the items, of a list that is not complete yet for instance."""
+        self._items = [_printable(item) for item in items]
         self._filterable = filterable
         self._moved = moved
         self._filter = ""
@@ -54,6 +61,12 @@ class Picker(Generic[T]):
         self._at = next((at for at, item in enumerate(self._items) if item[0] == chosen), 0)
         self._top = 0
         self._page = 1
+
+    def add(self, items: Iterable[Item[T]]) -> None:
+        """More items, behind those that there are; what is in focus stays so."""
+        self._items += map(_printable, items)
+        self._narrow(self._filter)
+        get_app().invalidate()
 
     # -- what is shown ----------------------------------------------------------------------------------------------
 
@@ -92,7 +105,8 @@ class Picker(Generic[T]):
     def _foot(self, width: int) -> Line:
         number = f"{self._at + 1} of {len(self._shown)}; " if len(self._shown) > self._page else ""
         narrows = ", words narrow it" if self._filterable else ""
-        return (Segment(cut(f"{number}Enter chooses, Esc leaves{narrows}", width), self.theme.style("dim")),)
+        note = f"{self.note}; " if self.note else ""
+        return (Segment(cut(f"{note}{number}Enter chooses, Esc leaves{narrows}", width), self.theme.style("dim")),)
 
     # -- the keys ---------------------------------------------------------------------------------------------------
 
@@ -145,7 +159,8 @@ class Picker(Generic[T]):
         words = self._filter.casefold().split()
         self._shown = [item for item in self._items if all(word in f"{item[1]} {item[2]}".casefold() for word in words)]
         self._at = next((at for at, item in enumerate(self._shown) if item[0] == focused), 0)
-        self._tell()
+        if self._shown and self._shown[self._at][0] != focused:
+            self._tell()
 
     def _tell(self) -> None:
         if self._moved is not None and self._shown:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from laguna_agent.agent.commands import text_of
 from laguna_agent.errors import LagunaError
 from laguna_agent.event_lines import one_line
 from laguna_agent.messages import ContentBlock, TextBlock
@@ -129,7 +130,7 @@ class Prompting:
 
     def _command(self, text: str) -> SlashCommand | None:
         name = _name(text)
-        return slash.find(name, self._face) if name else None
+        return slash.find(name, self._face, text.partition(" ")[2].strip()) if name else None
 
     def _unknown(self, text: str) -> str | None:
         """What to say of a command that nobody knows; None for what is none. A path is a prompt."""
@@ -172,11 +173,12 @@ class Prompting:
 
     def _take_back(self) -> None:
         """What waited goes back to the person after an interrupt, and what was not said any more is said next."""
-        unsaid, self._steering = self._steering, []
+        unsaid = [Submission(text_of(content), content) for content in self._face.link.unsaid]
+        self._steering.clear()
         if not self._interrupted:
-            self._waiting.extendleft(Submission(text, (TextBlock(text),)) for text in reversed(unsaid))
+            self._waiting.extendleft(reversed(unsaid))
             return
-        texts = [*unsaid, *(each.text for each in self._waiting)]
+        texts = [each.text for each in (*unsaid, *self._waiting)]
         self._waiting.clear()
         if texts:
             self._face.draft("\n".join([*texts, *filter(None, [self._face.composer.text])]))
@@ -203,25 +205,26 @@ class Prompting:
 
     async def _bang(self, command: str) -> None:
         self._face.transcript.said(f"!{command}")
-        done: list[Banged] = []
+
+        def printed(text: str) -> None:
+            self._face.transcript.printed(text)
+            self._face.refresh()
 
         async def run() -> None:
-            done.append(await run_bang(command, self._face.link.facts.cwd, self._face.transcript.printed))
+            banged = await run_bang(command, self._face.link.facts.cwd, printed)
+            self._banged.append(banged)
+            self._face.say(f"exit {banged.exit_code}", "dim" if banged.exit_code == 0 else "error")
 
         self._turn = asyncio.create_task(run(), name="bang")
         await self._attend(self._turn)
         self._face.drain()
-        self._banged += done
-        for each in done:
-            if each.exit_code:
-                self._face.say(f"exit {each.exit_code}", "dim")
         self._face.look_at_git()
 
     def _told(self) -> list[ContentBlock]:
         """What the person ran since the last prompt, for the agent to know."""
         banged, self._banged = self._banged, []
         return [
-            TextBlock(f"I ran `{each.command}` (exit code {each.exit_code}):\n```\n{each.output}\n```\n")
+            TextBlock(f"I ran `{each.command}` (exit code {each.exit_code}):\n```\n{each.output_tail}\n```\n")
             for each in banged
         ]
 

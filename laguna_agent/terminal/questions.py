@@ -37,6 +37,8 @@ SHORT = {
 }
 WORDS = {"y": "once", "a": "always", "n": "deny", "x": "never", SAYING_WHY: "deny and say why"}
 REFUSED = "the person refused"
+SAYS = f"{REFUSED} and says: "
+"""Goes before the person's reason, so that the model knows whose words they are."""
 LEFT_OPEN = "the person left the question open"
 STILL = 0.6
 """Seconds without a key after which somebody who was typing has seen the question."""
@@ -188,7 +190,8 @@ class PermissionPanel:
         """The reason; None goes back to the answers."""
         self.reading = None
         if text is not None:
-            self._finish(PermissionAnswer(False, reason=text.strip() or REFUSED))
+            reason = text.strip()
+            self._finish(PermissionAnswer(False, reason=SAYS + reason if reason else REFUSED))
 
     def interrupted(self) -> None:
         """Nobody answers: it is denied."""
@@ -200,7 +203,7 @@ class PermissionPanel:
         lasts = " for this session" if answer.remember else ""
         if answer.allowed:
             return f"allowed{lasts or ' once'}: {what}"
-        said = "" if answer.reason in {"", REFUSED} else f" ({one_line(answer.reason)})"
+        said = "" if answer.reason in {"", REFUSED} else f" ({one_line(answer.reason.removeprefix(SAYS))})"
         return f"denied{lasts}: {what}{said}"
 
     def _finish(self, answer: PermissionAnswer) -> None:
@@ -257,7 +260,8 @@ def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, gra
     yield from _unusual(request, width, theme)
     if request.kind == "other":
         for name, value in request.input.items():
-            yield from hanging(printable(json.dumps(value, ensure_ascii=False)), width, text, f"  {one_line(name)}: ")
+            said = printable(f"{name}: {json.dumps(value, ensure_ascii=False)}")
+            yield from hanging(said, width, text, "  ")
     if len(request.parts) > 1 or (request.parts and request.parts[0].split() != _subject(request).split()):
         yield from hanging("it runs:", width, dim, "  ")
         for part in request.parts:
@@ -267,7 +271,7 @@ def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, gra
     for option in request.options if grants else ():
         if option.kind.endswith("always"):
             word = "always" if option.kind == "allow_always" else "never"
-            yield from hanging(on_one_line(option.grant), width, dim, f"  {word}: ", dim)
+            yield from hanging(f"{word}: {on_one_line(option.grant)}", width, dim, "  ")
 
 
 def _unusual(request: PermissionRequested, width: int, theme: Theme) -> Iterator[Line]:

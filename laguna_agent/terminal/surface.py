@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prompt_toolkit.filters import Condition
@@ -20,7 +21,6 @@ from laguna_agent.terminal.lines import Line, fragments
 from laguna_agent.terminal.paint import BottomApplication, Output
 
 if TYPE_CHECKING:
-    from prompt_toolkit.enums import EditingMode
     from prompt_toolkit.input import Input
 
     from laguna_agent.terminal.composer import Composer
@@ -43,7 +43,6 @@ class Surface:
         input: Input,
         composer: Composer,
         keys: KeyBindings,
-        editing_mode: EditingMode,
         live: Callable[[int, int], list[Line]],
         status: Callable[[int], Line],
         theme: Callable[[], Theme],
@@ -65,12 +64,12 @@ class Surface:
                 Window(FormattedTextControl(self._status_fragments), height=1, dont_extend_height=True),
             ]
         )
-        bindings: list[KeyBindingsBase] = [keys, composer.keys, DynamicKeyBindings(self._panel_keys)]
+        bindings: list[KeyBindingsBase] = [keys, DynamicKeyBindings(self._panel_keys)]
         self.app = BottomApplication(
-            layout=Layout(body),
+            layout=Layout(body, focused_element=composer.control),
             style=DynamicStyle(lambda: theme().prompt_toolkit),
             key_bindings=merge_key_bindings(bindings),
-            editing_mode=editing_mode,
+            editing_mode=composer.editing_mode,
             output=output,
             input=input,
             erase_when_done=True,
@@ -79,6 +78,8 @@ class Surface:
         self.app.painter = output
         self.app.ttimeoutlen = ESCAPE_WAIT
         self.app.timeoutlen = 5 * ESCAPE_WAIT
+        self._last_key = monotonic()
+        self.app.key_processor.before_key_press += self._note_key
 
     @property
     def panel(self) -> Panel[Any] | None:
@@ -100,6 +101,17 @@ class Surface:
             self.app.insert_above(lines)
         else:
             self.output.write_lines(lines)
+            self.output.flush()
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since the last key."""
+        return monotonic() - self._last_key
+
+    def write(self, orders: str) -> None:
+        """Orders of our own for the terminal, such as a bell, that move nothing on the screen."""
+        if orders:
+            self.output.write_raw(orders)
             self.output.flush()
 
     def draw(self) -> None:
@@ -128,8 +140,11 @@ class Surface:
         if panel is not None and panel.reading is None:
             self.app.layout.focus(self._panel_window)
         else:
-            self.app.layout.focus(self.composer.buffer)
+            self.app.layout.focus(self.composer.control)
         self.draw()
+
+    def _note_key(self, _: object) -> None:
+        self._last_key = monotonic()
 
     def _panel_keys(self) -> KeyBindingsBase | None:
         return self._panel.keys if self._panel is not None and self._panel.reading is None else None

@@ -107,7 +107,8 @@ class OwnLink:
 
 
 class RecordingFace:
-    """See the module. `keys` are pressed in the panels that are shown, in order, one group for each panel."""
+    """See the module. `keys` are pressed in the panels that are shown, in order, one group for each panel; a key
+    `until WORDS` waits for the words."""
 
     def __init__(self, link: OwnLink, width: int = 80) -> None:
         self.theme: Theme = theme_named("dark")
@@ -140,7 +141,11 @@ class RecordingFace:
         results: list[R] = []
         panel.done = results.append
         for key in ("", *self.keys.popleft()):
-            if key == "escape":
+            if key.startswith("until "):
+                with anyio.fail_after(10):
+                    while key.removeprefix("until ") not in plain(panel.lines(self.width, 20)):
+                        await anyio.sleep(0.01)
+            elif key == "escape":
                 panel.interrupted()
             elif key:
                 press(panel, key)

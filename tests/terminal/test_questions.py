@@ -106,7 +106,7 @@ def test_saying_why() -> None:
     assert not answers
     press(panel, "tab")
     panel.typed("use uv instead")
-    assert answers == [PermissionAnswer(False, reason="use uv instead")]
+    assert answers == [PermissionAnswer(False, reason="the person refused and says: use uv instead")]
     assert panel.answered_line(answers[0]) == "denied: pip install x (use uv instead)"
 
 
@@ -243,4 +243,4 @@ def test_the_reason_reaches_the_model(model_server: ModelServer, workspace: Path
     with_face(model_server, workspace, work, approver=approve, approve="ask")
     said = model_server.chats[-1]["messages"][-1]
     assert said["role"] == "tool"
-    assert "use uv instead" in said["content"]
+    assert said["content"].startswith("Denied: the person refused and says: use uv instead.")

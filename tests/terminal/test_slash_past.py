@@ -90,6 +90,7 @@ def test_what_changed_in_files(model_server: ModelServer, workspace: Path) -> No
         assert face.said == "Nothing was changed: no prompt was sent yet."
         await face.obey("write a")
         await face.obey("change b")
+        assert (workspace / "b.txt").read_text() == "new\n", face.link.events
         await face.obey("/diff 2")
         assert "a.txt" not in face.said
         await face.obey("/diff")

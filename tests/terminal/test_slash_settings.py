@@ -75,7 +75,7 @@ def test_a_model_from_the_list_of_the_server(model_server: ModelServer, workspac
     model_server.models = [{"id": "test-model"}, {"id": "second-model"}]
 
     async def work(face: RecordingFace) -> None:
-        face.keys.append(("s", "e", "c", "enter"))
+        face.keys.append(("until second-model", "s", "e", "c", "enter"))
         await face.obey("/model")
         assert face.settings.model == "second-model"
         face.keys.append(("escape",))
@@ -91,11 +91,11 @@ def test_a_server_that_lists_nothing(model_server: ModelServer, workspace: Path)
     model_server.close()
 
     async def work(face: RecordingFace) -> None:
-        face.keys.append(("enter",))
+        face.keys.append(("until lists none", "enter"))
         await face.obey("/model")
 
     face = with_face(model_server, workspace, work)
-    assert "lists none" in face.panels[0]
+    assert "asking the server" in face.panels[0]
     assert face.said == "model test-model"
 
 

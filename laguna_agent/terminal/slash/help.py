@@ -33,7 +33,7 @@ async def _help(face: Face, argument: str) -> None:
     rows = []
     for name, (hint, description) in sorted(known.items()):
         # On a narrow screen the name stands alone, so that words have room.
-        arguments = f" {one_line(hint)}" if hint and face.width > NARROW and len(hint) < 20 else ""
+        arguments = f" [{one_line(hint)}]" if hint and face.width > NARROW and len(hint) < 20 else ""
         rows.append((("/" + one_line(name, 40) + arguments, "accent"), one_line(description)))
     keys = [((key, "accent"), words) for key, words in KEYS]
     face.say(Group(table(theme, rows), text(theme, ""), table(theme, keys)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
+
 from laguna_agent.errors import LagunaError
-from laguna_agent.event_lines import one_line
 from laguna_agent.terminal.face import SlashCommand
 from laguna_agent.terminal.picker import Picker
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 async def _model(face: Face, argument: str) -> None:
     name: str | None = argument.strip()
     if not name:
-        name = await face.show(await _picker(face))
+        name = await _chosen(face)
     if name is None:
         return
     await face.link.change(model=name)
@@ -25,15 +26,26 @@ async def _model(face: Face, argument: str) -> None:
     face.say(f"model {name}{when}", "dim")
 
 
-async def _picker(face: Face) -> Picker[str]:
+async def _chosen(face: Face) -> str | None:
+    """A model from the list, to which the server's are added as soon as it has told them."""
     settings = face.settings
-    listed: list[str] = await face.link.call(_listed, settings)
     known = dict(_configured(settings, face.link.facts.model))
-    for name in listed:
-        known.setdefault(name, "stored on this machine" if name.startswith("local/") else "")
-    items = [(name, one_line(name), about) for name, about in known.items()]
-    title = "Which model is asked" if listed else "Which model is asked; the server in use lists none"
-    return Picker(title, items, face.theme, chosen=settings.model or face.link.facts.model)
+    items = [(name, name, about) for name, about in known.items()]
+    in_use = settings.model or face.link.facts.model
+    picker = Picker("Which model is asked", items, face.theme, chosen=in_use)
+    picker.note = "asking the server what it has ..."
+
+    async def complete() -> None:
+        listed: list[str] = await face.link.call(_listed, settings)
+        picker.note = "" if listed else "the server in use lists none; /model NAME takes any"
+        new = [name for name in listed if name not in known]
+        picker.add((name, name, "stored on this machine" if name.startswith("local/") else "") for name in new)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(complete)
+        name = await face.show(picker)
+        group.cancel_scope.cancel()
+    return name
 
 
 async def _listed(settings: Settings) -> list[str]:

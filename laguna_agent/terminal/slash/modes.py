@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 ALLOWS: dict[Approve, str] = {
     "plan": "only reads, and says what it would do",
     "ask": "asks before every change and every command",
-    "edits": "changes files of the workspace unasked; commands too, where the sandbox holds them",
-    "all": "changes and runs unasked what the sandbox holds; asks where something leaves it",
+    "edits": "edits the workspace and runs commands in the sandbox unasked",
+    "all": "asks only about what would leave the sandbox or the workspace",
 }
-NO_WALLS = "asks before every command, for there is no sandbox here"
+NO_WALLS = "asks before commands: there is no sandbox"
 
 
 def allows(mode: Approve, face: Face) -> str:
@@ -31,8 +31,8 @@ def allows(mode: Approve, face: Face) -> str:
     if walls.boundary == "none" and mode == "all" and face.settings.sandbox == "none":
         return "changes and runs everything unasked, with your rights"
     if walls.boundary == "none":
-        return f"changes files of the workspace unasked; {NO_WALLS}"
-    return "changes files unasked; asks before commands" if mode == "edits" else ALLOWS[mode]
+        return f"edits the workspace unasked; {NO_WALLS}"
+    return "edits the workspace unasked, asks before commands" if mode == "edits" else ALLOWS[mode]
 
 
 async def _mode(face: Face, argument: str) -> None:

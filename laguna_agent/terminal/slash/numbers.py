@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Group
 from rich.text import Text
 
+from laguna_agent.agent.commands import is_for_the_model
 from laguna_agent.agent.filling import NAMES, Filling, filled, head, when_full
 from laguna_agent.agent.store import AnyRecord, Described, Prompted, Replied
 from laguna_agent.event_lines import one_line
@@ -88,8 +89,8 @@ def used(records: Iterable[AnyRecord]) -> tuple[dict[str, Used], int]:
         match record:
             case Described():
                 model = record.model
-            case Prompted():
-                prompts += 1
+            case Prompted(content=content):
+                prompts += is_for_the_model(content)
             case Replied():
                 sums = models.setdefault(model, Used())
                 sums.requests += 1

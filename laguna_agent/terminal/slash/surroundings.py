@@ -118,6 +118,8 @@ async def _sandbox(face: Face, argument: str) -> None:
 
 
 def _walls(walls: Walls, proof: Proof, theme: Theme) -> Iterator[RenderableType]:
+    from laguna_agent.sandbox.policy import PROTECTED_GIT, PROTECTED_NAMES
+
     style = {"full": "ok", "partial": "warning", "none": "warning"}[walls.boundary]
     yield text(theme, ("Commands run in: ", "strong"), (walls.summary, style))
     for reason in proof.reasons:
@@ -133,7 +135,7 @@ def _walls(walls: Walls, proof: Proof, theme: Theme) -> Iterator[RenderableType]
     policy = walls.policy
     paths = {
         "may be written": (*policy.workspace, *policy.git_directories, *policy.writable),
-        "read-only in it": policy.protected,
+        "read-only there": policy.protected,
         "hidden": policy.hidden,
     }
     for words, found in paths.items():
@@ -142,6 +144,9 @@ def _walls(walls: Walls, proof: Proof, theme: Theme) -> Iterator[RenderableType]
             yield from (text(theme, f"  {one_line(str(path), 400)}") for path in found[:SHOWN_PATHS])
             if len(found) > SHOWN_PATHS:
                 yield text(theme, (f"  and {len(found) - SHOWN_PATHS} more", "dim"))
+    names = ", ".join([*(f".git/{name}" for name in PROTECTED_GIT), *PROTECTED_NAMES])
+    kept = "" if walls.tier != "landlock" else "; what this sandbox cannot keep is put back after each command"
+    yield text(theme, ("Read-only there, by name: ", "strong"), names + kept)
     if policy.denied:
         yield text(theme, ("Denied by your rules:", "strong"), " " + ", ".join(policy.denied))
 
