@@ -17,7 +17,7 @@ from laguna_agent.messages import FileDiff, TextBlock, ToolKind
 from laguna_agent.terminal.diffs import DIFF_ROWS, body_lines, counts_words, diff_lines, hunks
 from laguna_agent.terminal.lines import Line
 from laguna_agent.terminal.theme import Theme
-from laguna_agent.terminal.wrapping import cells, clipped, wrapped
+from laguna_agent.terminal.wrapping import Wrapper, cells, clipped, joined, wrapped
 
 TAIL_ROWS = 5
 TAIL_CHARACTERS = 4_000
@@ -90,12 +90,12 @@ def ended_lines(call: Call, width: int, theme: Theme) -> tuple[list[Line], Fold 
     failed = over.status == "failed" or over.exit_code not in (None, 0)
     mark = Segment(BULLET, theme.style("error" if failed else "ok"))
     if call.denied is not None:
-        return _headed(mark, title, [f"denied: {one_line(call.denied) or 'refused'}"], width, theme), None
+        return _headed(mark, title, [f"denied: {one_line(call.denied) or 'refused'}"], width, theme, "error"), None
     body = _body(over)
     facts = _facts(call, over, body)
     if over.diffs and not failed and call.kind in ("edit", "delete", "move") and len(over.diffs) == 1:
         return _edit(mark, title, over.diffs[0], body, facts, width, theme)
-    rows = _headed(mark, title, facts, width, theme)
+    rows = _headed(mark, title, facts, width, theme, "error" if failed else "dim")
     shown, left = _picked(call, body, failed)
     folds: list[Fold] = []
     if left or cells(rows[0]) < len(title) + len(BULLET):
@@ -158,18 +158,25 @@ def _body(over: ToolCallUpdate) -> list[str]:
     return [] if lines in ([""], ["(no output)"]) else lines
 
 
-def _headed(mark: Segment, title: str, facts: Sequence[str], width: int, theme: Theme) -> list[Line]:
-    """The row of a call; where the screen is narrow the facts go below, for the command is what counts."""
+def _headed(
+    mark: Segment, title: str, facts: Sequence[str], width: int, theme: Theme, first: str = "dim"
+) -> list[Line]:
+    """The row of a call; where the screen is narrow the facts go below, for the command is what counts. `first` is the
+    style of the first fact, which tells a failure."""
     words = Segment(title, theme.style("tool"))
-    text = " \u00b7 ".join(facts)
-    size = cells([Segment(text)]) + 3 if text else 0
+    told = [Segment(" \u00b7 ".join(["", *facts[1:]]), theme.style("dim"))] if len(facts) > 1 else []
+    told = [Segment(facts[0], theme.style(first)), *told] if facts else []
+    size = cells(told) + 3 if told else 0
+    if told:
+        told.insert(0, Segment(" \u00b7 ", theme.style("dim")))
     if cells([mark, words]) + size <= width:
-        return [(mark, words, *([Segment(f" \u00b7 {text}", theme.style("dim"))] if text else []))]
+        return [tuple(joined([mark, words, *told]))]
     if size <= width // 2:
-        head = clipped([mark, words], width - size)
-        return [(*head, *([Segment(f" \u00b7 {text}", theme.style("dim"))] if text else []))]
-    indent = (Segment("  "),)
-    return [clipped([mark, words], width), *wrapped(text, width, theme.style("dim"), indent, indent)]
+        return [tuple(joined([*clipped([mark, words], width - size), *told]))]
+    wrapper = Wrapper(width, (Segment("  "),), (Segment("  "),))
+    for segment in told[1:]:
+        wrapper.feed(segment.text, segment.style)
+    return [clipped([mark, words], width), *wrapper.end()]
 
 
 def _quoted(lines: Sequence[str], width: int, theme: Theme) -> list[Line]:

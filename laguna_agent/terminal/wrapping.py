@@ -169,10 +169,10 @@ class Wrapper:
     def _styled(self, segments: list[Segment]) -> list[Segment]:
         if self._link is None:
             return segments
-        self._linked = self._linked or _ADDRESS.match(self._text) is not None
-        if not self._linked:
-            return segments
-        return [Segment(each.text, each.style + self._link if each.style else self._link) for each in segments]
+        # What has a style of its own, such as the address behind a link's words, is meant as it is.
+        plain = bool(segments) and segments[0].style is None
+        self._linked = self._linked or (plain and _ADDRESS.match(self._text) is not None)
+        return [Segment(each.text, self._link) for each in segments] if self._linked else segments
 
     def _break(self) -> None:
         self._rows.append((*self._prefix(), *joined(self._row)))
