@@ -150,6 +150,7 @@ class Composer:
     def clear(self) -> None:
         """Leave it empty."""
         self.notice = ""
+        self._end_search()
         with self.menu.paused(self._before):
             self.buffer.reset()
         _redraw()
@@ -171,9 +172,7 @@ class Composer:
         """Escape: close what is open in the input line, a search, the completions, vi's insertion. False where nothing
         was, and the key means something to the face."""
         app = get_app()
-        if self._search.control in app.layout.search_links:
-            search.stop_search(self.control)
-        elif self.menu.close():
+        if self._end_search() or self.menu.close():
             pass
         elif self.buffer.selection_state is not None:
             self.buffer.exit_selection()
@@ -255,13 +254,16 @@ class Composer:
         images: list[Image] = []
         problem = ""
         try:
-            images = [] if self.label else images_at(text, self.cwd)
+            images = [] if self.label or self.buffer.text.startswith("!") else images_at(text, self.cwd)
         except LagunaError as error:
             problem = str(error)
         if images:
             self._insert(" ".join(self.pastes.attached(each) for each in images) + " ")
         elif self.label:
             self._insert(" ".join(text.split()))
+        elif self.buffer.text.startswith("!"):
+            # A command of the person's own runs as it stands there.
+            self._insert(text.replace("\r\n", "\n").replace("\r", "\n"))
         else:
             self._insert(self.pastes.folded(text))
         self.notice = problem
@@ -295,6 +297,13 @@ class Composer:
         else:
             self.fill(before if text == whole else text)
         _redraw()
+
+    def _end_search(self) -> bool:
+        """Stop searching the history; False where nobody does."""
+        if self._search.control not in get_app().layout.search_links:
+            return False
+        search.stop_search(self.control)
+        return True
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         # The loop itself holds tasks by a thread only.
