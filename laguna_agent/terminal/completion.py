@@ -30,11 +30,12 @@ _HINT_PARTS = re.compile(r"[|,]|\bor\b")
 @dataclass(frozen=True)
 class Offer:
     """One way to go on. `text` takes the place of what was typed from `Offers.start` on; `ends` says that the person
-    goes on with something else then, `sends` that nothing can follow."""
+    goes on with something else then, `sends` that nothing need follow. `hint` says what may follow."""
 
     text: str
     shown: str
     description: str = ""
+    hint: str = ""
     ends: bool = True
     sends: bool = False
 
@@ -123,7 +124,8 @@ class Completer:
             return tuple(given[:MOST_ARGUMENTS])
         # A hint such as `how many, force | keep` names words to choose from among what it describes.
         parts = (part.strip() for part in _HINT_PARTS.split(command.hint))
-        return tuple(part for part in parts if part.isalpha())
+        # In capitals it is what the person puts a name for.
+        return tuple(part for part in parts if part.isalpha() and part.islower())
 
 
 def ranked(typed: str, names: Iterable[str]) -> list[str]:
@@ -144,14 +146,8 @@ def ranked(typed: str, names: Iterable[str]) -> list[str]:
 
 def _command_offer(command: SlashCommand | Command) -> Offer:
     takes = bool(command.hint or getattr(command, "arguments", None))
-    name, hint = visible_line(command.name), one_line(command.hint)
-    return Offer(
-        "/" + command.name,
-        f"/{name} {hint}" if hint and len(hint) <= 16 else f"/{name}",
-        one_line(command.description),
-        ends=takes,
-        sends=True,
-    )
+    shown, hint = "/" + visible_line(command.name), one_line(command.hint)
+    return Offer("/" + command.name, shown, one_line(command.description), hint, ends=takes, sends=True)
 
 
 def _file_offer(path: str) -> Offer | None:

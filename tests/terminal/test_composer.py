@@ -316,7 +316,7 @@ def test_the_clipboard_without_a_display(workspace: Path, monkeypatch: pytest.Mo
 
     async def work(line: Line) -> None:
         await line.type("\x16")
-        await line.until(lambda: "paste its path instead" in line.composer.notice)
+        await line.until(lambda: "paste the path of the image" in line.composer.notice)
 
     drive(workspace, work)
 
