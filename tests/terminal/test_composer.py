@@ -199,7 +199,7 @@ def test_files_are_offered_and_taken(workspace: Path) -> None:
         await line.type("\t")
         assert line.composer.text == "look at @src/parser.py "
         assert line.shown() == ["> look at @src/parser.py"]
-        await line.type("@a")
+        await line.type(" ", "@a")
         assert '@"a b.txt"' in await line.offered()
         await line.type("\r")
         assert line.composer.text == 'look at @src/parser.py @"a b.txt" '
@@ -300,14 +300,16 @@ def test_a_panel_reads_a_text_while_the_draft_waits(workspace: Path) -> None:
         await line.type("half a prompt")
         line.composer.take_draft()
         line.composer.label = "reason: "
+        line.composer.placeholder = "What is to be done?"
         assert line.shown() == ["reason:"]
-        await line.type("too risky", "\r")
+        await line.type(UP, "\t", "@\t", "\x7f", "too risky", "\r")
         assert line.sent[0].text == "too risky"
         line.composer.restore_draft()
         assert line.shown() == ["> half a prompt"]
 
+    History().add("earlier")
     drive(workspace, work)
-    assert HistoryFile().stored() == []
+    assert HistoryFile().stored() == ["earlier"]
 
 
 def test_the_clipboard_without_a_display(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
