@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from laguna_agent.errors import LagunaError
 from laguna_agent.event_lines import one_line
 from laguna_agent.terminal.fuzzy import matches
 from laguna_agent.visible import visible_line
@@ -24,6 +25,7 @@ MOST_ARGUMENTS = 200
 _MENTION = re.compile(r"""(?:^|(?<=[\s(\[{<,;:"'`]))@(?:"(?P<quoted>[^"\n]*)|(?P<bare>[^\s"]*))\Z""")
 _NAME = re.compile(r"/(?P<name>[^\s/]*)\Z")
 _ARGUMENT = re.compile(r"/(?P<name>[^\s/]+)[ \t]+(?P<argument>[^\n]*)\Z")
+_TYPEABLE = re.compile(r"[\w:.@+-]{1,80}")
 _HINT_PARTS = re.compile(r"[|,]|\bor\b")
 
 
@@ -101,7 +103,8 @@ class Completer:
         return Offers("file", start, typed, items) if items else None
 
     def _names(self, typed: str) -> Offers | None:
-        commands = {command.name: command for command in self._commands()}
+        # A name that cannot be typed as it is comes from somebody who means no good.
+        commands = {each.name: each for each in self._commands() if _TYPEABLE.fullmatch(each.name)}
         names = ranked(typed, commands)
         if not names:
             return None
@@ -120,7 +123,11 @@ class Completer:
     def _possible(self, command: SlashCommand | Command) -> tuple[str, ...]:
         listing = getattr(command, "arguments", None)
         if listing is not None and self._face is not None:
-            given = [text for text in listing(self._face()) if visible_line(text) == text]
+            try:
+                given = [text for text in listing(self._face()) if visible_line(text) == text]
+            except LagunaError:
+                # The command itself will say what is wrong.
+                return ()
             return tuple(given[:MOST_ARGUMENTS])
         # A hint such as `how many, force | keep` names words to choose from among what it describes.
         parts = (part.strip() for part in _HINT_PARTS.split(command.hint))

@@ -27,6 +27,9 @@ LONGEST = 20_000
 _READ = 16 * 1024 * 1024
 """Bytes from the end of the file that are read at most."""
 _SHORTEN_FROM = 4 * 1024 * 1024
+"""Bytes of the file from which on it is shortened."""
+_SHORTENED = 2 * 1024 * 1024
+"""Characters that all entries of a shortened file have at most."""
 _OLD_MARK = "_HiStOrY_V2_"
 
 
@@ -66,11 +69,21 @@ class HistoryFile:
         """Write the file anew with what counts."""
         try:
             with _locked(self._path) as handle:
-                entries = _read(handle)[0][-ENTRIES:]
+                entries = _newest(_read(handle)[0])
                 with replacing(self._path, 0o600) as file:
                     file.writelines(msgspec.json.encode(_Entry(without_keys(each))) + b"\n" for each in entries)
         except OSError:
             return
+
+
+def _newest(entries: list[str]) -> list[str]:
+    """The last entries, as many as a shortened file holds."""
+    room = _SHORTENED
+    for at in range(len(entries) - 1, -1, -1):
+        room -= len(entries[at])
+        if room < 0 or len(entries) - at > ENTRIES:
+            return entries[at + 1 :]
+    return entries
 
 
 @contextmanager

@@ -48,14 +48,14 @@ def test_a_name_is_cut_to_the_columns_there_are(text: str, width: int, keep_end:
 @settings(max_examples=25)
 @given(width=st.integers(8, 200), names=st.lists(mixed.map(lambda name: name.strip() or "x"), min_size=1, max_size=20))
 def test_the_menu_is_never_wider_than_the_screen(width: int, names: list[str]) -> None:
-    commands = [Command(f"n{name}", name * 5, name) for name in names]
+    commands = [Command(f"n{number}", name * 5, name) for number, name in enumerate(names)]
     index = FileIndex(lambda: Files(policy_for(Path("/"))))
     menu = CompletionMenu(Completer(index, lambda: commands), width=lambda: width, redraw=lambda: None)
     menu.changed("/n")
     for _ in range(3):
         rows = "".join(fragment[1] for fragment in menu._rows()).split("\n")
         assert all(cell_len(row) <= width for row in rows)
-        assert len(rows) == min(ROWS, len({command.name for command in commands}))
+        assert len(rows) == min(ROWS, len(commands))
         assert sum(row.startswith("> ") for row in rows) == 1
         menu.move(7)
 
@@ -67,6 +67,14 @@ def test_hints_take_room_where_there_is_room() -> None:
         menu = CompletionMenu(Completer(index, lambda: commands), width=lambda: width, redraw=lambda: None)  # noqa: B023
         menu.changed("/m")
         assert "".join(fragment[1] for fragment in menu._rows()) == shown
+
+
+def test_names_that_cannot_be_typed_are_not_offered() -> None:
+    index = FileIndex(lambda: Files(policy_for(Path("/"))))
+    commands = [Command(name, "") for name in ("fine", "two words", "line\nend", "esc\x1b[2J", "rtl\u202e", "")]
+    offers = Completer(index, lambda: commands).at_once("/")
+    assert offers is not None
+    assert [offer.text for offer in offers.items] == ["/fine"]
 
 
 def test_no_suggestion_that_hides_something() -> None:

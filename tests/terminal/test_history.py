@@ -86,6 +86,14 @@ def test_it_is_bounded(path: Path) -> None:
     assert HistoryFile().stored()[-2:] == ["short [pasted 9 lines]", "y" * LONGEST]
 
 
+def test_long_prompts_do_not_fill_the_disk(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": f"{number} " + "x" * 15_000}) + "\n" for number in range(300)))
+    HistoryFile().stored()
+    assert 1_900_000 < path.stat().st_size < 2_200_000
+    assert HistoryFile().stored()[-1].startswith("299 ")
+
+
 def test_two_chats_at_once_lose_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Shortened again and again while others write.
     program = (
