@@ -112,13 +112,14 @@ class Location(msgspec.Struct, frozen=True, omit_defaults=True):
     line: int | None = None
 
 
-class FileDiff(msgspec.Struct, frozen=True):
+class FileDiff(msgspec.Struct, frozen=True, omit_defaults=True):
     """A change of one text file; `old_text` is None for a new file, `new_text` None for a deleted one. Of a long file
-    both are the part that changed, with some lines around it."""
+    both are the part that changed, with some lines around it; `line` is the number of their first."""
 
     path: str
     old_text: str | None
     new_text: str | None
+    line: int = 1
 
 
 class PlanEntry(msgspec.Struct, frozen=True):

@@ -92,6 +92,7 @@ class Highlighter:
     def _tokens(self, text: str) -> list[tuple[Any, str]]:
         from pygments.lexer import ExtendedRegexLexer, LexerContext, RegexLexer
 
+        assert self._lexer is not None
         # One that reads in a way of its own cannot be asked to go on in the middle.
         own = type(self._lexer).get_tokens_unprocessed is not RegexLexer.get_tokens_unprocessed
         if not own and self._stateful:
@@ -105,7 +106,6 @@ class Highlighter:
             else:
                 self._stack = list(context.stack) or ["root"]
                 return found
-        assert self._lexer is not None
         return [(kind, piece) for _, kind, piece in self._lexer.get_tokens_unprocessed(text)]
 
 

@@ -192,6 +192,9 @@ class _Parse:
             if not self._guess:
                 return self._literal(at, begin, style)
             end = behind = len(self._text)
+        elif mark == "__" and self._text[begin:end].isidentifier():
+            # `__init__` is a name far more often than it is an emphasis.
+            return self._literal(at, behind, style)
         strong, slanted = size != 1, size != 2
         inner = self._styled(style, "strong") if strong else style
         self._inner(begin, end, self._styled(inner, "emphasis") if slanted else inner or Style.null())

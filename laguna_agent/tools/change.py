@@ -64,17 +64,20 @@ class Proposal(msgspec.Struct, frozen=True):
         return FileDiff(self.place.shown, *excerpts(self.before.file.text, self.text))
 
 
-def excerpts(before: str, after: str) -> tuple[str, str]:
+def excerpts(before: str, after: str) -> tuple[str, str, int]:
     """Two versions of a text without the lines, far from any change, that they begin and end with: the log keeps them
-    for each edit, and must not grow with the size of the file. Short texts stay whole."""
+    for each edit, and must not grow with the size of the file. Short texts stay whole. Third, the number of the line
+    that they begin with."""
     if len(before) + len(after) <= WHOLE:
-        return before, after
+        return before, after, 1
     old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
     shorter = min(len(old), len(new))
     same = next((at for at in range(shorter) if old[at] != new[at]), shorter)
     tail = next((at for at in range(shorter - same) if old[-1 - at] != new[-1 - at]), shorter - same)
     begin, left = max(0, same - AROUND), max(0, tail - AROUND)
-    return "".join(old[begin : len(old) - left]), "".join(new[begin : len(new) - left])
+    # Lines are counted as an editor does, whatever else `splitlines` takes for their ends.
+    line = "".join(old[:begin]).count("\n") + 1
+    return "".join(old[begin : len(old) - left]), "".join(new[begin : len(new) - left]), line
 
 
 async def open_text(path: str, context: ToolContext) -> OpenFile:

@@ -12,15 +12,16 @@ LINES = ("x\n", "line 7 of a long file\n", "\n")
 
 
 def test_a_short_text_stays_whole() -> None:
-    assert excerpts("a\nb\n", "a\nc\n") == ("a\nb\n", "a\nc\n")
+    assert excerpts("a\nb\n", "a\nc\n") == ("a\nb\n", "a\nc\n", 1)
 
 
 def test_one_line_of_a_long_file() -> None:
-    old, new = excerpts(LONG, LONG.replace("line 3000 ", "row 3000 "))
+    old, new, line = excerpts(LONG, LONG.replace("line 3000 ", "row 3000 "))
     assert len(LONG) > WHOLE
     assert len(old.splitlines()) == len(new.splitlines()) == 2 * AROUND + 1
     assert old.replace("line 3000 ", "row 3000 ") == new
     assert old in LONG
+    assert LONG.splitlines()[line - 1] == old.splitlines()[0]
 
 
 @settings(max_examples=25)
@@ -32,9 +33,10 @@ def test_one_line_of_a_long_file() -> None:
 def test_the_rest_is_the_same_in_both(at: int, gone: int, come: list[str]) -> None:
     lines = LONG.splitlines(keepends=True)
     after = "".join([*lines[:at], *come, *lines[at + gone :]])
-    old, new = excerpts(LONG, after)
+    old, new, line = excerpts(LONG, after)
     before, _, behind = LONG.partition(old)
     assert before + old + behind == LONG
+    assert before.count("\n") == line - 1
     assert after.startswith(before)
     assert after.endswith(behind)
     assert len(old.splitlines()) <= gone + 2 * AROUND

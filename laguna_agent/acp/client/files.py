@@ -73,8 +73,7 @@ class ForeignFiles:
         decision = await self._ground.decide(need)
         if decision.verdict == "ask" and self._ground.questions.allowed_path(place.shown):
             return
-        old, new = (None, after) if before is None else excerpts(before, after)
-        diff = FileDiff(place.shown, old, new)
+        diff = FileDiff(place.shown, *((None, after) if before is None else excerpts(before, after)))
         await self._ground.leave(need, decision, f"Write {place.shown}", "edit", (diff,))
 
     def _encoded(self, text: str, file: TextFile | None) -> bytes:

@@ -1,0 +1,55 @@
+"""Screens kept as readable text files, so that a change of what people see is a change in the repository.
+
+    check("first_screen", tty.history(), workspace=...)
+
+`UPDATE_SNAPSHOTS=1` writes them anew; otherwise a difference fails with a diff. What differs from run to run (ids,
+times, paths, ports, the version) is replaced first, by something of the same kind.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from laguna_agent import __version__
+
+FOLDER = Path(__file__).with_name("snapshots")
+_VOLATILE = (
+    (re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4,}\b"), "SESSION"),
+    (re.compile(r"\b127\.0\.0\.1:\d{2,5}\b"), "127.0.0.1:PORT"),
+    (re.compile(r"\b\d+(?:\.\d+)? ?s\b"), "N s"),
+    (re.compile(r"\b\d+ ?ms\b"), "N ms"),
+    (re.compile(r"\b(?:bubblewrap|landlock|seatbelt)\b"), "SANDBOX"),
+    (re.compile(re.escape(__version__)), "VERSION"),
+)
+
+
+def normalised(rows: Sequence[str], workspace: Path | None = None) -> str:
+    """The rows as one text, without trailing blanks and blank rows at the end, and without what changes."""
+    text = "\n".join(row.rstrip() for row in rows).rstrip() + "\n"
+    if workspace is not None:
+        for path, name in ((workspace, "/WORKSPACE"), (workspace.parent / "home", "/HOME"), (workspace.parent, "/TMP")):
+            text = text.replace(str(path), name)
+    for pattern, word in _VOLATILE:
+        text = pattern.sub(word, text)
+    return text
+
+
+def check(name: str, rows: Sequence[str], workspace: Path | None = None) -> None:
+    """Hold the rows against `snapshots/NAME.txt`."""
+    path = FOLDER / f"{name}.txt"
+    now = normalised(rows, workspace)
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        FOLDER.mkdir(exist_ok=True)
+        path.write_text(now, encoding="utf-8")
+        return
+    kept = path.read_text(encoding="utf-8") if path.exists() else ""
+    if kept != now:
+        lines = difflib.unified_diff(kept.splitlines(), now.splitlines(), f"{name}.txt", "now", lineterm="")
+        told = "UPDATE_SNAPSHOTS=1 writes it anew, where this is meant"
+        pytest.fail("\n".join([f"the screen is not what {path.name} shows; {told}", *lines]), pytrace=False)

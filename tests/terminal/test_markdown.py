@@ -1,0 +1,151 @@
+"""Markdown as it streams: the same rows however it is split, nothing lost, nothing too wide."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from laguna_agent.terminal.lines import Line
+from laguna_agent.terminal.markdown import Markdown
+from laguna_agent.terminal.theme import THEMES
+
+THEME = THEMES["dark"]
+PIECES = (
+    *(
+        "word ",
+        "a",
+        "I'll ",
+        "2*3",
+        " ",
+        "  ",
+        "    ",
+        "\n",
+        "\n\n",
+        "\t",
+        "- ",
+        "* ",
+        "1. ",
+        "12) ",
+        "> ",
+        "# ",
+        "## ",
+    ),
+    *("*", "**", "***", "_", "__", "`", "``", "```", "```py\n", "~~~", "[", "](", ")", "!", "<", ">", "http://e.org/a"),
+    *(
+        "| a | b |\n|---|--:|\n",
+        "|",
+        "\\",
+        "[ ] ",
+        "[x] ",
+        "---",
+        "世界",
+        "，",
+        "é",
+        "e\u0301",
+        "🇩🇪",
+        "❤️",
+        "שלום",
+        "مرحبا ",
+    ),
+    *("def f():\n", '"""', "/*", "*/", "#!", "-", "+", "0", "=", ":", ".", "x_y_z", "\u3000", "\u00a0", "👩\u200d💻"),
+)
+texts = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
+
+
+def plain(lines: list[Line]) -> str:
+    return "\n".join("".join(segment.text for segment in line) for line in lines)
+
+
+def at_once(text: str, width: int) -> list[Line]:
+    markdown = Markdown(THEME, width)
+    markdown.feed(text)
+    return markdown.end()
+
+
+def letters(text: str) -> str:
+    return "".join(re.findall(r"[^\W_]", text))
+
+
+@settings(max_examples=400)
+@given(texts, st.lists(st.integers(0, 120), max_size=12), st.integers(20, 200))
+@example("**a\n\n- b**", [3], 20)
+def test_rows_do_not_depend_on_how_the_text_was_split(text: str, cuts: list[int], width: int) -> None:
+    markdown = Markdown(THEME, width)
+    rows: list[Line] = []
+    places = [0, *sorted(min(each, len(text)) for each in cuts), len(text)]
+    for begin, end in pairwise(places):
+        markdown.feed(text[begin:end])
+        rows += markdown.finished()
+        assert len(markdown.live(5)) <= 5
+    rows += markdown.end()
+    assert rows == at_once(text, width)
+
+
+@settings(max_examples=300)
+@given(texts, st.integers(20, 200))
+def test_no_row_is_too_wide_and_no_letter_is_lost(text: str, width: int) -> None:
+    markdown = Markdown(THEME, width)
+    markdown.feed(text)
+    markdown.finished()
+    rows = [*markdown.live(50), *at_once(text, width)]
+    assert max((cell_len(row) for row in plain(rows).split("\n")), default=0) <= width
+    shown = letters(plain(at_once(text, width)))
+    # A fence's language is not shown, a list's number may repeat nothing; all else is there, in its order.
+    assert (
+        shown == letters(re.sub(r"(?m)^[ \t>*+\-\d.)]*(?:```|~~~)[^`\n]*$", "", text)) or "```" in text or "~~~" in text
+    )
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_each_character_alone_gives_the_same(width: int) -> None:
+    text = SAMPLE
+    markdown = Markdown(THEME, width)
+    rows: list[Line] = []
+    for character in text:
+        markdown.feed(character)
+        rows += markdown.finished()
+    assert rows + markdown.end() == at_once(text, width)
+
+
+SAMPLE = """# Plan
+I'll fix `calc.py`: **the sign** is wrong, see [docs](https://example.org/a).
+
+1. First
+   - nested
+2. Run:
+   ```python
+   def add(a, b):
+       return a - b
+   ```
+
+| Name | Value |
+|------|------:|
+| a    |     1 |
+
+> quoted *text*
+"""
+
+
+def test_what_it_looks_like() -> None:
+    assert plain(at_once(SAMPLE, 40)).split("\n") == [
+        "# Plan",
+        "I'll fix calc.py: the sign is wrong, see",
+        "docs (https://example.org/a).",
+        "",
+        "1. First",
+        "   • nested",
+        "2. Run:",
+        "     def add(a, b):",
+        "         return a - b",
+        "",
+        "Name  Value",
+        "────  ─────",
+        "a         1",
+        "",
+        "│ quoted text",
+    ]
