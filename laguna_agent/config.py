@@ -31,6 +31,7 @@ KVCache = Literal["f32", "f16", "bf16", "int8", "fp8"]
 LogLevel = Literal["off", "error", "warning", "info", "debug"]
 ThemeName = Literal["auto", "dark", "light", "mono"]
 Editing = Literal["emacs", "vi"]
+Notify = Literal["auto", "bell", "osc9", "off"]
 RuleVerdict = Literal["allow", "ask", "deny"]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
@@ -136,6 +137,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The colours of the chat; auto takes what /theme was told last, or what suits the terminal's background."""
     editing: Editing = "emacs"
     """The keys of the chat's input line."""
+    notify: Notify = "auto"
+    """How the chat tells somebody who looks elsewhere that a turn ended or asks: a notification of the terminal (OSC 9)
+    where it is known to show them, else the bell; or one of them; or nothing."""
     log_level: LogLevel = "warning"
     """What of its own work a session writes into its log, `diagnostics.jsonl` beside the conversation."""
     log_stderr: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -68,6 +68,9 @@ def run_command(arguments: list[str]) -> int:
     """Run the command line; returns the exit code. Raises LagunaError."""
     command = get_command(app)
     if os.environ.get(COMPLETION_VARIABLE):
+        from laguna_agent.cli.shell_completion import say_chat
+
+        say_chat(_chat_options(command), PROGRAM_OPTIONS)
         command.main(arguments, prog_name=PROGRAM)  # answers the shell and ends the process
     if not arguments or (arguments[0].startswith("-") and arguments[0].partition("=")[0] not in PROGRAM_OPTIONS):
         arguments = ["chat", *arguments]
@@ -82,6 +85,10 @@ def run_command(arguments: list[str]) -> int:
         write_result(arguments, problem.outcome, problem.exit_code, str(problem))
         raise problem from error
     return code
+
+
+def _chat_options(program: Any) -> frozenset[str]:
+    return frozenset(name for option in program.commands["chat"].params for name in option.opts)
 
 
 def _usage_error(error: Exception, first: str) -> UsageError:

@@ -26,6 +26,9 @@ from laguna_agent.cli.options import (
 Plain = Annotated[
     bool, typer.Option("--plain", help="lines only: for screen readers, and terminals that cannot move their cursor")
 ]
+Agent = Annotated[
+    str | None, typer.Option(metavar="CMD", help="talk with another agent: the command line that starts it, for ACP")
+]
 
 
 def chat(
@@ -42,13 +45,14 @@ def chat(
     resume: Resume = None,
     log_level: LogLevel = None,
     plain: Plain = False,
+    agent: Agent = None,
 ) -> int:
     """Talk with the agent on the terminal (the default)."""
     from laguna_agent.terminal.chat import chat as converse
 
     flags = driving_flags(model, fallback_model, base_url, approve, edit_format, quant, sandbox, network)
     flags |= {"log_level": log_level, "plain": plain or None}
-    return converse(cwd=cwd, flags=flags, resume=resume, continue_latest=continue_latest)
+    return converse(cwd=cwd, flags=flags, resume=resume, continue_latest=continue_latest, agent=agent)
 
 
 Unstable = Annotated[

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from laguna_agent.cli.shell_completion import model_names, session_ids
+
 
 def path_option(*names: str, help: str, metavar: str = "FILE") -> Any:
     """An option that is a path; whether it can be read or written is for the command to find out and explain."""
@@ -19,13 +21,17 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
+        autocompletion=model_names,
         help="PROVIDER/NAME, such as ollama/qwen2.5-coder:7b or openrouter/poolside/laguna-xs-2.1:free",
     ),
 ]
 FallbackModel = Annotated[
     list[str] | None,
     typer.Option(
-        "--fallback-model", metavar="MODEL", help="go on with MODEL when the model's server fails; may be repeated"
+        "--fallback-model",
+        metavar="MODEL",
+        autocompletion=model_names,
+        help="go on with MODEL when the model's server fails; may be repeated",
     ),
 ]
 BaseUrl = Annotated[str | None, typer.Option(metavar="URL", help="base URL of an OpenAI-compatible server")]
@@ -48,7 +54,12 @@ Network = Annotated[bool, typer.Option("--network", "--net", help="commands in t
 Cwd = Annotated[Path | None, path_option("--cwd", "-C", metavar="DIR", help="the directory to work in")]
 ContinueLatest = Annotated[bool, typer.Option("--continue", help="go on with the newest session of this directory")]
 Resume = Annotated[
-    str | None, typer.Option(metavar="ID", help="go on with this session (the beginning of its id will do)")
+    str | None,
+    typer.Option(
+        metavar="ID",
+        autocompletion=session_ids,
+        help="go on with this session (the beginning of its id will do)",
+    ),
 ]
 LogLevel = Annotated[
     str | None,

@@ -17,10 +17,10 @@ from msgspec.structs import replace
 from rich.console import RenderableType
 from rich.text import Text
 
-from laguna_agent.agent.events import Event, Forked, Rewound, UsageUpdated
+from laguna_agent.agent.events import Event, Forked, Rewound, Steered, UsageUpdated
 from laguna_agent.errors import LagunaError
 from laguna_agent.event_lines import printable
-from laguna_agent.terminal import git_state
+from laguna_agent.terminal import git_state, slash
 from laguna_agent.terminal.chosen_theme import first_theme, keep
 from laguna_agent.terminal.face import Facts, Link, Panel, Question
 from laguna_agent.terminal.frames import INTERVAL, TICK, Frames
@@ -33,8 +33,11 @@ from laguna_agent.terminal.status import status_line
 from laguna_agent.terminal.theme import Theme, theme_named
 
 if TYPE_CHECKING:
+    from laguna_agent.agent.commands import Command
     from laguna_agent.config import Settings
-    from laguna_agent.terminal.composer import Composer
+    from laguna_agent.terminal.composer import Composer, Submission
+    from laguna_agent.terminal.face import SlashCommand
+    from laguna_agent.terminal.file_index import FileIndex
     from laguna_agent.terminal.link import Links
     from laguna_agent.terminal.surface import Surface
     from laguna_agent.terminal.transcript import Transcript
@@ -51,19 +54,21 @@ class InteractiveFace:
         self.surface: Surface
         self.composer: Composer
         self.transcript: Transcript
+        self.files: FileIndex
         self.opened = False
         self._links = links
         self._settings = settings
-        self._resumed = resumed
-        self._link: Link
-        self._frames: Frames
-        self._inbox: Inbox
+        loop = asyncio.get_running_loop()
+        self._frames = Frames(loop, self._frame)
+        self._inbox = Inbox(loop, self._frames.ask)
+        self._link: Link = links(self._inbox.deliver, settings, resumed)
         self._usage: UsageUpdated | None = None
         self._git: git_state.GitState | None = None
         self._questions: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._drafted = self._copy = ""
         self._exit_code = 0
+        self._later = False
 
     # -- as commands and panels see it ------------------------------------------------------------------------------
 
@@ -95,6 +100,31 @@ class InteractiveFace:
     def submit(self, text: str) -> None:
         self.prompting.submit(text)
 
+    def sent(self, submission: Submission) -> None:
+        """What the person sent from the input line: to the panel that reads there, else to be worked on."""
+        panel = self.surface.panel
+        if panel is not None and panel.reading is not None:
+            panel.typed(submission.text)
+            self.surface.focus()
+        elif self._later:
+            self.prompting.queue(submission)
+        else:
+            self.prompting.send(submission)
+
+    def send_later(self) -> None:
+        """Send what stands in the input line, to wait for the end of what runs."""
+        self._later = True
+        try:
+            self.composer.submit()
+        finally:
+            self._later = False
+
+    def all_commands(self) -> list[SlashCommand | Command]:
+        """The slash commands that there are, the face's and the agent's."""
+        own = slash.offered(self)
+        names = {command.name for command in own}
+        return [*own, *(command for command in self._link.commands if command.name not in names)]
+
     def draft(self, text: str) -> None:
         self.composer.fill(text)
         self.surface.draw()
@@ -124,6 +154,8 @@ class InteractiveFace:
     async def run(self) -> int:
         """Until the person leaves or the program is told to end; the exit code. Raises LagunaError where the session
         cannot be opened, and whatever a bug raised."""
+        for line, style in greeting(self._link):
+            self.say(line, style)
         try:
             await self.surface.app.run_async(pre_run=self._begin, set_exception_handler=False)
         finally:
@@ -157,13 +189,10 @@ class InteractiveFace:
             self.fail(error)
 
     def _begin(self) -> None:
-        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, about: self.fail(about.get("exception") or RuntimeError(about["message"])))
-        self._frames = Frames(loop, self._frame, context)
-        self._inbox = Inbox(loop, self._frames.ask, context)
-        self._link = self._links(self._inbox.deliver, self._settings, self._resumed)
-        for line, style in greeting(self._link):
-            self.say(line, style)
+        # In it prompt_toolkit knows which application is meant.
+        self._frames.context = contextvars.copy_context()
         self.start(asyncio.create_task(self._open()))
 
     async def _open(self) -> None:
@@ -230,6 +259,8 @@ class InteractiveFace:
         match event:
             case UsageUpdated():
                 self._usage = event
+            case Steered():
+                self.prompting.heard(event.text)
             case Rewound():
                 self._drafted = event.text
             case Forked():
@@ -255,6 +286,7 @@ class InteractiveFace:
         self.drain()
         for task in self._questions:
             task.cancel()
+        self.files.outdated()
         drafted, copy, self._drafted, self._copy = self._drafted, self._copy, "", ""
         if drafted and not self.composer.text:
             self.draft(drafted)

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from laguna_agent.config import Settings, load
 from laguna_agent.errors import EXIT_SIGTERM, UsageError
-from laguna_agent.session_choice import choose_session
+from laguna_agent.session_choice import choose_session, working_directory
 from laguna_agent.terminal.link import Links, SessionLink
 
 if TYPE_CHECKING:
@@ -25,19 +25,40 @@ DUMB = ("", "dumb", "unknown")
 """Values of TERM that promise nothing but lines."""
 
 
-def chat(*, cwd: Path | None, flags: Mapping[str, object], resume: str | None, continue_latest: bool) -> int:
-    """Chat until the person leaves; returns the exit code. Raises UsageError where there is no terminal."""
+def chat(
+    *,
+    cwd: Path | None,
+    flags: Mapping[str, object],
+    resume: str | None,
+    continue_latest: bool,
+    agent: str | None = None,
+) -> int:
+    """Chat until the person leaves, with our own agent or the one that the command line `agent` starts; returns the
+    exit code. Raises UsageError where there is no terminal."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         raise UsageError("the chat needs a terminal; for scripts there is `laguna-agent run PROMPT`")
-    resumed, directory = choose_session(resume=resume, continue_latest=continue_latest, cwd=cwd)
+    if agent is None:
+        resumed, directory = choose_session(resume=resume, continue_latest=continue_latest, cwd=cwd)
+    elif continue_latest:
+        raise UsageError("--continue is for our own sessions; --resume ID takes up one of the other agent's")
+    else:
+        resumed, directory = resume, working_directory(cwd)
     settings = load(directory, flags)
     with start_blocking_portal() as portal:
-        links = partial(SessionLink, portal, directory)
+        links = _links(portal, directory, agent)
         if settings.plain or os.environ.get("TERM", "") in DUMB:
             from laguna_agent.terminal.plain import PlainChat
 
             return PlainChat(links, settings, resumed).run()
         return asyncio.run(_interactive(links, settings, resumed))
+
+
+def _links(portal: BlockingPortal, directory: Path, agent: str | None) -> Links:
+    if agent is None:
+        return partial(SessionLink, portal, directory)
+    from laguna_agent.terminal.agent_link import AgentLink
+
+    return partial(AgentLink, portal, agent, directory)
 
 
 async def _interactive(links: Links, settings: Settings, resumed: str | None) -> int:
@@ -51,33 +72,32 @@ async def _interactive(links: Links, settings: Settings, resumed: str | None) ->
 
 def build(links: Links, settings: Settings, resumed: str | None) -> InteractiveFace:
     """The interactive face on this process's terminal, ready to run."""
-    from prompt_toolkit.enums import EditingMode
     from prompt_toolkit.input import create_input
 
     from laguna_agent.terminal.app import InteractiveFace
-    from laguna_agent.terminal.completion import FaceCompleter
+    from laguna_agent.terminal.completion import Completer
     from laguna_agent.terminal.composer import Composer
+    from laguna_agent.terminal.file_index import FileIndex
     from laguna_agent.terminal.history import History
     from laguna_agent.terminal.keys import program_keys
     from laguna_agent.terminal.paint import Output
     from laguna_agent.terminal.surface import Surface
     from laguna_agent.terminal.transcript import Transcript
 
-    vi = settings.editing == "vi"
     face = InteractiveFace(links, settings, resumed)
+    face.files = FileIndex(lambda: face.link.files)
     face.composer = Composer(
         history=History(),
-        completer=FaceCompleter(face),
-        on_submit=face.prompting.send,
-        vi=vi,
-        theme=face.theme,
+        completer=Completer(face.files, face.all_commands, lambda: face),
+        on_submit=face.sent,
+        vi=settings.editing == "vi",
+        cwd=face.facts.cwd,
     )
     face.surface = Surface(
         output=Output(sys.stdout),
         input=create_input(sys.stdin),
         composer=face.composer,
         keys=program_keys(face),
-        editing_mode=EditingMode.VI if vi else EditingMode.EMACS,
         live=face.live,
         status=face.status,
         theme=lambda: face.theme,

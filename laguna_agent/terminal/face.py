@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from laguna_agent.messages import ContentBlock
     from laguna_agent.terminal.lines import Line
     from laguna_agent.terminal.theme import Theme
+    from laguna_agent.tools.files import Files
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -82,6 +83,14 @@ class Link(Protocol):
 
     async def steer(self, content: tuple[ContentBlock, ...]) -> bool:
         """Say something into the turn that runs; False where it cannot be said any more."""
+
+    @property
+    def unsaid(self) -> tuple[tuple[ContentBlock, ...], ...]:
+        """What was said into the last turn and did not reach the agent."""
+
+    @property
+    def files(self) -> Files:
+        """The workspace's files, as far as the person's own rules show them."""
 
     def cancel(self) -> None:
         """End the turn that runs as soon as its processes are gone."""

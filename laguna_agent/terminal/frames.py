@@ -15,10 +15,10 @@ TICK = 0.25
 class Frames:
     """Calls `draw` on the event loop, in `context`, when asked and when the time has come."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, draw: Callable[[], None], context: Context) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, draw: Callable[[], None]) -> None:
+        self.context: Context | None = None
         self._loop = loop
         self._draw = draw
-        self._context = context
         self._last = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -29,7 +29,7 @@ class Frames:
             if self._timer.when() <= at:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._due, context=self._context)
+        self._timer = self._loop.call_at(at, self._due, context=self.context)
 
     def now(self) -> None:
         """Draw at once, for what must not wait."""

@@ -9,7 +9,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,14 +17,11 @@ if TYPE_CHECKING:
 
 
 class Inbox:
-    """`deliver` on any thread, `take` on the face's. `wake` is called there, in `context`, when there is something."""
+    """`deliver` on any thread, `take` on the face's. `wake` is called there when there is something."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, wake: Callable[[], None], context: Context | None = None
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
         self._loop = loop
         self._wake = wake
-        self._context = context
         self._items: deque[Event | Question] = deque()
         self._woken = False
 
@@ -36,7 +32,7 @@ class Inbox:
             self._woken = True
             # Closed: the face has left and nobody looks any more.
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._wake, context=self._context)
+                self._loop.call_soon_threadsafe(self._wake)
 
     def take(self) -> list[Event | Question]:
         """All that came, in order."""

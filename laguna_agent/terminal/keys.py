@@ -5,11 +5,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from prompt_toolkit.application.current import get_app
-from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.key_binding.vi_state import InputMode
 from prompt_toolkit.keys import Keys
 
 if TYPE_CHECKING:
@@ -25,7 +22,6 @@ def program_keys(face: InteractiveFace) -> KeyBindings:
     """The bindings of a face."""
     keys = KeyBindings()
     pressed = [float("-inf")]
-    plain = Condition(lambda: not _is_in_the_way())
 
     @keys.add("c-c")
     @keys.add(Keys.SIGINT)
@@ -43,16 +39,17 @@ def program_keys(face: InteractiveFace) -> KeyBindings:
             pressed[0] = now
             face.say("Ctrl-C again, or Ctrl-D, leaves.", "dim")
 
-    @keys.add("escape", filter=plain)
+    @keys.add("escape")
     def _interrupt(event: KeyPressEvent) -> None:
         panel = face.surface.panel
-        if panel is not None and panel.reading is not None:
+        if panel is None:
+            if not face.composer.dismiss():
+                face.prompting.interrupt()
+        elif panel.reading is None:
+            panel.interrupted()
+        elif not face.composer.dismiss():
             panel.typed(None)
             face.surface.focus()
-        elif panel is not None:
-            panel.interrupted()
-        else:
-            face.prompting.interrupt()
 
     @keys.add("c-d", filter=Condition(lambda: not face.composer.text))
     def _leave(event: KeyPressEvent) -> None:
@@ -66,22 +63,18 @@ def program_keys(face: InteractiveFace) -> KeyBindings:
     def _clear(event: KeyPressEvent) -> None:
         event.app.renderer.clear()
 
+    @keys.add("c-q")
+    def _queue(event: KeyPressEvent) -> None:
+        face.send_later()
+
     @keys.add("c-z")
     def _suspend(event: KeyPressEvent) -> None:
         event.app.suspend_to_background()
 
-    @keys.add("s-tab", filter=Condition(lambda: face.surface.panel is None))
+    @keys.add("s-tab", filter=Condition(lambda: face.surface.panel is None and not face.composer.menu.open))
     def _next_mode(event: KeyPressEvent) -> None:
         mode = face.facts.mode
         at = CYCLE.index(mode) if mode in CYCLE else -1
         face.submit(f"/mode {CYCLE[(at + 1) % len(CYCLE)]}")
 
     return keys
-
-
-def _is_in_the_way() -> bool:
-    """Whether Escape has a nearer meaning: it closes the completions, or leaves vi's insert mode."""
-    app = get_app()
-    if app.current_buffer.complete_state is not None:
-        return True
-    return app.editing_mode == EditingMode.VI and app.vi_state.input_mode != InputMode.NAVIGATION

@@ -20,7 +20,6 @@ Line = tuple[Segment, ...]
 """One row of the screen without its line end; no control segments, nothing that a terminal would obey."""
 
 
-
 def rendered(renderable: RenderableType, width: int) -> list[Line]:
     """The rows that rich makes of something in `width` columns."""
     console = _console(width)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from laguna_agent.agent.session import Session
     from laguna_agent.config import Settings
     from laguna_agent.messages import ContentBlock
+    from laguna_agent.tools.files import Files
 
 T = TypeVar("T")
 Deliver = Callable[["Event | Question"], None]
@@ -131,6 +132,15 @@ class Linked:
         self._resumed = resumed
         self._crossing: Crossing | None = None
 
+    @property
+    def files(self) -> Files:
+        """The workspace's files, as far as the person's own rules show them."""
+        from laguna_agent.agent.rules import denied_globs
+        from laguna_agent.sandbox.policy import policy_for
+        from laguna_agent.tools.files import Files
+
+        return Files(policy_for(self.cwd, denied=denied_globs(self._settings.rules)))
+
     @overload
     async def call(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> T: ...
     @overload
@@ -163,6 +173,7 @@ class SessionLink(Linked):
     """One of our own sessions, as `face.Link` says."""
 
     _session: Session | None = None
+    _commands: tuple[Command, ...] = ()
 
     @property
     def session(self) -> Session | None:
@@ -184,20 +195,33 @@ class SessionLink(Linked):
         )
 
     @property
+    def files(self) -> Files:
+        session = self._session
+        return session.workspace.files if session is not None else super().files
+
+    @property
     def commands(self) -> Sequence[Command]:
         from laguna_agent.agent.commands import COMMANDS
 
-        return COMMANDS
+        return self._commands or COMMANDS
 
     async def open(self) -> Sequence[Event]:
         self._session = await self._cross(self._begin)
-        return await asyncio.to_thread(newest, self._session.replay_events())
+        past = await asyncio.to_thread(newest, self._session.replay_events())
+        await self._look_at_commands()
+        return past
 
     async def send(self, content: tuple[ContentBlock, ...]) -> None:
         await self._over_there().call(self._pump, content)
+        await self._look_at_commands()
 
     async def steer(self, content: tuple[ContentBlock, ...]) -> bool:
-        return False
+        assert self._session is not None, "a turn runs in a session"
+        return await self.call(self._session.steer, content)
+
+    @property
+    def unsaid(self) -> tuple[tuple[ContentBlock, ...], ...]:
+        return self._session.untaken if self._session is not None else ()
 
     def cancel(self) -> None:
         if self._session is not None:
@@ -213,6 +237,13 @@ class SessionLink(Linked):
 
     async def close(self) -> None:
         await self._return(self._end)
+
+    async def _look_at_commands(self) -> None:
+        """See which commands there are: they change with files, and with what is trusted."""
+        from laguna_agent.agent.custom_commands import commands_of
+
+        assert self._session is not None, "only a session has commands of its own"
+        self._commands = await asyncio.to_thread(commands_of, self._session)
 
     # -- on the session's thread ----------------------------------------------------------------------------------
 

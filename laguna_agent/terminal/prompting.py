@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from laguna_agent.agent.commands import text_of
 from laguna_agent.errors import LagunaError
 from laguna_agent.event_lines import one_line
 from laguna_agent.messages import ContentBlock, TextBlock
@@ -129,7 +131,7 @@ class Prompting:
 
     def _command(self, text: str) -> SlashCommand | None:
         name = _name(text)
-        return slash.find(name, self._face) if name else None
+        return slash.find(name, self._face, text.partition(" ")[2].strip()) if name else None
 
     def _unknown(self, text: str) -> str | None:
         """What to say of a command that nobody knows; None for what is none. A path is a prompt."""
@@ -172,11 +174,12 @@ class Prompting:
 
     def _take_back(self) -> None:
         """What waited goes back to the person after an interrupt, and what was not said any more is said next."""
-        unsaid, self._steering = self._steering, []
+        unsaid = [Submission(text_of(content), content) for content in self._face.link.unsaid]
+        self._steering.clear()
         if not self._interrupted:
-            self._waiting.extendleft(Submission(text, (TextBlock(text),)) for text in reversed(unsaid))
+            self._waiting.extendleft(reversed(unsaid))
             return
-        texts = [*unsaid, *(each.text for each in self._waiting)]
+        texts = [each.text for each in (*unsaid, *self._waiting)]
         self._waiting.clear()
         if texts:
             self._face.draft("\n".join([*texts, *filter(None, [self._face.composer.text])]))
@@ -203,27 +206,46 @@ class Prompting:
 
     async def _bang(self, command: str) -> None:
         self._face.transcript.said(f"!{command}")
-        done: list[Banged] = []
+        lines = LineByLine(lambda line: self._face.say(line))
 
         async def run() -> None:
-            done.append(await run_bang(command, self._face.link.facts.cwd, self._face.transcript.printed))
+            banged = await run_bang(command, self._face.link.facts.cwd, lines.feed)
+            self._banged.append(banged)
+            lines.end()
+            self._face.say(f"exit {banged.exit_code}", "dim" if banged.exit_code == 0 else "error")
 
         self._turn = asyncio.create_task(run(), name="bang")
         await self._attend(self._turn)
-        self._face.drain()
-        self._banged += done
-        for each in done:
-            if each.exit_code:
-                self._face.say(f"exit {each.exit_code}", "dim")
+        lines.end()
         self._face.look_at_git()
 
     def _told(self) -> list[ContentBlock]:
         """What the person ran since the last prompt, for the agent to know."""
         banged, self._banged = self._banged, []
         return [
-            TextBlock(f"I ran `{each.command}` (exit code {each.exit_code}):\n```\n{each.output}\n```\n")
+            TextBlock(f"I ran `{each.command}` (exit code {each.exit_code}):\n```\n{each.output_tail}\n```\n")
             for each in banged
         ]
+
+
+class LineByLine:
+    """Gives text on as whole lines."""
+
+    def __init__(self, take: Callable[[str], None]) -> None:
+        self._take = take
+        self._rest = ""
+
+    def feed(self, text: str) -> None:
+        """A piece of it."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        if lines:
+            self._take("\n".join(lines))
+
+    def end(self) -> None:
+        """What has no line end behind it."""
+        rest, self._rest = self._rest, ""
+        if rest:
+            self._take(rest)
 
 
 def _name(text: str) -> str:

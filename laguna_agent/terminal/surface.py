@@ -20,7 +20,6 @@ from laguna_agent.terminal.lines import Line, fragments
 from laguna_agent.terminal.paint import BottomApplication, Output
 
 if TYPE_CHECKING:
-    from prompt_toolkit.enums import EditingMode
     from prompt_toolkit.input import Input
 
     from laguna_agent.terminal.composer import Composer
@@ -43,7 +42,6 @@ class Surface:
         input: Input,
         composer: Composer,
         keys: KeyBindings,
-        editing_mode: EditingMode,
         live: Callable[[int, int], list[Line]],
         status: Callable[[int], Line],
         theme: Callable[[], Theme],
@@ -65,12 +63,12 @@ class Surface:
                 Window(FormattedTextControl(self._status_fragments), height=1, dont_extend_height=True),
             ]
         )
-        bindings: list[KeyBindingsBase] = [keys, composer.keys, DynamicKeyBindings(self._panel_keys)]
+        bindings: list[KeyBindingsBase] = [keys, DynamicKeyBindings(self._panel_keys)]
         self.app = BottomApplication(
-            layout=Layout(body),
+            layout=Layout(body, focused_element=composer.control),
             style=DynamicStyle(lambda: theme().prompt_toolkit),
             key_bindings=merge_key_bindings(bindings),
-            editing_mode=editing_mode,
+            editing_mode=composer.editing_mode,
             output=output,
             input=input,
             erase_when_done=True,
@@ -128,7 +126,7 @@ class Surface:
         if panel is not None and panel.reading is None:
             self.app.layout.focus(self._panel_window)
         else:
-            self.app.layout.focus(self.composer.buffer)
+            self.app.layout.focus(self.composer.control)
         self.draw()
 
     def _panel_keys(self) -> KeyBindingsBase | None:

@@ -62,9 +62,9 @@ class Found(msgspec.Struct, frozen=True):
         return [name.removeprefix("./") for name in names if name]
 
 
-async def ripgrep(*arguments: str, files: Files, path: Path) -> Found:
+async def ripgrep(*arguments: str, files: Files, path: Path, output_cap: int = OUTPUT_CAP) -> Found:
     """Run it on the directory at the real path `path`, whose files it names relative to it, or on the file there, which
-    it calls `<stdin>`. Being cancelled ends it.
+    it calls `<stdin>`. Of its output `output_cap` bytes are taken. Being cancelled ends it.
 
     ToolError where nothing there can be read.
     """
@@ -74,7 +74,7 @@ async def ripgrep(*arguments: str, files: Files, path: Path) -> Found:
     try:
         with _standing_in(files, path) as (cwd, stdin, target):
             command = [program, *_ALWAYS, *arguments, "--", target]
-            search = _Search(command, cwd, stdin, _readable(program, files, path), TIME_CAP)
+            search = _Search(command, cwd, stdin, _readable(program, files, path), output_cap)
             try:
                 await anyio.to_thread.run_sync(search.ended.wait, abandon_on_cancel=True)
             finally:
@@ -106,10 +106,10 @@ def _readable(program: str, files: Files, path: Path) -> list[str]:
 class _Search:
     """A running ripgrep and the thread that reads it."""
 
-    def __init__(self, argv: list[str], cwd: str, stdin: int, readable: list[str], seconds: float) -> None:
+    def __init__(self, argv: list[str], cwd: str, stdin: int, readable: list[str], output_cap: int) -> None:
         self.ended = threading.Event()
         self._argv, self._cwd, self._stdin, self._readable = argv, cwd, stdin, readable
-        self._deadline = monotonic() + seconds
+        self._deadline, self._output_cap = monotonic() + TIME_CAP, output_cap
         self._started = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._problem: OSError | None = None
@@ -168,7 +168,7 @@ class _Search:
         """Read until the end; whether it was not awaited."""
         assert process.stdout is not None and process.stderr is not None
         with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ, ("out", OUTPUT_CAP))
+            selector.register(process.stdout, selectors.EVENT_READ, ("out", self._output_cap))
             selector.register(process.stderr, selectors.EVENT_READ, ("err", ERROR_CAP))
             while selector.get_map():
                 left = self._deadline - monotonic()

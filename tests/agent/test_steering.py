@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -338,6 +339,25 @@ def test_what_is_not_accepted(model_server: ModelServer, workspace: Path) -> Non
     anyio.run(run)
     assert refused
     assert all(refused)
+
+
+def test_what_cannot_be_written_down_is_not_accepted(model_server: ModelServer, workspace: Path) -> None:
+    accepted: list[bool] = []
+
+    def watch(session: Session, event: Event) -> None:
+        if isinstance(event, TextDelta) and not accepted:
+            limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+            try:
+                accepted.append(session.steer("Use tabs."))
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            assert session.untaken == ()
+
+    model_server.always(text("Done."))
+    spoken = converse(model_server, workspace, "go", "Use tabs.", watch=watch)
+    assert accepted == [False]
+    assert said(spoken) == []
 
 
 # -- afterwards --------------------------------------------------------------------------------------------------------

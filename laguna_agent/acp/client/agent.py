@@ -184,7 +184,7 @@ class ForeignAgent:
         with anyio.move_on_after(CANCELLING):
             await self._idle.wait()
         if not self._idle.is_set():
-            raise UsageError(f"{self.name} has not ended the turn before; end it with /quit where it never does")
+            raise UsageError(f"{self.name} has not ended the turn before; leave it where it never does")
         self._idle, self._patience = anyio.Event(), anyio.CancelScope()
         self._cancelled = self._left = False
         self._turn += 1

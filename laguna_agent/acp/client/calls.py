@@ -20,12 +20,16 @@ from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, 
 _FENCED = re.compile(r"\s*(`{3,})[^\n`]*\n(.*?)\n?\1\s*", re.DOTALL)
 _OVERLAP = 200
 """Characters by which live output that lost its beginning is found again in what was shown before."""
+LIVE = 64 * 1024
+"""Characters of a call's output that are shown live: nobody reads more, and no face may have to wait for it."""
+MORE = "\n[more output follows; it is not shown live]\n"
 _OUTPUT_KEYS = ("output", "formatted_output", "stdout")
 
 
 @dataclass
 class Call:
-    """What is known of a call so far. `shown` is the live output that the face has seen."""
+    """What is known of a call so far. `shown` is the output whose live part the face has seen, `room` the characters
+    that it may still see live."""
 
     id: str
     title: str = ""
@@ -38,6 +42,7 @@ class Call:
     locations: tuple[Location, ...] = ()
     diffs: tuple[FileDiff, ...] = ()
     shown: str = ""
+    room: int = LIVE
 
 
 def no_terminal(_: str) -> str:
@@ -119,9 +124,13 @@ class Calls:
 
     def _fragment(self, call: Call) -> str:
         """What the live output has more than the face has seen."""
-        text = "".join(self._text(each) for each in call.content)
-        before, call.shown = call.shown, text or call.shown
-        return added(before, text) if text else ""
+        text = "".join(self._text(each) for each in call.content) if call.room > 0 else ""
+        if not text:
+            return ""
+        before, call.shown = call.shown, text
+        fragment = added(before, text)
+        cut, call.room = call.room, call.room - len(fragment)
+        return fragment if call.room > 0 else fragment[:cut] + MORE
 
     def _text(self, content: schema.ToolCallContent) -> str:
         match content:

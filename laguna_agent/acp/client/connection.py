@@ -47,6 +47,7 @@ class Connection:
         self.peer = Peer(Paced(process, incoming), process, requests, notifications)
         self._process = process
         self._on_close = on_close
+        self._left = False
         self._over = anyio.Event()
 
     async def serve(self, *, task_status: TaskStatus[None]) -> None:
@@ -58,8 +59,10 @@ class Connection:
                 group.start_soon(self._watch)
                 task_status.started()
                 await self.peer.run(self._on_close)
-                with anyio.move_on_after(DRAINING):
-                    await heard.wait()
+                if not self._left:
+                    # It ended by itself, and most likely says why.
+                    with anyio.move_on_after(DRAINING):
+                        await heard.wait()
                 group.cancel_scope.cancel()
         finally:
             await self._process.end()
@@ -101,6 +104,7 @@ class Connection:
 
     async def aclose(self) -> None:
         """End it; returns when nothing of it runs any more."""
+        self._left = True
         with anyio.CancelScope(shield=True):
             self.peer.close()
             await self._over.wait()

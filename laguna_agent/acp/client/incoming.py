@@ -12,7 +12,7 @@ import anyio
 from msgspec.structs import replace
 
 from laguna_agent.acp.streams import Source
-from laguna_agent.agent.events import Event, TextDelta, ThoughtDelta, ToolCallUpdate
+from laguna_agent.agent.events import Event, TextDelta, ThoughtDelta
 
 HIGH_WATER = 1 << 20
 """Weight of waiting events from which on the agent is not read; a character weighs 1."""
@@ -27,22 +27,23 @@ class Incoming:
     """See the module. One face takes events with `next`, between `begin` and `end`."""
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque()
+        # With its weight, which takes a moment to work out.
+        self._events: deque[tuple[Event, int]] = deque()
         self._weight = 0
         self._taken = self._waiting = False
         self._changed = anyio.Event()
 
     def put(self, event: Event) -> None:
         """Add an event at once."""
-        last = self._events[-1] if self._events else None
+        last, heavy = self._events[-1] if self._events else (None, 0)
         if isinstance(event, TextDelta | ThoughtDelta) and type(last) is type(event) and len(last.text) < JOINED:
-            self._events[-1] = replace(last, text=last.text + event.text)
+            self._events[-1] = replace(last, text=last.text + event.text), heavy + len(event.text)
             self._weight += len(event.text)
         else:
-            self._events.append(event)
-            self._weight += weight(event)
+            self._events.append((event, weight(event)))
+            self._weight += self._events[-1][1]
         while not self._taken and self._weight > HELD:
-            self._weight -= weight(self._events.popleft())
+            self._weight -= self._events.popleft()[1]
         self._wake(self._waiting)
 
     async def next(self) -> Event:
@@ -75,15 +76,15 @@ class Incoming:
 
     def drain(self) -> list[Event]:
         """Take all that waits."""
-        events = list(self._events)
+        events = [event for event, _ in self._events]
         self._events.clear()
         self._weight = 0
         self._wake()
         return events
 
     def _pop(self) -> Event:
-        event = self._events.popleft()
-        before, self._weight = self._weight, self._weight - weight(event)
+        event, heavy = self._events.popleft()
+        before, self._weight = self._weight, self._weight - heavy
         self._wake(before >= HIGH_WATER > self._weight)
         return event
 
@@ -107,11 +108,12 @@ class Paced:
 
 
 def weight(event: Event) -> int:
-    """What an event takes of the room."""
-    if isinstance(event, TextDelta | ThoughtDelta):
-        return EVENT_WEIGHT + len(event.text)
-    if not isinstance(event, ToolCallUpdate):
-        return EVENT_WEIGHT
-    texts = [len(getattr(block, "text", "")) + len(getattr(block, "data", "")) for block in event.content]
-    changes = [len(diff.old_text or "") + len(diff.new_text or "") for diff in event.diffs]
-    return EVENT_WEIGHT + len(event.output) + sum(texts) + sum(changes)
+    """What an event takes of the room: about the characters in it."""
+    total = EVENT_WEIGHT
+    for name in event.__struct_fields__:
+        value = getattr(event, name)
+        if isinstance(value, str):
+            total += len(value)
+        elif value and isinstance(value, tuple | dict):
+            total += len(repr(value))
+    return total

@@ -244,6 +244,36 @@ def asks() -> None:
     receive()
 
 
+def question(id: int, call: str) -> Message:
+    params = {
+        "sessionId": SESSION,
+        "toolCall": {"toolCallId": call, "title": call},
+        "options": [option("y", "allow_once")],
+    }
+    return {"id": id, "method": "session/request_permission", "params": params}
+
+
+def asks_thrice() -> None:
+    """Three questions at once, of which one is taken back while the first is open."""
+    begin()
+    prompt = until("session/prompt")
+    for id, call in enumerate(("one", "two", "three"), 100):
+        put(question(id, call))
+    put({"method": "$/cancel_request", "params": {"requestId": 101}})
+    answers = sorted((receive() for _ in range(3)), key=lambda message: message["id"])
+    report([each["result"]["outcome"]["outcome"] if "result" in each else each["error"]["code"] for each in answers])
+    end(prompt)
+    receive()
+
+
+def dies_with_a_question() -> None:
+    begin()
+    until("session/prompt")
+    put(question(100, "one"))
+    time.sleep(0.3)
+    os._exit(5)
+
+
 def calls() -> None:
     """What is asked is what the prompt says: a list of methods with their params; the outcomes are told back."""
     begin()
@@ -252,6 +282,8 @@ def calls() -> None:
         for method, params in json.loads(prompt["params"]["prompt"][0]["text"]):
             if method == "tell":
                 tell(**params)
+            elif method == "key":
+                report(os.environ["FOREIGN_API_KEY"])
             elif method == "sleep":
                 time.sleep(params)
             else:
