@@ -174,8 +174,8 @@ def stops() -> None:
 def floods() -> None:
     begin()
     prompt = until("session/prompt")
-    for number in range(20_000):
-        say(f"{number}\n", messageId="m")
+    for number in range(5_000):
+        say(f"{number} {'x' * 1_000}\n", messageId="m")
     end(prompt)
     receive()
 
@@ -263,6 +263,16 @@ def asks_thrice() -> None:
     answers = sorted((receive() for _ in range(3)), key=lambda message: message["id"])
     report([each["result"]["outcome"]["outcome"] if "result" in each else each["error"]["code"] for each in answers])
     end(prompt)
+    receive()
+
+
+def waits_for_its_answer() -> None:
+    """As the protocol has it, the client answers what is open when it cancels."""
+    begin()
+    prompt = until("session/prompt")
+    call = {"toolCallId": "c", "title": "Deploy"}
+    report(ask("session/request_permission", toolCall=call, options=[option("y", "allow_once")]))
+    end(prompt, "cancelled")
     receive()
 
 

@@ -12,7 +12,7 @@ import pytest
 from laguna_agent.acp.client import agent as module
 from laguna_agent.acp.client.agent import ForeignAgent
 from laguna_agent.acp.client.incoming import HIGH_WATER
-from laguna_agent.agent.events import Event, Notice, TextDelta, TurnStarted, UsageUpdated
+from laguna_agent.agent.events import Event, Notice, TextDelta, TurnEnded, TurnStarted, UsageUpdated
 from laguna_agent.errors import AuthenticationFailed, LagunaError, ProviderError, ProviderUnavailable, UsageError
 from laguna_agent.messages import ImageBlock, TextBlock
 from tests.acp.client.driving import PATIENCE, Person, all_of, driven, ended, reported, scripted, spoken, turn
@@ -123,7 +123,7 @@ def test_a_flood_comes_whole_and_waits_for_a_slow_face(workspace: Path) -> None:
                     said.append(event.text)
         return "".join(said)
 
-    assert anyio.run(run) == "".join(f"{number}\n" for number in range(20_000))
+    assert anyio.run(run) == "".join(f"{number} {'x' * 1_000}\n" for number in range(5_000))
     assert heaviest < HIGH_WATER + (1 << 18)
 
 
@@ -208,6 +208,25 @@ def test_a_face_that_leaves_in_mid_turn(leave: str, workspace: Path) -> None:
                     scope.cancel()
 
     assert [type(event) for event in anyio.run(run)] == [TurnStarted, TextDelta]
+
+
+def test_the_end_of_a_turn_that_the_face_left_is_not_that_of_the_next(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAVING", 0.1)
+    monkeypatch.setattr(module, "CANCELLING", 0.6)
+
+    async def run() -> list[Event]:
+        async with driven(scripted("ignores_cancel"), workspace) as agent:
+            async with aclosing(agent.prompt((TextBlock("Go"),))) as stream:
+                assert isinstance(await anext(stream), TurnStarted)
+            return await turn(agent, "Again")
+
+    assert [event.turn if isinstance(event, TurnStarted) else type(event) for event in anyio.run(run)] == [
+        2,
+        Notice,
+        TurnEnded,
+    ]
 
 
 def test_an_image_for_one_that_takes_none(workspace: Path) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from laguna_agent.acp.client.agent import ForeignAgent
 from laguna_agent.agent.events import Event, PermissionOption, PermissionRequested, PermissionResolved, ToolCallUpdate
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.config import Rule, Settings
-from laguna_agent.messages import FileDiff
+from laguna_agent.messages import FileDiff, TextBlock
 from tests.acp.client.driving import Person, all_of, driven, ended, reported, scripted, turn
 from tests.acp.program import wait_for
 
@@ -88,6 +89,24 @@ def test_one_question_at_a_time_and_none_that_was_taken_back(workspace: Path) ->
     events = anyio.run(run)
     assert reported(events) == [["selected", -32800, "selected"]]
     assert asked == ["one", "three"]
+
+
+def test_a_cancel_answers_what_is_open(workspace: Path) -> None:
+    async def run() -> list[Event]:
+        async with driven(scripted("waits_for_its_answer"), workspace, lambda _: anyio.sleep_forever()) as agent:
+            events = []
+            async with aclosing(agent.prompt((TextBlock("Go"),))) as stream, anyio.create_task_group() as group:
+                async for event in stream:
+                    events.append(event)
+                    if isinstance(event, PermissionRequested):
+                        group.start_soon(cancel_soon, agent)
+            return events
+
+    async def cancel_soon(agent: ForeignAgent) -> None:
+        await anyio.sleep(0.1)
+        agent.cancel()
+
+    assert reported(anyio.run(run)) == [{"outcome": {"outcome": "cancelled"}}]
 
 
 def test_a_question_of_an_agent_that_dies_is_withdrawn(workspace: Path) -> None:
@@ -177,8 +196,9 @@ def test_what_is_never_written(workspace: Path) -> None:
     (workspace / ".git" / "hooks").mkdir(parents=True)
     (workspace / "link.txt").symlink_to(workspace.parent / "outside.txt")
     person = Person()
-    paths = [".git/hooks/pre-commit", ".envrc", ".vscode/settings.json", "../outside.txt", "link.txt"]
-    (events,) = asked_for(workspace, [write(str(workspace / path), "x") for path in paths], person=person)
+    paths = [".git/hooks/pre-commit", ".envrc", ".vscode/settings.json", "../outside.txt", "link.txt", "new.key"]
+    asked = [write(str(workspace / path), "x") for path in paths]
+    (events,) = asked_for(workspace, asked, person=person, rules=(Rule("read(*.key)", "deny"),))
     assert all("message" in each for each in reported(events))
     assert not person.asked
     assert not (workspace.parent / "outside.txt").exists()

@@ -145,6 +145,18 @@ def test_a_call_keeps_what_an_update_does_not_name() -> None:
     ]
 
 
+def test_what_comes_late_of_a_call_that_was_closed_is_no_news() -> None:
+    translator = Translator(ROOT)
+    translator.begin_turn()
+    assert [type(each) for each in translator.events(update(title="Run"))] == [ToolCallStarted]
+    assert list(translator.end_turn()) == [ToolCallUpdate("c", "failed")]
+    translator.begin_turn()
+    assert not list(translator.events(update(status="completed")))
+    # A call, rather than an update of one, begins anew.
+    again = schema.ToolCall(tool_call_id="c", title="Run again")
+    assert [type(each) for each in translator.events(again)] == [ToolCallStarted]
+
+
 def test_notices_compactions_usage_and_what_is_no_text() -> None:
     image = schema.ImageContent(data="AAAA", mime_type="image/png")
     link = schema.ResourceLink(name="a.py", uri="file:///project/a.py")
