@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 SESSION = "s-1"
@@ -139,6 +140,26 @@ def leaves_a_child() -> None:
     say(str(child.pid))
     sys.stdout.flush()
     os._exit(0)
+
+
+def tells_its_number() -> None:
+    begin()
+    Path("pid").write_text(str(os.getpid()))
+    receive()
+
+
+def replays_late() -> None:
+    """The answer to session/load comes before the conversation, against the protocol."""
+    hello(loadSession=True)
+    answer(until("session/load"), {})
+    for words in ("What ", "was it?"):
+        time.sleep(0.1)
+        tell("user_message_chunk", content={"type": "text", "text": words})
+    say("This.")
+    prompt = until("session/prompt")
+    say("Now.")
+    end(prompt)
+    receive()
 
 
 def ignores_cancel() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,11 @@ import pytest
 from laguna_agent.acp.client import agent as module
 from laguna_agent.acp.client.agent import ForeignAgent
 from laguna_agent.acp.client.incoming import HIGH_WATER
-from laguna_agent.agent.events import Event, Notice, TextDelta, TurnEnded, TurnStarted, UsageUpdated
+from laguna_agent.agent.events import Event, Notice, TextDelta, TurnEnded, TurnStarted, UsageUpdated, UserMessage
 from laguna_agent.errors import AuthenticationFailed, LagunaError, ProviderError, ProviderUnavailable, UsageError
 from laguna_agent.messages import ImageBlock, TextBlock
 from tests.acp.client.driving import PATIENCE, Person, all_of, driven, ended, reported, scripted, spoken, turn
-from tests.acp.program import is_alive
+from tests.acp.program import is_alive, wait_for
 
 
 def refusal(command: str, cwd: Path, **more: Any) -> LagunaError:
@@ -91,6 +94,41 @@ def test_what_an_agent_leaves_behind_goes_with_it(workspace: Path) -> None:
     (events,) = turns("leaves_a_child", workspace, "Go")
     assert "ended with exit code 0" in ended(events).message
     assert not is_alive(int(spoken(events)))
+
+
+HOST = """
+import sys, anyio
+from pathlib import Path
+from tests.acp.client.driving import driven
+
+async def run():
+    async with driven(sys.argv[1], Path(sys.argv[2])):
+        await anyio.sleep_forever()
+
+anyio.run(run)
+"""
+
+
+def test_no_agent_outlives_this_program_however_it_ends(workspace: Path) -> None:
+    command = [sys.executable, "-c", HOST, scripted("tells_its_number"), str(workspace)]
+    with subprocess.Popen(command) as host:
+        agent = int(wait_for(workspace / "pid"))
+        assert is_alive(agent)
+        host.kill()
+    deadline = time.monotonic() + PATIENCE
+    while is_alive(agent):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_conversation_that_comes_late_is_the_past_all_the_same(workspace: Path) -> None:
+    async def run() -> tuple[list[Event], list[Event]]:
+        async with driven(scripted("replays_late"), workspace, resume="s-1") as agent:
+            return agent.past(), await turn(agent, "Go")
+
+    past, now = anyio.run(run)
+    assert past == [UserMessage("What was it?"), TextDelta("This.")]
+    assert spoken(now) == "Now."
 
 
 def test_every_stop_reason_has_an_outcome(workspace: Path) -> None:
