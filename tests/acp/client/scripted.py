@@ -185,7 +185,8 @@ def stops() -> None:
     begin()
     for stop in ("max_tokens", "max_turn_requests", "refusal", "cancelled", "_tired"):
         end(until("session/prompt"), stop)
-    refuse(until("session/prompt"), -32603, "quota\x1b[2J exceeded")
+    error = {"code": -32603, "message": "Internal error", "data": {"details": "quota\x1b[2J exceeded"}}
+    put({"id": until("session/prompt")["id"], "error": error})
     receive()
 
 

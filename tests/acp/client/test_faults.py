@@ -142,7 +142,7 @@ def test_every_stop_reason_has_an_outcome(workspace: Path) -> None:
         ("provider_error", "error", 3),
     ]
     assert outcomes[-2].message.endswith("does not know: _tired")
-    assert outcomes[-1].message.endswith("quota\\u{1B}[2J exceeded (-32603)")
+    assert outcomes[-1].message.endswith("Internal error: quota\\u{1B}[2J exceeded (-32603)")
 
 
 def test_a_flood_comes_whole_and_waits_for_a_slow_face(workspace: Path) -> None:
