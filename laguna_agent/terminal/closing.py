@@ -43,9 +43,10 @@ def closing_lines(event: TurnEnded, changes: Changes, elapsed: float, width: int
     """The last rows of a turn; none where there is nothing to say."""
     rows: list[Line] = []
     if event.exit_code != 0:
-        why = f": {event.message}" if event.message else ""
-        # The person's own doing is no failure.
-        style = theme.style("warning" if event.stop_reason == "cancelled" else "error")
+        # The person's own doing is no failure, and needs no words.
+        cancelled = event.stop_reason == "cancelled"
+        why = f": {event.message}" if event.message and not cancelled else ""
+        style = theme.style("warning" if cancelled else "error")
         text = printable(event.outcome.replace("_", " ") + why)
         rows += wrapped(text, width, style, (Segment("\u25a0 ", style),), (Segment("  "),))
     for check in event.checks:

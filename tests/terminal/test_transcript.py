@@ -167,7 +167,7 @@ def test_a_cancelled_turn_leaves_no_call_open() -> None:
             TurnEnded("cancelled", "cancelled", 130, "interrupted"),
         ]
     )
-    assert rows == ["● $ sleep 100 · not finished", "", "■ cancelled: interrupted"]
+    assert rows == ["● $ sleep 100 · not finished", "", "■ cancelled"]
 
 
 def test_nothing_of_theirs_reaches_the_terminal_raw() -> None:
