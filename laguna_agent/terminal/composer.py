@@ -291,7 +291,7 @@ class Composer:
 
     async def _paste_image(self) -> None:
         try:
-            image = await clipboard_image(self.cwd)
+            image = await asyncio.to_thread(clipboard_image, self.cwd)
         except LagunaError as error:
             self.notice = str(error)
         else:
