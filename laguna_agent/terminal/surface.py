@@ -78,6 +78,7 @@ class Surface:
         self.app.painter = output
         self.app.ttimeoutlen = ESCAPE_WAIT
         self.app.timeoutlen = 5 * ESCAPE_WAIT
+        self.app.key_processor.after_key_press += lambda _: self._follow_panel()
         self._last_key = monotonic()
         self.app.key_processor.before_key_press += self._note_key
 
@@ -114,6 +115,15 @@ class Surface:
             self.output.write_raw(orders)
             self.output.flush()
 
+    def when_drawn(self, then: Callable[[], None]) -> None:
+        """Have something done once, after the next frame."""
+
+        def drawn(_: object) -> None:
+            self.app.after_render -= drawn
+            then()
+
+        self.app.after_render += drawn
+
     def draw(self) -> None:
         """Draw what may have changed."""
         self.app.invalidate()
@@ -132,6 +142,12 @@ class Surface:
                 self._panel = None
                 self.composer.restore_draft()
                 self.focus()
+
+    def _follow_panel(self) -> None:
+        """A key may have made the panel begin or end to read a text."""
+        panel = self._panel
+        if panel is not None and self.app.layout.has_focus(self._panel_window) == (panel.reading is not None):
+            self.focus()
 
     def focus(self) -> None:
         """The keyboard goes to whom it belongs: to be called when a panel has begun or ended to read a text."""
