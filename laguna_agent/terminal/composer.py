@@ -299,11 +299,11 @@ class Composer:
         _redraw()
 
     async def _edit(self) -> None:
-        before = self.buffer.text
-        # What is folded is there in full: an editor has room for it.
-        whole = self.pastes.whole(before)
         try:
             async with in_terminal():
+                before = self.buffer.text
+                # What is folded is there in full: an editor has room for it.
+                whole = self.pastes.whole(before)
                 text = await asyncio.to_thread(edited, whole)
         except LagunaError as error:
             self.notice = str(error)
