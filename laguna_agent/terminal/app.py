@@ -20,7 +20,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from laguna_agent.agent.events import Event, Forked, Rewound, Steered, UsageUpdated
-from laguna_agent.errors import LagunaError
+from laguna_agent.errors import EXIT_SIGTERM, LagunaError
 from laguna_agent.event_lines import printable
 from laguna_agent.terminal import git_state
 from laguna_agent.terminal.chosen_theme import first_theme, keep
@@ -89,6 +89,11 @@ class InteractiveFace:
     @property
     def busy(self) -> bool:
         return self.prompting.busy
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is the turn that waits for the person, not a list that they opened."""
+        return isinstance(self.surface.panel, PermissionPanel)
 
     @property
     def width(self) -> int:
@@ -166,6 +171,9 @@ class InteractiveFace:
             self.say(line, style)
         try:
             await self.surface.app.run_async(pre_run=self._begin, set_exception_handler=False)
+        except EOFError:
+            # The terminal is gone.
+            self._exit_code = EXIT_SIGTERM
         finally:
             self._frames.stop()
             for task in (*self._tasks, *self._questions):

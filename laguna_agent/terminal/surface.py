@@ -166,8 +166,9 @@ class Surface:
         return self._panel.keys if self._panel is not None and self._panel.reading is None else None
 
     def _live_fragments(self) -> StyleAndTextTuples:
-        # The free line keeps what is typed apart from what is said.
-        return [*fragments(self._live(self.columns, self.live_rows)), ("", "\n")]
+        # The free line keeps what is typed apart from what is said; without text a window is a free line.
+        lines = self._live(self.columns, self.live_rows)
+        return [*fragments(lines), ("", "\n")] if lines else []
 
     def _panel_fragments(self) -> StyleAndTextTuples:
         if self._panel is None:
