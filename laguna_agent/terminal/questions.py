@@ -7,6 +7,7 @@ first answer in focus allows once at most. Knows the request; must not know how 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -99,11 +100,11 @@ class PermissionPanel:
         return bool(self._body) and self._seen >= len(self._body)
 
     def _scroll_line(self, width: int, below: int) -> Line:
-        rows = f"{below} more rows" if below != 1 else "1 more row"
+        rows = f"Space: {below} more rows" if below != 1 else "Space: 1 more row"
         if self._all_seen:
-            words = f"{rows}: PageDown" if below > 0 else "the end; PageUp goes back"
+            words = rows if below > 0 else "the end; PageUp goes back"
         else:
-            words = f"{rows}: PageDown; allowing is possible at the end"
+            words = f"{rows}, then allow"
         style = self._theme.style("warning" if self._refused_key or not self._all_seen else "dim")
         return (Segment(folded(words, width)[0], style),)
 
@@ -266,8 +267,9 @@ def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, gra
             yield from hanging(said, width, text, "  ")
     if len(request.parts) > 1 or (request.parts and request.parts[0].split() != _subject(request).split()):
         yield from hanging("it runs:", width, dim, "  ")
-        for part in request.parts:
-            yield from hanging(on_one_line(part), width, text, "  - ", dim)
+        for part, times in Counter(request.parts).items():
+            again = f"  ({times} times)" if times > 1 else ""
+            yield from hanging(on_one_line(part) + again, width, text, "  - ", dim)
     yield from _places(request, width, theme, cwd)
     yield from _diffs(request, width, theme)
     for option in request.options if grants else ():
