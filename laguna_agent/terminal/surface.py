@@ -118,6 +118,15 @@ class Surface:
             self.output.write_raw(orders)
             self.output.flush()
 
+    def when_drawn(self, then: Callable[[], None]) -> None:
+        """Have something done once, after the next frame."""
+
+        def drawn(_: object) -> None:
+            self.app.after_render -= drawn
+            then()
+
+        self.app.after_render += drawn
+
     def draw(self) -> None:
         """Draw what may have changed."""
         self.app.invalidate()
@@ -160,8 +169,9 @@ class Surface:
         return self._panel.keys if self._panel is not None and self._panel.reading is None else None
 
     def _live_fragments(self) -> StyleAndTextTuples:
-        # The free line keeps what is typed apart from what is said.
-        return [*fragments(self._live(self.columns, self.live_rows)), ("", "\n")]
+        # The free line keeps what is typed apart from what is said; without text a window is a free line.
+        lines = self._live(self.columns, self.live_rows)
+        return [*fragments(lines), ("", "\n")] if lines else []
 
     def _panel_fragments(self) -> StyleAndTextTuples:
         if self._panel is None:
