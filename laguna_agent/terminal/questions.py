@@ -19,7 +19,7 @@ from prompt_toolkit.key_binding import KeyBindings
 from rich.segment import Segment
 
 from laguna_agent.event_lines import ANSWER_KEYS, on_one_line, one_line, printable, proposed
-from laguna_agent.terminal.folding import folded, hanging
+from laguna_agent.terminal.folding import cut, hanging
 from laguna_agent.terminal.lines import Line
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ class PermissionPanel:
         self._made_for = (0, False)
         self._room = 1
         self._body: list[Line] = []
-        self._refused_key = False
         self._deaf_until = monotonic() + STILL if typing else 0.0
 
     # -- what is shown ----------------------------------------------------------------------------------------------
@@ -101,12 +100,10 @@ class PermissionPanel:
 
     def _scroll_line(self, width: int, below: int) -> Line:
         rows = f"Space: {below} more rows" if below != 1 else "Space: 1 more row"
+        words = f"{rows}, then allow"
         if self._all_seen:
             words = rows if below > 0 else "the end; PageUp goes back"
-        else:
-            words = f"{rows}, then allow"
-        style = self._theme.style("warning" if self._refused_key or not self._all_seen else "dim")
-        return (Segment(folded(words, width)[0], style),)
+        return (Segment(cut(words, width), self._theme.style("dim" if self._all_seen else "warning")),)
 
     def _answers(self, width: int, height: int) -> tuple[list[Line], bool]:
         """The answers with what they grant; True where they are told in short because that would fill the screen."""
@@ -180,7 +177,6 @@ class PermissionPanel:
     def _answer(self, kind: str) -> None:
         allowed = kind.startswith("allow")
         if allowed and not self._all_seen:
-            self._refused_key = True
             return
         self._finish(allowed, "" if allowed else REFUSED, remember=kind.endswith("always"))
 

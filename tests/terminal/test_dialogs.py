@@ -9,14 +9,14 @@ import pytest
 from tests.model_server import ModelServer, text, tool_call
 from tests.terminal.conftest import StartTty
 
-LONG = "\n".join(f"echo line {number} >> a" for number in range(40)) + "\necho the very end"
 
-
-@pytest.mark.parametrize(("rows", "columns"), [(14, 40), (24, 80)])
+@pytest.mark.parametrize(("rows", "columns", "number"), [(14, 40, 4), (24, 80, 20)])
 def test_a_question_is_seen_whole_before_it_is_allowed(
-    tty: StartTty, model_server: ModelServer, rows: int, columns: int
+    tty: StartTty, model_server: ModelServer, rows: int, columns: int, number: int
 ) -> None:
-    model_server.reply(tool_call("shell", {"command": LONG}), text("All is said."))
+    lines = [f"echo line {at} >> a" for at in range(number)]
+    command = "\n".join([*lines, "echo the very end"])
+    model_server.reply(tool_call("shell", {"command": command}), text("All is said."))
     screen = tty("--approve", "ask", rows=rows, columns=columns, **model_server.env)
     screen.wait_for("asks first")
     screen.send("do it\r")
@@ -28,7 +28,7 @@ def test_a_question_is_seen_whole_before_it_is_allowed(
         screen.send("y ")
         screen.settle()
     seen.append(screen.text())
-    assert all(any(f"echo line {number} >> a\n" in page for page in seen) for number in range(40))
+    assert all(any(f"{line}\n" in page for page in seen) for line in lines)
     assert any("echo the very end" in page for page in seen)
     assert len(model_server.chats) == 1, "no y counted before"
     screen.send("y")
