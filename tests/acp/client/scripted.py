@@ -134,9 +134,11 @@ def dies_in_a_turn() -> None:
 
 
 def answers_and_is_gone() -> None:
-    """Its last words wait in the pipe when it is gone."""
+    """Its last words wait in the pipe when it is gone, and so does an answer that it does not wait for."""
     begin()
     prompt = until("session/prompt")
+    terminal = ask("terminal/create", command="sleep 0.5")
+    put({"id": 500, "method": "terminal/wait_for_exit", "params": {"sessionId": SESSION} | terminal})
     for number in range(50):
         say(f"{number} {'x' * 1_000}\n")
     end(prompt)

@@ -103,8 +103,8 @@ def test_the_last_words_of_one_that_is_gone_are_heard(workspace: Path, monkeypat
             async for event in stream:
                 events.append(event)
                 if len(events) == 2:
-                    # The face is busy for longer than a dead agent's pipe is listened to.
-                    await anyio.sleep(1.2)
+                    # The face is busy, while the agent goes and the command ends.
+                    await anyio.sleep(1.5)
         return events
 
     events = anyio.run(run)
