@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 ESCAPE_WAIT = 0.04
 """Seconds in which the rest of a key's sequence follows its escape, also over a slow line."""
+BESIDE_PANEL = 6
+"""Of so many rows of the screen, the open part of a turn takes one while a panel is shown."""
 KEPT_ROWS = 8
 """Rows of the screen that the open part of a turn leaves free."""
 
@@ -93,8 +95,9 @@ class Surface:
 
     @property
     def live_rows(self) -> int:
-        """Rows that the open part of a turn may take."""
-        return max(1, self.output.get_size().rows - KEPT_ROWS)
+        """Rows that the open part of a turn may take: few beside a panel, which must be seen whole."""
+        rows = self.output.get_size().rows
+        return max(1, rows - KEPT_ROWS) if self._panel is None else max(2, rows // BESIDE_PANEL)
 
     def put(self, lines: Iterable[Line]) -> None:
         """Finished lines into the history; before the application runs and after it, straight to the terminal."""
@@ -174,7 +177,9 @@ class Surface:
         if self._panel is None:
             return []
         size = self.output.get_size()
-        return fragments(self._panel.lines(size.columns - 1, max(3, size.rows - 3)))
+        # What a panel takes for shown must not be cut off: above it are the open part and a free line, below the status
+        above = max(1, len(self._live(self.columns, self.live_rows))) + 1
+        return fragments(self._panel.lines(size.columns - 1, max(3, size.rows - above - 1)))
 
     def _status_fragments(self) -> StyleAndTextTuples:
         return fragments([self._status(self.columns - 1)])

@@ -173,7 +173,7 @@ def test_a_cancelled_turn_leaves_no_call_open() -> None:
             TurnEnded("cancelled", "cancelled", 130, "interrupted"),
         ]
     )
-    assert rows == ["● $ sleep 100 · not finished", "", "■ cancelled: interrupted"]
+    assert rows == ["● $ sleep 100 · not finished", "", "■ cancelled"]
 
 
 def test_what_happened_to_the_conversation_is_said() -> None:
