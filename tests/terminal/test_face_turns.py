@@ -110,7 +110,7 @@ def test_a_plan_is_ticked_off(chat: StartChat, model_server: ModelServer, worksp
     def plan(*states: str) -> object:
         names = ("read the parser", "change it", "run the tests")
         entries = [{"content": name, "status": state} for name, state in zip(names, states, strict=True)]
-        return tool_call("plan", {"entries": entries})
+        return tool_call("plan", {"steps": entries})
 
     model_server.reply(
         plan("in_progress", "pending", "pending"), plan("completed", "in_progress", "pending"), text("Half way.")
