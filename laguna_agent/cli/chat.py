@@ -22,7 +22,6 @@ from laguna_agent.cli.options import (
     driving_flags,
 )
 
-
 Plain = Annotated[
     bool, typer.Option("--plain", help="lines only: for screen readers, and terminals that cannot move their cursor")
 ]

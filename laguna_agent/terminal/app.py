@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
@@ -23,10 +24,11 @@ from laguna_agent.event_lines import printable
 from laguna_agent.terminal import git_state, slash
 from laguna_agent.terminal.chosen_theme import first_theme, keep
 from laguna_agent.terminal.face import Facts, Link, Panel, Question
-from laguna_agent.terminal.frames import INTERVAL, TICK, Frames
+from laguna_agent.terminal.frames import TICK, Frames
 from laguna_agent.terminal.greeting import greeting, in_copy, welcome
 from laguna_agent.terminal.inbox import Inbox
 from laguna_agent.terminal.lines import Line, rendered
+from laguna_agent.terminal.notify import notification
 from laguna_agent.terminal.prompting import Prompting
 from laguna_agent.terminal.questions import PermissionPanel
 from laguna_agent.terminal.status import status_line
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from laguna_agent.terminal.transcript import Transcript
 
 R = TypeVar("R")
+TYPING = 1.5
+"""Seconds since the last key in which somebody with a text begun is still typing it."""
 
 
 class InteractiveFace:
@@ -92,7 +96,8 @@ class InteractiveFace:
     def say(self, what: RenderableType, style: str = "") -> None:
         if isinstance(what, str):
             what = Text(printable(what), style=self.theme.style(style or "text"))
-        self._put([*self.transcript.finished(), *rendered(what, self.width)])
+        self.transcript.insert(rendered(what, self.width))
+        self._put(self.transcript.finished())
 
     async def show(self, panel: Panel[R]) -> R:
         return await self.surface.show(panel)
@@ -207,6 +212,7 @@ class InteractiveFace:
         for event in past:
             self._take(event)
         self._drafted = self._copy = ""
+        self.transcript.settle()
         self._put(self.transcript.finished())
         self.look_at_git()
 
@@ -252,7 +258,7 @@ class InteractiveFace:
         began = self.prompting.began
         if began is not None:
             self.transcript.tick(monotonic() - began)
-            self._frames.ask(TICK - INTERVAL)
+            self._frames.ask(TICK)
         self._put(self.transcript.finished())
 
     def _take(self, event: Event) -> None:
@@ -276,14 +282,22 @@ class InteractiveFace:
     # -- questions, and the end of a turn ---------------------------------------------------------------------------
 
     async def _ask(self, question: Question) -> None:
-        panel = PermissionPanel(question.request, self.theme, self._link.facts.cwd)
+        request = question.request
+        self._tell(f"asks: {request.title}")
+        typing = bool(self.composer.text) and self.surface.quiet < TYPING
+        panel = PermissionPanel(request, self.theme, self._link.facts.cwd, typing=typing)
         answer = await self.surface.show(panel)
         question.answer(answer)
         self.say(panel.answered_line(answer), "dim")
 
+    def _tell(self, text: str) -> None:
+        """Let the person hear of it, where they look elsewhere."""
+        self.surface.write(notification(text, self.surface.quiet, self.settings.notify, os.environ))
+
     async def turn_over(self) -> None:
         """What a turn leaves to be done: questions that nobody waits for, a text to change, a copy to go on in."""
         self.drain()
+        self._tell("the turn is over")
         for task in self._questions:
             task.cancel()
         self.files.outdated()

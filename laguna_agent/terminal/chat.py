@@ -50,7 +50,10 @@ def chat(
             from laguna_agent.terminal.plain import PlainChat
 
             return PlainChat(links, settings, resumed).run()
-        return asyncio.run(_interactive(links, settings, resumed))
+        from laguna_agent.terminal.guardian import guarded_terminal
+
+        with guarded_terminal():
+            return asyncio.run(_interactive(links, settings, resumed))
 
 
 def _links(portal: BlockingPortal, directory: Path, agent: str | None) -> Links:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections import deque
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -206,17 +205,19 @@ class Prompting:
 
     async def _bang(self, command: str) -> None:
         self._face.transcript.said(f"!{command}")
-        lines = LineByLine(lambda line: self._face.say(line))
+
+        def printed(text: str) -> None:
+            self._face.transcript.printed(text)
+            self._face.refresh()
 
         async def run() -> None:
-            banged = await run_bang(command, self._face.link.facts.cwd, lines.feed)
+            banged = await run_bang(command, self._face.link.facts.cwd, printed)
             self._banged.append(banged)
-            lines.end()
             self._face.say(f"exit {banged.exit_code}", "dim" if banged.exit_code == 0 else "error")
 
         self._turn = asyncio.create_task(run(), name="bang")
         await self._attend(self._turn)
-        lines.end()
+        self._face.drain()
         self._face.look_at_git()
 
     def _told(self) -> list[ContentBlock]:
@@ -226,26 +227,6 @@ class Prompting:
             TextBlock(f"I ran `{each.command}` (exit code {each.exit_code}):\n```\n{each.output_tail}\n```\n")
             for each in banged
         ]
-
-
-class LineByLine:
-    """Gives text on as whole lines."""
-
-    def __init__(self, take: Callable[[str], None]) -> None:
-        self._take = take
-        self._rest = ""
-
-    def feed(self, text: str) -> None:
-        """A piece of it."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        if lines:
-            self._take("\n".join(lines))
-
-    def end(self) -> None:
-        """What has no line end behind it."""
-        rest, self._rest = self._rest, ""
-        if rest:
-            self._take(rest)
 
 
 def _name(text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prompt_toolkit.filters import Condition
@@ -77,6 +78,8 @@ class Surface:
         self.app.painter = output
         self.app.ttimeoutlen = ESCAPE_WAIT
         self.app.timeoutlen = 5 * ESCAPE_WAIT
+        self._last_key = monotonic()
+        self.app.key_processor.before_key_press += self._note_key
 
     @property
     def panel(self) -> Panel[Any] | None:
@@ -98,6 +101,17 @@ class Surface:
             self.app.insert_above(lines)
         else:
             self.output.write_lines(lines)
+            self.output.flush()
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since the last key."""
+        return monotonic() - self._last_key
+
+    def write(self, orders: str) -> None:
+        """Orders of our own for the terminal, such as a bell, that move nothing on the screen."""
+        if orders:
+            self.output.write_raw(orders)
             self.output.flush()
 
     def draw(self) -> None:
@@ -128,6 +142,9 @@ class Surface:
         else:
             self.app.layout.focus(self.composer.control)
         self.draw()
+
+    def _note_key(self, _: object) -> None:
+        self._last_key = monotonic()
 
     def _panel_keys(self) -> KeyBindingsBase | None:
         return self._panel.keys if self._panel is not None and self._panel.reading is None else None
