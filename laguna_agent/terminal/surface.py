@@ -31,6 +31,10 @@ ESCAPE_WAIT = 0.04
 """Seconds in which the rest of a key's sequence follows its escape, also over a slow line."""
 KEPT_ROWS = 8
 """Rows of the screen that the open part of a turn leaves free."""
+BESIDE_A_PANEL = 2
+"""Rows beside the open part and a panel: the free one between them, and the status line."""
+PANEL_LEAVES = 5
+"""Beside a panel it gets one row in so many."""
 
 
 class Surface:
@@ -80,6 +84,7 @@ class Surface:
         self.app.timeoutlen = 5 * ESCAPE_WAIT
         self._last_key = monotonic()
         self.app.key_processor.before_key_press += self._note_key
+        self.app.key_processor.after_key_press += self._follow_panel
 
     @property
     def panel(self) -> Panel[Any] | None:
@@ -92,8 +97,9 @@ class Surface:
 
     @property
     def live_rows(self) -> int:
-        """Rows that the open part of a turn may take."""
-        return max(1, self.output.get_size().rows - KEPT_ROWS)
+        """Rows that the open part of a turn may take; a panel goes before it."""
+        rows = self.output.get_size().rows
+        return max(1, rows - KEPT_ROWS) if self._panel is None else max(1, rows // PANEL_LEAVES)
 
     def put(self, lines: Iterable[Line]) -> None:
         """Finished lines into the history; before the application runs and after it, straight to the terminal."""
@@ -146,6 +152,11 @@ class Surface:
     def _note_key(self, _: object) -> None:
         self._last_key = monotonic()
 
+    def _follow_panel(self, _: object) -> None:
+        if self._panel is not None and self.composer.label != (self._panel.reading or ""):
+            # The key made the panel begin or end to read a text.
+            self.focus()
+
     def _panel_keys(self) -> KeyBindingsBase | None:
         return self._panel.keys if self._panel is not None and self._panel.reading is None else None
 
@@ -157,7 +168,9 @@ class Surface:
         if self._panel is None:
             return []
         size = self.output.get_size()
-        return fragments(self._panel.lines(size.columns - 1, max(3, size.rows - 3)))
+        # What does not fit would be cut off at the end, where the answers are.
+        taken = len(self._live(self.columns, self.live_rows)) + BESIDE_A_PANEL
+        return fragments(self._panel.lines(size.columns - 1, max(3, size.rows - taken)))
 
     def _status_fragments(self) -> StyleAndTextTuples:
         return fragments([self._status(self.columns - 1)])

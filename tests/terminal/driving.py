@@ -51,7 +51,7 @@ class Chat:
 
     def begin(self) -> Chat:
         """Wait until the session is there and one can type."""
-        self.tty.wait_for(lambda _: self.at_the_input() and "sandbox" in self.status)
+        self.tty.wait_for(lambda _: self.at_the_input() and self.count("sandbox"))
         return self
 
     def send(self, text: str) -> None:

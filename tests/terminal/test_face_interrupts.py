@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import time
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from tests.model_server import ModelServer, delay, stall, stream, text, tool_call
 from tests.processes import commands_in
 from tests.terminal.conftest import StartChat, StartTty
+from tests.terminal.driving import Chat
 
 
 @pytest.mark.parametrize("key", ["\x1b", "\x03"])
@@ -86,6 +87,8 @@ def test_what_waits_is_done_when_the_turn_has_ended(chat: StartChat, model_serve
 def test_prompts_that_come_before_the_session_is_there(tty: StartTty, model_server: ModelServer) -> None:
     model_server.reply(text("Answered."))
     early = tty(**model_server.env)
+    # The input line is there before the session is: its status tells no sandbox yet.
+    early.wait_for(lambda _: early.screen()[early.cursor[0]] == ">")
     early.send("at once\r")
     early.wait_for("Answered.")
     assert "\n".join(early.history()).count("at once") == 1
@@ -104,17 +107,22 @@ def test_a_signal_ends_it_and_what_it_started(
     assert not commands_in(workspace)
 
 
-def test_ctrl_z_gives_the_terminal_to_the_shell_and_takes_it_back(chat: StartChat, model_server: ModelServer) -> None:
+def test_ctrl_z_gives_the_terminal_to_the_shell_and_takes_it_back(
+    tty: StartTty, model_server: ModelServer, workspace: Path
+) -> None:
     model_server.reply(text("Still here."))
-    stopping = chat()
-    stopping.press("\x1a")
-    deadline = time.monotonic() + 10
-    state = Path(f"/proc/{stopping.tty.pid}/stat")
-    while state.read_text().rpartition(") ")[2][0] != "T" and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not [each for each in stopping.tty.left_over() if each.startswith("termios")]
-    assert not stopping.tty.modes.bracketed_paste
-    stopping.tty.signal(signal.SIGCONT)
-    stopping.tty.wait_for(lambda _: stopping.tty.modes.bracketed_paste)
-    stopping.ask("there?", "Still here.")
-    stopping.leave()
+    shell = tty(command=["bash", "--norc", "--noprofile", "-i"], PS1="ready$ ", **model_server.env)
+    shell.wait_for("ready$")
+    shell.send(f"{sys.executable} -m laguna_agent\r")
+    stopping = Chat(shell, workspace).begin()
+    stopping.press("half a prompt", "\x1a")
+    shell.wait_for("Stopped")
+    shell.send("echo o''k; fg\r")
+    shell.wait_for("\nok")
+    shell.wait_for(lambda _: stopping.line == "> half a prompt")
+    stopping.ask(" more", "Still here.")
+    assert "half a prompt more" in str(model_server.chats[-1]["messages"][-1]["content"])
+    stopping.press("\x04")
+    shell.wait_for(lambda _: stopping.line == "ready$")
+    shell.send("echo e''nd\r")
+    shell.wait_for("\nend")
