@@ -34,7 +34,8 @@ ANSWER_KEYS = {"allow_once": "y", "allow_always": "a", "reject_once": "n", "reje
 
 def printable(text: str) -> str:
     """`text` with every character visible that a terminal would obey, or that hides or reorders what is read."""
-    return visible(text.replace("\r\n", "\n")).replace("\f", "\\u{C}")
+    # A carriage return is part of a line end only where it stands right before it: of two the first is shown.
+    return visible(text).replace("\r\n", "\n").replace("\f", "\\u{C}")
 
 
 def one_line(text: str, limit: int = TITLE_CHARACTERS) -> str:

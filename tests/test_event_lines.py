@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from laguna_agent.agent.events import PermissionRequested, Steered, ToolCallUpdate
@@ -28,6 +28,7 @@ def ask(command: str) -> PermissionRequested:
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=50))
+@example("a\r\r\nb")
 def test_printable_keeps_text_and_drops_what_a_terminal_obeys(text: str) -> None:
     shown = printable(text)
     assert not any(ord(each) < 32 and each not in "\t\n" for each in shown)

@@ -57,7 +57,8 @@ class AgentLink(Linked):
         return self._agent.commands if self._agent is not None else ()
 
     async def open(self) -> Sequence[Event]:
-        self._agent = await self._cross(self._begin)
+        await self._cross(self._begin)
+        assert self._agent is not None, "it has begun"
         return await self.call(self._agent.past)
 
     async def send(self, content: tuple[ContentBlock, ...]) -> None:
@@ -89,10 +90,10 @@ class AgentLink(Linked):
 
     # -- on the session's thread ----------------------------------------------------------------------------------
 
-    async def _begin(self, crossing: Crossing) -> ForeignAgent:
+    async def _begin(self, crossing: Crossing) -> None:
         from laguna_agent.acp.client.agent import ForeignAgent
 
-        return await ForeignAgent.start(
+        self._agent = await ForeignAgent.start(
             self._command,
             self.cwd,
             ask=Asking(crossing, self._deliver).ask,

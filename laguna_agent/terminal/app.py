@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import os
 from collections.abc import Iterable
+from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,9 +20,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from laguna_agent.agent.events import Event, Forked, Rewound, Steered, UsageUpdated
-from laguna_agent.errors import LagunaError
+from laguna_agent.errors import EXIT_SIGTERM, LagunaError
 from laguna_agent.event_lines import printable
-from laguna_agent.terminal import git_state, slash
+from laguna_agent.terminal import git_state
 from laguna_agent.terminal.chosen_theme import first_theme, keep
 from laguna_agent.terminal.face import Facts, Link, Panel, Question
 from laguna_agent.terminal.frames import TICK, Frames
@@ -90,6 +91,11 @@ class InteractiveFace:
         return self.prompting.busy
 
     @property
+    def asked(self) -> bool:
+        """Whether it is the turn that waits for the person, not a list that they opened."""
+        return isinstance(self.surface.panel, PermissionPanel)
+
+    @property
     def width(self) -> int:
         return self.surface.columns
 
@@ -126,6 +132,8 @@ class InteractiveFace:
 
     def all_commands(self) -> list[SlashCommand | Command]:
         """The slash commands that there are, the face's and the agent's."""
+        from laguna_agent.terminal import slash
+
         own = slash.offered(self)
         names = {command.name for command in own}
         return [*own, *(command for command in self._link.commands if command.name not in names)]
@@ -163,6 +171,9 @@ class InteractiveFace:
             self.say(line, style)
         try:
             await self.surface.app.run_async(pre_run=self._begin, set_exception_handler=False)
+        except EOFError:
+            # The terminal is gone.
+            self._exit_code = EXIT_SIGTERM
         finally:
             self._frames.stop()
             for task in (*self._tasks, *self._questions):
@@ -198,10 +209,13 @@ class InteractiveFace:
         loop.set_exception_handler(lambda _, about: self.fail(about.get("exception") or RuntimeError(about["message"])))
         # In it prompt_toolkit knows which application is meant.
         self._frames.context = contextvars.copy_context()
-        self.start(asyncio.create_task(self._open()))
+        # What is imported for a session takes time from the first frame, which the person is waiting for.
+        self.surface.when_drawn(lambda: self.start(asyncio.create_task(self._open())))
 
     async def _open(self) -> None:
         past = await self._link.open()
+        # Before the first `/` is typed, for then somebody would wait for it.
+        await asyncio.to_thread(import_module, "laguna_agent.terminal.slash")
         self.opened = True
         await self._show_past(past)
         await self.prompting.opened()

@@ -17,7 +17,7 @@ from laguna_agent.messages import FileDiff, TextBlock, ToolKind
 from laguna_agent.terminal.diffs import DIFF_ROWS, body_lines, counts_words, diff_lines, hunks
 from laguna_agent.terminal.lines import Line
 from laguna_agent.terminal.theme import Theme
-from laguna_agent.terminal.wrapping import cells, clipped, wrapped
+from laguna_agent.terminal.wrapping import Wrapper, cells, clipped, joined, wrapped
 
 TAIL_ROWS = 5
 TAIL_CHARACTERS = 4_000
@@ -74,7 +74,7 @@ def running_lines(call: Call, now: float, width: int, theme: Theme, tail_rows: i
     elapsed = now - call.started
     facts = ["waits for your answer"] if call.asks else [elapsed_words(elapsed)] if elapsed >= 1 else []
     mark = Segment("? " if call.asks else f"{spinner(now)} ", theme.style("warning" if call.asks else "running"))
-    rows = _headed(mark, on_one_line(call.title), facts, width, theme)
+    rows = _headed(mark, on_one_line(call.title).expandtabs(4), facts, width, theme)
     lines = [overwritten(line) for line in call.tail.split("\n")]
     while lines and not lines[-1].strip():
         lines.pop()
@@ -83,19 +83,19 @@ def running_lines(call: Call, now: float, width: int, theme: Theme, tail_rows: i
 
 def ended_lines(call: Call, width: int, theme: Theme) -> tuple[list[Line], Fold | None]:
     """The card of a call that is over, and what it left out. A call without an end was cut off."""
-    title = on_one_line(call.title)
+    title = on_one_line(call.title).expandtabs(4)
     over = call.over
     if over is None:
         return _headed(Segment(BULLET, theme.style("warning")), title, ["not finished"], width, theme), None
     failed = over.status == "failed" or over.exit_code not in (None, 0)
     mark = Segment(BULLET, theme.style("error" if failed else "ok"))
     if call.denied is not None:
-        return _headed(mark, title, [f"denied: {one_line(call.denied) or 'refused'}"], width, theme), None
+        return _headed(mark, title, [f"denied: {one_line(call.denied) or 'refused'}"], width, theme, "error"), None
     body = _body(over)
     facts = _facts(call, over, body)
     if over.diffs and not failed and call.kind in ("edit", "delete", "move") and len(over.diffs) == 1:
         return _edit(mark, title, over.diffs[0], body, facts, width, theme)
-    rows = _headed(mark, title, facts, width, theme)
+    rows = _headed(mark, title, facts, width, theme, "error" if failed else "dim")
     shown, left = _picked(call, body, failed)
     folds: list[Fold] = []
     if left or cells(rows[0]) < len(title) + len(BULLET):
@@ -115,9 +115,8 @@ def _edit(
 ) -> tuple[list[Line], Fold | None]:
     """A call that changed one file, which its title names: the change stands right below."""
     changed = hunks(diff)
-    signs = [row.sign for hunk in changed for row in hunk]
     new = ["new file"] if diff.old_text is None else []
-    numbers = counts_words(signs.count("+"), signs.count("-"))
+    numbers = counts_words(sum(hunk.added for hunk in changed), sum(hunk.removed for hunk in changed))
     rows = _headed(mark, title, [numbers, *new, *facts], width, theme)
     shown, left = body_lines(changed, diff.path, width, theme, DIFF_ROWS)
     rows += shown
@@ -159,18 +158,25 @@ def _body(over: ToolCallUpdate) -> list[str]:
     return [] if lines in ([""], ["(no output)"]) else lines
 
 
-def _headed(mark: Segment, title: str, facts: Sequence[str], width: int, theme: Theme) -> list[Line]:
-    """The row of a call; where the screen is narrow the facts go below, for the command is what counts."""
+def _headed(
+    mark: Segment, title: str, facts: Sequence[str], width: int, theme: Theme, first: str = "dim"
+) -> list[Line]:
+    """The row of a call; where the screen is narrow the facts go below, for the command is what counts. `first` is the
+    style of the first fact, which tells a failure."""
     words = Segment(title, theme.style("tool"))
-    text = " \u00b7 ".join(facts)
-    size = cells([Segment(text)]) + 3 if text else 0
+    told = [Segment(" \u00b7 ".join(["", *facts[1:]]), theme.style("dim"))] if len(facts) > 1 else []
+    told = [Segment(facts[0], theme.style(first)), *told] if facts else []
+    size = cells(told) + 3 if told else 0
+    if told:
+        told.insert(0, Segment(" \u00b7 ", theme.style("dim")))
     if cells([mark, words]) + size <= width:
-        return [(mark, words, *([Segment(f" \u00b7 {text}", theme.style("dim"))] if text else []))]
+        return [tuple(joined([mark, words, *told]))]
     if size <= width // 2:
-        head = clipped([mark, words], width - size)
-        return [(*head, *([Segment(f" \u00b7 {text}", theme.style("dim"))] if text else []))]
-    indent = (Segment("  "),)
-    return [clipped([mark, words], width), *wrapped(text, width, theme.style("dim"), indent, indent)]
+        return [tuple(joined([*clipped([mark, words], width - size), *told]))]
+    wrapper = Wrapper(width, (Segment("  "),), (Segment("  "),))
+    for segment in told[1:]:
+        wrapper.feed(segment.text, segment.style)
+    return [clipped([mark, words], width), *wrapper.end()]
 
 
 def _quoted(lines: Sequence[str], width: int, theme: Theme) -> list[Line]:

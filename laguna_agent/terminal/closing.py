@@ -16,7 +16,7 @@ from laguna_agent.terminal.cards import elapsed_words
 from laguna_agent.terminal.diffs import counts, counts_words
 from laguna_agent.terminal.lines import Line
 from laguna_agent.terminal.theme import Theme
-from laguna_agent.terminal.wrapping import wrapped
+from laguna_agent.terminal.wrapping import Wrapper, wrapped
 
 FILES_NAMED = 3
 
@@ -46,19 +46,28 @@ def closing_lines(event: TurnEnded, changes: Changes, elapsed: float, width: int
         why = f": {event.message}" if event.message else ""
         # The person's own doing is no failure.
         style = theme.style("warning" if event.stop_reason == "cancelled" else "error")
-        rows += wrapped(printable(event.outcome + why), width, style, (Segment("\u25a0 ", style),), (Segment("  "),))
+        text = printable(event.outcome.replace("_", " ") + why)
+        rows += wrapped(text, width, style, (Segment("\u25a0 ", style),), (Segment("  "),))
     for check in event.checks:
         if check.when == "after":
             passed = "passed" if check.exit_code == 0 else f"failed, exit {check.exit_code}"
             style = theme.style("ok" if check.exit_code == 0 else "error")
             text = f"check {passed}: {on_one_line(check.command)}"
             rows += wrapped(text, width, style, (Segment("\u25a0 ", style),), (Segment("  "),))
-    facts = [evidence_words(event.evidence, event.evidence_note).removeprefix(", ")]
-    facts += [_files(event.files_changed, changes)] if event.files_changed else []
-    facts += [elapsed_words(elapsed)] if elapsed >= 1 else []
-    if text := " \u00b7 ".join(filter(None, facts)):
-        rows += wrapped(text, width, theme.style("dim"))
-    return rows
+    return rows + _facts(event, changes, elapsed, width, theme)
+
+
+def _facts(event: TurnEnded, changes: Changes, elapsed: float, width: int, theme: Theme) -> list[Line]:
+    """What stands behind the end, the files, the time."""
+    style = theme.style({"verified": "ok", "unverified": "warning"}.get(event.evidence, "dim"))
+    told = [(evidence_words(event.evidence, event.evidence_note).removeprefix(", "), style)]
+    told += [(_files(event.files_changed, changes), theme.style("dim"))] if event.files_changed else []
+    told += [(elapsed_words(elapsed), theme.style("dim"))] if elapsed >= 1 else []
+    wrapper = Wrapper(width)
+    for index, (text, style) in enumerate(each for each in told if each[0]):
+        wrapper.feed(" \u00b7 " if index else "", theme.style("dim"))
+        wrapper.feed(text, style)
+    return wrapper.end()
 
 
 def _files(paths: Sequence[str], changes: Changes) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from laguna_agent.errors import LagunaError
 from laguna_agent.event_lines import one_line
 from laguna_agent.terminal.fuzzy import matches
 from laguna_agent.visible import visible_line
@@ -24,17 +25,19 @@ MOST_ARGUMENTS = 200
 _MENTION = re.compile(r"""(?:^|(?<=[\s(\[{<,;:"'`]))@(?:"(?P<quoted>[^"\n]*)|(?P<bare>[^\s"]*))\Z""")
 _NAME = re.compile(r"/(?P<name>[^\s/]*)\Z")
 _ARGUMENT = re.compile(r"/(?P<name>[^\s/]+)[ \t]+(?P<argument>[^\n]*)\Z")
+_TYPEABLE = re.compile(r"[\w:.@+-]{1,80}")
 _HINT_PARTS = re.compile(r"[|,]|\bor\b")
 
 
 @dataclass(frozen=True)
 class Offer:
     """One way to go on. `text` takes the place of what was typed from `Offers.start` on; `ends` says that the person
-    goes on with something else then, `sends` that nothing can follow."""
+    goes on with something else then, `sends` that nothing need follow. `hint` says what may follow."""
 
     text: str
     shown: str
     description: str = ""
+    hint: str = ""
     ends: bool = True
     sends: bool = False
 
@@ -100,7 +103,8 @@ class Completer:
         return Offers("file", start, typed, items) if items else None
 
     def _names(self, typed: str) -> Offers | None:
-        commands = {command.name: command for command in self._commands()}
+        # A name that cannot be typed as it is comes from somebody who means no good.
+        commands = {each.name: each for each in self._commands() if _TYPEABLE.fullmatch(each.name)}
         names = ranked(typed, commands)
         if not names:
             return None
@@ -119,11 +123,16 @@ class Completer:
     def _possible(self, command: SlashCommand | Command) -> tuple[str, ...]:
         listing = getattr(command, "arguments", None)
         if listing is not None and self._face is not None:
-            given = [text for text in listing(self._face()) if visible_line(text) == text]
+            try:
+                given = [text for text in listing(self._face()) if visible_line(text) == text]
+            except LagunaError:
+                # The command itself will say what is wrong.
+                return ()
             return tuple(given[:MOST_ARGUMENTS])
         # A hint such as `how many, force | keep` names words to choose from among what it describes.
         parts = (part.strip() for part in _HINT_PARTS.split(command.hint))
-        return tuple(part for part in parts if part.isalpha())
+        # In capitals it is what the person puts a name for.
+        return tuple(part for part in parts if part.isalpha() and part.islower())
 
 
 def ranked(typed: str, names: Iterable[str]) -> list[str]:
@@ -144,14 +153,8 @@ def ranked(typed: str, names: Iterable[str]) -> list[str]:
 
 def _command_offer(command: SlashCommand | Command) -> Offer:
     takes = bool(command.hint or getattr(command, "arguments", None))
-    name, hint = visible_line(command.name), one_line(command.hint)
-    return Offer(
-        "/" + command.name,
-        f"/{name} {hint}" if hint and len(hint) <= 16 else f"/{name}",
-        one_line(command.description),
-        ends=takes,
-        sends=True,
-    )
+    shown, hint = "/" + visible_line(command.name), one_line(command.hint)
+    return Offer("/" + command.name, shown, one_line(command.description), hint, ends=takes, sends=True)
 
 
 def _file_offer(path: str) -> Offer | None:

@@ -20,6 +20,11 @@ from laguna_agent.terminal.completion import Completer, Offer, Offers
 ROWS = 8
 _NAME_SHARE = 0.55
 """Of the width, what names may take where there are descriptions too."""
+_ROOMY = 60
+"""Columns from which on hints are shown, those of at most `_SHORT`."""
+_SHORT = 16
+_READABLE = 8
+"""Columns below which a description says nothing."""
 _PULSE = 0.5
 
 
@@ -150,45 +155,42 @@ class CompletionMenu:
             then()
 
     def _rows(self) -> StyleAndTextTuples:
-        if self._offers is None:
+        offers = self._offers
+        if offers is None:
             note = self._completer.files.note if self._wanted is not None else ""
             return [("class:menu.dim", f"  {note}"[: self._width()])] if note else []
-        items, width = self._offers.items, self._width()
+        items, width = offers.items, self._width()
         first = min(max(0, self._marked - ROWS // 2), max(0, len(items) - ROWS))
         shown = items[first : first + ROWS]
-        names = name_width(shown, width)
+        named = [label(offer, width) for offer in shown]
+        longest = max(map(cell_len, named))
+        described = any(offer.description for offer in shown)
+        names = max(1, min(longest, int(width * _NAME_SHARE) if described else width - 2))
         rows: StyleAndTextTuples = []
-        for at, offer in enumerate(shown, first):
+        for at, (offer, name) in enumerate(zip(shown, named, strict=True), first):
             chosen = at == self._marked
-            name, description = row(offer, names, width - 2)
             style = "class:menu.selected" if chosen else "class:menu"
+            kept = set_cell_size(fitting(name, names, keep_end=offers.kind == "file"), names)
             rows += [("", "\n")] if rows else []
-            rows.append((style, ("> " if chosen else "  ") + name))
-            if description:
-                rows.append((style if chosen else "class:menu.dim", description))
+            rows.append((style, (("> " if chosen else "  ") + kept)[:width]))
+            room = width - names - 4
+            if offer.description and room >= _READABLE:
+                rows.append((style if chosen else "class:menu.dim", "  " + fitting(offer.description, room)))
         return rows
 
 
-def name_width(offers: tuple[Offer, ...], width: int) -> int:
-    """The columns for the names of these offers, two fewer than `width` being there."""
-    longest = max(cell_len(offer.shown) for offer in offers)
-    described = any(offer.description for offer in offers)
-    return max(1, min(longest, int(width * _NAME_SHARE) if described else width - 2))
-
-
-def row(offer: Offer, names: int, width: int) -> tuple[str, str]:
-    """The name in `names` columns, and the description in what is left of `width`, where that is enough to read it."""
-    name = set_cell_size(fitting(offer.shown, names, keep_end=offer.text.startswith("@")), names)
-    room = width - names - 2
-    if not offer.description or room < 8:
-        return name, ""
-    return name, "  " + fitting(offer.description, room)
+def label(offer: Offer, width: int) -> str:
+    """What an offer is called; with what may follow it, where there is room for that."""
+    hinted = offer.hint and width >= _ROOMY and cell_len(offer.hint) <= _SHORT
+    return f"{offer.shown} {offer.hint}" if hinted else offer.shown
 
 
 def fitting(text: str, width: int, *, keep_end: bool = False) -> str:
     """The text in at most `width` columns, with an ellipsis for what is left out: the end of it, or the beginning."""
     if cell_len(text) <= width:
         return text
+    if width < 2:
+        return "\u2026"[:width]
     if not keep_end:
         return set_cell_size(text, width - 1).rstrip() + "\u2026"
     while cell_len(text) > width - 1:

@@ -91,6 +91,7 @@ class Composer:
         self.editing_mode = EditingMode.VI if vi else EditingMode.EMACS
         self._history, self._on_submit = history, on_submit
         self._draft = Document()
+        self._spaced: Document | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         teach_modified_enter()
         self.menu = CompletionMenu(completer, width=_columns, redraw=_redraw)
@@ -116,7 +117,7 @@ class Composer:
                 HighlightSelectionProcessor(),
                 DisplayMultipleCursors(),
                 AppendAutoSuggestion(style="class:placeholder"),
-                Placeholder(lambda: self.placeholder),
+                Placeholder(lambda: "" if self.label else self.placeholder),
             ],
             include_default_input_processors=False,
             search_buffer_control=self._search.control,
@@ -144,12 +145,14 @@ class Composer:
 
     def fill(self, text: str) -> None:
         """Put a text there for the person to change."""
+        self._end_search()
         with self.menu.paused(self._before):
             self.buffer.document = Document(text, len(text))
 
     def clear(self) -> None:
         """Leave it empty."""
         self.notice = ""
+        self._end_search()
         with self.menu.paused(self._before):
             self.buffer.reset()
         _redraw()
@@ -171,9 +174,7 @@ class Composer:
         """Escape: close what is open in the input line, a search, the completions, vi's insertion. False where nothing
         was, and the key means something to the face."""
         app = get_app()
-        if self._search.control in app.layout.search_links:
-            search.stop_search(self.control)
-        elif self.menu.close():
+        if self._end_search() or self.menu.close():
             pass
         elif self.buffer.selection_state is not None:
             self.buffer.exit_selection()
@@ -182,6 +183,15 @@ class Composer:
         else:
             return False
         return True
+
+    @property
+    def spaced(self) -> bool:
+        """Whether a completion has just put the space that the person is about to type."""
+        return self.buffer.document == self._spaced
+
+    def go_on(self) -> None:
+        """The person has typed that space: one is enough."""
+        self._spaced = None
 
     def submit(self) -> None:
         """Send what stands there; nothing happens where that is nothing."""
@@ -224,6 +234,7 @@ class Composer:
         behind = text[at : at + 1]
         put = offer.text + (" " if offer.ends and not behind.isspace() else "")
         self.buffer.document = Document(text[: offers.start] + put + text[at:], offers.start + len(put))
+        self._spaced = self.buffer.document if put.endswith(" ") else None
         # A directory goes on with what is in it, a command with its arguments.
         if (offers.kind == "file") == offer.ends or offers.kind == "argument":
             self.menu.close()
@@ -232,7 +243,7 @@ class Composer:
         """Take the marked offer, or the first one once it is there."""
         if self.menu.open:
             self._accept_marked()
-        else:
+        elif not self.label:
             self.menu.ask(self._before(), self._accept_marked)
 
     def _accept_marked(self) -> None:
@@ -244,24 +255,28 @@ class Composer:
         if self.menu.open:
             self.menu.move(rows)
             return
+        if self.label:
+            # What was sent before answers no question.
+            self.buffer.cursor_down() if rows > 0 else self.buffer.cursor_up()
+            return
         with self.menu.paused(self._before):
-            if rows > 0:
-                self.buffer.auto_down()
-            else:
-                self.buffer.auto_up()
+            self.buffer.auto_down() if rows > 0 else self.buffer.auto_up()
 
     def pasted(self, text: str) -> None:
         """Take what the terminal pasted. It never sends anything."""
         images: list[Image] = []
         problem = ""
         try:
-            images = [] if self.label else images_at(text, self.cwd)
+            images = [] if self.label or self.buffer.text.startswith("!") else images_at(text, self.cwd)
         except LagunaError as error:
             problem = str(error)
         if images:
             self._insert(" ".join(self.pastes.attached(each) for each in images) + " ")
         elif self.label:
             self._insert(" ".join(text.split()))
+        elif self.buffer.text.startswith("!"):
+            # A command of the person's own runs as it stands there.
+            self._insert(text.replace("\r\n", "\n").replace("\r", "\n"))
         else:
             self._insert(self.pastes.folded(text))
         self.notice = problem
@@ -295,6 +310,13 @@ class Composer:
         else:
             self.fill(before if text == whole else text)
         _redraw()
+
+    def _end_search(self) -> bool:
+        """Stop searching the history; False where nobody does."""
+        if self._search.control not in get_app().layout.search_links:
+            return False
+        search.stop_search(self.control)
+        return True
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         # The loop itself holds tasks by a thread only.

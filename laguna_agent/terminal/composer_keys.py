@@ -61,6 +61,10 @@ def _choosing(keys: KeyBindings, composer: Composer) -> None:
     def _complete(event: KeyPressEvent) -> None:
         composer.complete()
 
+    @keys.add(" ", filter=Condition(lambda: composer.spaced))
+    def _space_is_there(event: KeyPressEvent) -> None:
+        composer.go_on()
+
     @keys.add("s-tab", filter=menu_open)
     def _previous(event: KeyPressEvent) -> None:
         composer.step(-1)

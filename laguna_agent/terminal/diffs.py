@@ -32,6 +32,7 @@ ROUGH = 4_000
 _WORDS = re.compile(r"\w+|\s+|[^\w\s]")
 
 Change = Literal[" ", "-", "+"]
+Spans = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,54 @@ class Row:
     words: tuple[tuple[int, int], ...] = ()
 
 
+@dataclass(frozen=True)
+class Hunk:
+    """Lines that changed together, with some around them. `codes` are difflib's, over `old` and `new`, whose first
+    lines have the number `first`. Its rows are made when they are drawn: of most changes few are."""
+
+    codes: Sequence[tuple[str, int, int, int, int]]
+    old: Sequence[str]
+    new: Sequence[str]
+    first: int
+
+    @property
+    def added(self) -> int:
+        return sum(end - begin for tag, _, _, begin, end in self.codes if tag != "equal")
+
+    @property
+    def removed(self) -> int:
+        return sum(end - begin for tag, begin, end, _, _ in self.codes if tag != "equal")
+
+    @property
+    def size(self) -> int:
+        """How many rows it has."""
+        return self.added + self.removed + sum(end - begin for tag, begin, end, _, _ in self.codes if tag == "equal")
+
+    def rows(self) -> Iterator[Row]:
+        """Its rows, from the top."""
+        for tag, old_begin, old_end, new_begin, new_end in self.codes:
+            if tag == "equal":
+                for at in range(old_end - old_begin):
+                    numbers = self.first + old_begin + at, self.first + new_begin + at
+                    yield Row(" ", _shown(self.old[old_begin + at]), *numbers)
+                continue
+            # Lines are counterparts only where as many came as went; else a guess would mislead.
+            paired = old_end - old_begin == new_end - new_begin
+            for at in range(old_begin, old_end):
+                words = self._words(at, new_begin + at - old_begin)[0] if paired else ()
+                yield Row("-", _shown(self.old[at]), old=self.first + at, words=words)
+            for at in range(new_begin, new_end):
+                words = self._words(old_begin + at - new_begin, at)[1] if paired else ()
+                yield Row("+", _shown(self.new[at]), new=self.first + at, words=words)
+
+    def _words(self, old: int, new: int) -> tuple[Spans, Spans]:
+        return changed_words(_shown(self.old[old]), _shown(self.new[new]))
+
+
 def counts(diff: FileDiff) -> tuple[int, int]:
     """How many lines the change added and removed."""
-    rows = [row for hunk in hunks(diff) for row in hunk]
-    return sum(row.sign == "+" for row in rows), sum(row.sign == "-" for row in rows)
+    changed = hunks(diff)
+    return sum(hunk.added for hunk in changed), sum(hunk.removed for hunk in changed)
 
 
 def counts_words(added: int, removed: int) -> str:
@@ -60,31 +105,30 @@ def counts_words(added: int, removed: int) -> str:
 def diff_lines(diff: FileDiff, width: int, theme: Theme, limit: int = DIFF_ROWS) -> list[Line]:
     """The change with the file's name above it; beyond `limit` rows their number."""
     changed = hunks(diff)
-    name = on_one_line(diff.path)
+    added, removed = sum(hunk.added for hunk in changed), sum(hunk.removed for hunk in changed)
+    name = on_one_line(diff.path).expandtabs(1)
     what = " (new file)" if diff.old_text is None else " (deleted)" if diff.new_text is None else ""
-    signs = [row.sign for hunk in changed for row in hunk]
-    numbers = counts_words(signs.count("+"), signs.count("-"))
-    head = [Segment(name, theme.style("path")), Segment(f"{what}  {numbers}", theme.style("dim"))]
+    numbers = f"{what}  {counts_words(added, removed)}"
+    head = [Segment(name, theme.style("path")), Segment(numbers, theme.style("dim"))]
     shown, left = body_lines(changed, diff.path, width, theme, limit)
     if left:
         shown.append((Segment(f"  \u2026 {left:,} more lines", theme.style("dim")),))
     return [*fold(head, width), *shown]
 
 
-def body_lines(
-    changed: Sequence[Sequence[Row]], path: str, width: int, theme: Theme, limit: int
-) -> tuple[list[Line], int]:
+def body_lines(changed: Sequence[Hunk], path: str, width: int, theme: Theme, limit: int) -> tuple[list[Line], int]:
     """At most `limit` rows of hunks, and how many lines there are beyond them."""
-    last = max((max(row.old, row.new) for hunk in changed for row in hunk), default=1)
-    digits = max(2, len(str(last)))
+    digits = max(
+        2, len(str(max((hunk.first + max(hunk.codes[-1][2], hunk.codes[-1][4]) - 1 for hunk in changed), default=1)))
+    )
     out: list[Line] = []
-    total = sum(map(len, changed))
+    total = sum(hunk.size for hunk in changed)
     drawn = 0
     for index, hunk in enumerate(changed):
         if index:
             out.append(clipped([Segment(" " * (digits + 1) + "\u22ee", theme.style("hunk"))], width))
         old_code, new_code = Highlighter(lexer_of_path(path)), Highlighter(lexer_of_path(path))
-        for row in hunk:
+        for row in hunk.rows():
             # Of a line that fills the screen alone no more than that is looked at.
             text = row.text[: (limit + 1) * width]
             code = (old_code if row.sign == "-" else new_code).line(text, theme)
@@ -97,7 +141,7 @@ def body_lines(
     return out, 0
 
 
-def hunks(diff: FileDiff) -> list[list[Row]]:
+def hunks(diff: FileDiff) -> list[Hunk]:
     """The lines that changed, with some around them, in groups that stand apart."""
     old, new = _lines(diff.old_text, diff.new_text), _lines(diff.new_text, diff.old_text)
     shorter = min(len(old), len(new))
@@ -107,38 +151,10 @@ def hunks(diff: FileDiff) -> list[list[Row]]:
     begin = max(0, same - CONTEXT)
     left = max(0, tail - CONTEXT)
     old, new = old[begin : len(old) - left], new[begin : len(new) - left]
-    first = begin + diff.line
-    return [list(_rows(group, old, new, first)) for group in _groups(old, new)]
-
-
-_Code = tuple[str, int, int, int, int]
-
-
-def _groups(old: Sequence[str], new: Sequence[str]) -> Iterator[list[_Code]]:
     if len(old) > ROUGH and len(new) > ROUGH:
-        yield [("replace", 0, len(old), 0, len(new))]
-        return
-    for group in SequenceMatcher(None, old, new).get_grouped_opcodes(CONTEXT):
-        yield [(tag, *places) for tag, *places in group]  # type: ignore[misc]
-
-
-def _rows(group: Sequence[_Code], old: Sequence[str], new: Sequence[str], first: int) -> Iterator[Row]:
-    for tag, old_begin, old_end, new_begin, new_end in group:
-        if tag == "equal":
-            for at in range(old_end - old_begin):
-                yield Row(" ", _shown(old[old_begin + at]), first + old_begin + at, first + new_begin + at)
-            continue
-        gone = [_shown(line) for line in old[old_begin:old_end]]
-        came = [_shown(line) for line in new[new_begin:new_end]]
-        # Lines are counterparts only where as many came as went; else a guess would mislead.
-        words = [changed_words(*pair) for pair in zip(gone, came, strict=True)] if len(gone) == len(came) else []
-        for at, text in enumerate(gone):
-            yield Row("-", text, old=first + old_begin + at, words=words[at][0] if words else ())
-        for at, text in enumerate(came):
-            yield Row("+", text, new=first + new_begin + at, words=words[at][1] if words else ())
-
-
-Spans = tuple[tuple[int, int], ...]
+        return [Hunk([("replace", 0, len(old), 0, len(new))], old, new, begin + diff.line)]
+    groups = SequenceMatcher(None, old, new).get_grouped_opcodes(CONTEXT)
+    return [Hunk(group, old, new, begin + diff.line) for group in groups]
 
 
 def changed_words(old: str, new: str) -> tuple[Spans, Spans]:

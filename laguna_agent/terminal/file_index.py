@@ -84,8 +84,8 @@ class FileIndex:
             listing, problem = _listed(files)
             if listing != before or files.policy != rules:
                 paths = Paths(with_directories(_shown(listing, files)))
-        except ToolError as error:
-            listing, problem, paths = b"", str(error), Paths(())
+        except (ToolError, OSError) as error:
+            listing, problem, paths = b"", visible_line(str(error)), Paths(())
         if not loop.is_closed():
             loop.call_soon_threadsafe(self._take, paths, listing, files.policy, problem)
 

@@ -74,7 +74,7 @@ class Highlighter:
 
     def _lexed(self, text: str, theme: Theme) -> list[Segment]:
         out: list[Segment] = []
-        code = ""
+        code, depth = "", len(self._stack)
         for kind, piece in self._tokens(text + "\n"):
             name = _style_name(kind)
             if name == "syntax.comment" and _COMMENT_BEGINS.match(piece):
@@ -83,6 +83,10 @@ class Highlighter:
             code += piece if name not in ("syntax.string", "syntax.comment") else " "
             if piece := piece.rstrip("\n"):
                 out.append(Segment(piece, theme.style(name) if name else None))
+        if len(self._stack) > depth:
+            # The lexer itself knows that it is in the middle of something.
+            self._in_comment = False
+            return out
         comment = _COMMENT_BEGINS.search(code)
         if comment and _has_block_comments(self._lexer):
             self._in_comment = True

@@ -150,9 +150,9 @@ def _clipboard_commands(cwd: Path, outer: Mapping[str, str]) -> tuple[list[str],
     if program := found("pngpaste"):
         return [], [program, "-"]
     if not (outer.get("WAYLAND_DISPLAY") or outer.get("DISPLAY")):
-        raise UsageError("no image can be taken from the clipboard here: there is no display; paste its path instead")
+        raise UsageError("no display here, so no clipboard: paste the path of the image instead")
     missing = "wl-clipboard" if outer.get("WAYLAND_DISPLAY") else "xclip"
-    raise UsageError(f"to take an image from the clipboard {missing} must be installed; or paste its path")
+    raise UsageError(f"the clipboard needs {missing} installed; or paste the path of the image")
 
 
 async def _output(command: Sequence[str], environment: Mapping[str, str]) -> bytes:

@@ -27,10 +27,11 @@ def program_keys(face: InteractiveFace) -> KeyBindings:
     @keys.add(Keys.SIGINT)
     def _stop(event: KeyPressEvent) -> None:
         panel, now = face.surface.panel, monotonic()
-        if panel is not None:
-            panel.interrupted()
-        elif face.prompting.interrupt():
+        if face.prompting.interrupt():
+            # A question of the turn goes with it.
             pass
+        elif panel is not None:
+            panel.interrupted()
         elif face.composer.text:
             face.composer.clear()
         elif now - pressed[0] < AGAIN:
@@ -46,7 +47,8 @@ def program_keys(face: InteractiveFace) -> KeyBindings:
             if not face.composer.dismiss():
                 face.prompting.interrupt()
         elif panel.reading is None:
-            panel.interrupted()
+            if not (face.asked and face.prompting.interrupt()):
+                panel.interrupted()
         elif not face.composer.dismiss():
             panel.typed(None)
             face.surface.focus()

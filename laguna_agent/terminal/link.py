@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -131,6 +131,7 @@ class Linked:
         self._settings = settings
         self._resumed = resumed
         self._crossing: Crossing | None = None
+        self._beginning: asyncio.Future[None] | None = None
 
     @property
     def files(self) -> Files:
@@ -149,17 +150,20 @@ class Linked:
         """Run something on the session's thread; raises what it raises."""
         return await self._over_there().call(function, *arguments)
 
-    async def _cross(self, begin: Callable[[Crossing], Awaitable[T]]) -> T:
+    async def _cross(self, begin: Callable[[Crossing], Coroutine[Any, Any, None]]) -> None:
         """Open the way, and begin over there."""
-        self._crossing = await asyncio.to_thread(Crossing, self._portal)
-        begun: T = await self._crossing.call(begin, self._crossing)
-        return begun
+        self._crossing = Crossing(self._portal)
+        self._beginning = asyncio.ensure_future(self._crossing.call(begin, self._crossing))
+        await asyncio.shield(self._beginning)
 
-    async def _return(self, end: Callable[[], Awaitable[None]]) -> None:
-        """End over there, and close the way."""
+    async def _return(self, end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """End over there, what has not begun yet too, and close the way."""
         if self._crossing is None:
             return
         try:
+            if self._beginning is not None and not self._beginning.done():
+                self._beginning.cancel()
+                await asyncio.wait([self._beginning])
             await self._crossing.call(end)
         finally:
             await asyncio.to_thread(self._crossing.end)
@@ -206,7 +210,8 @@ class SessionLink(Linked):
         return self._commands or COMMANDS
 
     async def open(self) -> Sequence[Event]:
-        self._session = await self._cross(self._begin)
+        await self._cross(self._begin)
+        assert self._session is not None, "it has begun"
         past = await asyncio.to_thread(newest, self._session.replay_events())
         await self._look_at_commands()
         return past
@@ -247,7 +252,7 @@ class SessionLink(Linked):
 
     # -- on the session's thread ----------------------------------------------------------------------------------
 
-    async def _begin(self, crossing: Crossing) -> Session:
+    async def _begin(self, crossing: Crossing) -> None:
         from laguna_agent.agent.serving import start_servers
         from laguna_agent.agent.session import Session
 
@@ -256,9 +261,10 @@ class SessionLink(Linked):
             session = await Session.start(self.cwd, self._settings, approver=approver)
         else:
             session = await Session.resume(self._resumed, self._settings, approver=approver)
+        # From here on it is to be closed, whether or not somebody still waits for it.
+        self._session = session
         session.trusting = True
         await start_servers(session, crossing.tasks)
-        return session
 
     async def _pump(self, content: tuple[ContentBlock, ...]) -> None:
         assert self._session is not None

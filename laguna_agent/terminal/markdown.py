@@ -120,7 +120,7 @@ class Markdown:
 
     def _preview(self) -> list[Line]:
         """The unfinished line, where it is not with its paragraph yet."""
-        line = self._line[-_PREVIEWED:]
+        line = self._line[-_PREVIEWED:].expandtabs(4)
         if self._fence is not None:
             if not line.strip() or line.strip(" >").startswith(self._fence.mark[0]):
                 return []
@@ -279,7 +279,7 @@ class Markdown:
         first, rest = self._prefix(mark=mark)
         first, rest = ending_of(first, self._width // 2), ending_of(rest, self._width // 2)
         if len(table) == 1:
-            return fold([Segment(table[0])], self._width, first, rest)
+            return fold([Segment(table[0].expandtabs(4))], self._width, first, rest)
         lines = table_lines(table, self._theme, self._width - cells(rest))
         return [(*(rest if index else first), *line) for index, line in enumerate(lines)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from prompt_toolkit.application import Application
@@ -59,7 +59,9 @@ class Output(Vt100_Output):
             return
         text = f"{BEGIN_UPDATE}{''.join(self._buffer)}{END_UPDATE}"
         self._buffer.clear()
-        write_all(self._screen.fileno(), text)
+        # A terminal that is gone says so with a signal too; here there is nothing left to be done.
+        with suppress(OSError):
+            write_all(self._screen.fileno(), text)
 
     def write_lines(self, lines: Iterable[Line]) -> None:
         """Finished lines, from where the cursor is."""
@@ -153,8 +155,3 @@ class BottomApplication(Application[Any]):
             )
             rows += max(1, -(-width // columns))
         return rows + cursor.x // columns
-
-
-def restore(descriptor: int) -> None:
-    """Make a terminal sane whatever was set: style, cursor, keypad, paste marks, key protocols, frames."""
-    write_all(descriptor, END_UPDATE + "\x1b[0m\x1b[?25h\x1b[?2004l\x1b[?1l\x1b>\x1b[>4;0m")

@@ -7,23 +7,21 @@ For screen readers, for terminals that cannot move their cursor, and for whoever
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from laguna_agent.agent.commands import command_in
 from laguna_agent.agent.events import Forked, Rewound
 from laguna_agent.config import MODES
-from laguna_agent.directories import open_private, private_directory, state_directory
 from laguna_agent.errors import LagunaError
 from laguna_agent.messages import TextBlock
-from laguna_agent.redaction import without_keys
 from laguna_agent.terminal.face import Link, Question
 from laguna_agent.terminal.greeting import greeting, in_copy, welcome
+from laguna_agent.terminal.history_file import HistoryFile
 from laguna_agent.terminal.inbox import Inbox
 from laguna_agent.terminal.plain_screen import Screen
+from laguna_agent.visible import visible_line
 
 if TYPE_CHECKING:
     from laguna_agent.agent.events import Event
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from laguna_agent.terminal.link import Links
 
 T = TypeVar("T")
-HISTORY_LINES = 2_000
 
 
 class PlainChat:
@@ -40,6 +37,7 @@ class PlainChat:
     def __init__(self, links: Links, settings: Settings, resumed: str | None) -> None:
         self._loop = asyncio.new_event_loop()
         self._screen = Screen()
+        self._history = HistoryFile()
         self._draft = self._copy = ""
         self._links = links
         self._inbox = Inbox(self._loop, self._show_all)
@@ -53,10 +51,10 @@ class PlainChat:
                 self._screen.say(said, PLAIN_STYLES.get(style, ""))
             for event in past:
                 self._screen.draw(event)
-            with LineHistory():
-                while (line := self._read()) is not None:
-                    if self._take(line) == "quit":
-                        break
+            recall(self._history.stored())
+            while (line := self._read()) is not None:
+                if self._take(line) == "quit":
+                    break
         finally:
             self._wait(self._link.close())
             self._loop.close()
@@ -80,7 +78,10 @@ class PlainChat:
         except KeyboardInterrupt:
             self._screen.say("")
             return ""
-        return "\n".join(lines)
+        prompt = "\n".join(lines)
+        if prompt.strip():
+            self._history.append(prompt)
+        return prompt
 
     def _take(self, line: str) -> str:
         known = {command.name for command in self._link.commands}
@@ -201,24 +202,11 @@ def input_from(prompt: str, draft: str) -> str:
         readline.set_startup_hook(None)
 
 
-class LineHistory:
-    """readline for `input`, with the lines of earlier chats."""
+def recall(entries: Iterable[str]) -> None:
+    """Have readline offer earlier prompts; it edits lines only, and writes them to the terminal as they are."""
+    import readline
 
-    def __enter__(self) -> None:
-        import readline
-
-        self._path = state_directory() / "chat_history"
-        with suppress(OSError):
-            readline.read_history_file(self._path)
-        readline.set_history_length(HISTORY_LINES)
-
-    def __exit__(self, *_: object) -> None:
-        import readline
-
-        with suppress(OSError):
-            for at in range(readline.get_current_history_length()):
-                readline.replace_history_item(at, without_keys(readline.get_history_item(at + 1)))
-            private_directory(self._path.parent)
-            os.close(open_private(self._path, os.O_WRONLY | os.O_CREAT))
-            readline.write_history_file(self._path)
-            self._path.chmod(0o600)
+    readline.clear_history()
+    for entry in entries:
+        if visible_line(entry) == entry:
+            readline.add_history(entry)

@@ -18,7 +18,6 @@ from laguna_agent.agent.commands import text_of
 from laguna_agent.errors import LagunaError
 from laguna_agent.event_lines import one_line
 from laguna_agent.messages import ContentBlock, TextBlock
-from laguna_agent.terminal import slash
 from laguna_agent.terminal.bang import Banged, run_bang
 from laguna_agent.terminal.composer import Submission
 from laguna_agent.terminal.lines import Line, rendered
@@ -130,7 +129,11 @@ class Prompting:
 
     def _command(self, text: str) -> SlashCommand | None:
         name = _name(text)
-        return slash.find(name, self._face, text.partition(" ")[2].strip()) if name else None
+        if not name:
+            return None
+        from laguna_agent.terminal import slash
+
+        return slash.find(name, self._face, text.partition(" ")[2].strip())
 
     def _unknown(self, text: str) -> str | None:
         """What to say of a command that nobody knows; None for what is none. A path is a prompt."""
@@ -138,6 +141,8 @@ class Prompting:
         known = [command.name for command in self._face.link.commands]
         if not name or name in known:
             return None
+        from laguna_agent.terminal import slash
+
         near = difflib.get_close_matches(name, [*known, *slash.names(self._face)], n=1)
         meant = f"; is it /{near[0]}?" if near else ""
         return f"unknown command /{one_line(name, 40)}{meant} /help lists them"

@@ -17,13 +17,13 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.key_binding import KeyBindings
 from rich.segment import Segment
 
-from laguna_agent.agent.events import PermissionOption, PermissionRequested
-from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.event_lines import ANSWER_KEYS, on_one_line, one_line, printable, proposed
 from laguna_agent.terminal.folding import folded, hanging
 from laguna_agent.terminal.lines import Line
 
 if TYPE_CHECKING:
+    from laguna_agent.agent.events import PermissionOption, PermissionRequested
+    from laguna_agent.agent.permissions import PermissionAnswer
     from laguna_agent.terminal.theme import Theme
 
 SAYING_WHY = "r"
@@ -181,7 +181,7 @@ class PermissionPanel:
         if allowed and not self._all_seen:
             self._refused_key = True
             return
-        self._finish(PermissionAnswer(allowed, kind.endswith("always"), "" if allowed else REFUSED))
+        self._finish(allowed, "" if allowed else REFUSED, remember=kind.endswith("always"))
 
     def _say_why(self) -> None:
         self.reading = "deny: what should it do instead?"
@@ -191,11 +191,11 @@ class PermissionPanel:
         self.reading = None
         if text is not None:
             reason = text.strip()
-            self._finish(PermissionAnswer(False, reason=SAYS + reason if reason else REFUSED))
+            self._finish(False, SAYS + reason if reason else REFUSED)
 
     def interrupted(self) -> None:
         """Nobody answers: it is denied."""
-        self._finish(PermissionAnswer(False, reason=LEFT_OPEN))
+        self._finish(False, LEFT_OPEN)
 
     def answered_line(self, answer: PermissionAnswer) -> str:
         """The question and its answer on one line, for the history: `allowed once: git push`."""
@@ -206,10 +206,12 @@ class PermissionPanel:
         said = "" if answer.reason in {"", REFUSED} else f" ({one_line(answer.reason.removeprefix(SAYS))})"
         return f"denied{lasts}: {what}{said}"
 
-    def _finish(self, answer: PermissionAnswer) -> None:
+    def _finish(self, allowed: bool, reason: str, *, remember: bool = False) -> None:
+        from laguna_agent.agent.permissions import PermissionAnswer
+
         done, self.done = self.done, None
         if done is not None:
-            done(answer)
+            done(PermissionAnswer(allowed, remember, reason))
 
 
 def _subject(request: PermissionRequested) -> str:

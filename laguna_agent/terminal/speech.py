@@ -14,14 +14,13 @@ from laguna_agent.terminal.cards import FOLDED_CHARACTERS, HINT, Fold, overwritt
 from laguna_agent.terminal.lines import Line
 from laguna_agent.terminal.markdown import Markdown
 from laguna_agent.terminal.theme import Theme
-from laguna_agent.terminal.wrapping import cells, clipped, fold, wrapped
+from laguna_agent.terminal.wrapping import Wrapper, cells, clipped, fold, wrapped
 from laguna_agent.visible import Revealer
 
 THOUGHT_ROWS = 3
 _OPEN = 4_000
 """Characters of an unfinished line that are drawn."""
-_PER_ROW = 4
-"""Characters per cell that the end of a thought is cut to before it is wrapped; more than rows can hold."""
+_INDENT = (Segment("  "),)
 
 
 class Speech:
@@ -103,7 +102,10 @@ class Thought:
         self._size = 0
         self._words = 0
         self._in_word = False
-        self._tail = ""
+        self._unread: list[str] = []
+        self._revealer = Revealer()
+        self._wrapper = Wrapper(1, _INDENT, _INDENT, exact=True)
+        self._rows: deque[Line] = deque(maxlen=THOUGHT_ROWS)
 
     def feed(self, text: str) -> None:
         """A piece of it."""
@@ -112,28 +114,35 @@ class Thought:
             words -= 1
         self._words += words
         self._in_word = not text[-1:].isspace() if text else self._in_word
-        self._tail = (self._tail + text)[-8_000:]
+        self._unread.append(text)
         if self._size < FOLDED_CHARACTERS:
             self._parts.append(text[: FOLDED_CHARACTERS - self._size])
             self._size += len(self._parts[-1])
 
     def live(self, width: int, theme: Theme) -> list[Line]:
-        """The last rows."""
-        tail = self._tail.strip()[-THOUGHT_ROWS * _PER_ROW * width :]
+        """The last rows. What stands in one stays there while the next ones come."""
         style = theme.style("thought")
-        indent = (Segment("  "),)
-        rows = [row for row in wrapped(printable(tail), width, style, indent, indent) if row != indent]
+        self._wrapper.resize(width)
+        text = self._revealer.feed("".join(self._unread))
+        self._unread.clear()
+        self._wrapper.feed(text.replace("\r", "").replace("\f", "\\u{C}"), style)
+        self._rows += _written(self._wrapper.take())
+        rows = [row for row in self._rows if cells(row) <= width] + _written(self._wrapper.copy().end())
         return [clipped([Segment("\u00b7 thinking", style)], width), *rows[-THOUGHT_ROWS:]]
 
     def end(self, theme: Theme, width: int, folds: deque[Fold]) -> list[Line]:
         """What stands in the history; a thought that fits a row is shown, a longer one can be unfolded."""
-        text = printable("".join(self._parts).strip())
+        text = printable("".join(self._parts).strip()).expandtabs(4)
         whole = Segment(f"\u00b7 {text}", theme.style("thought"))
         if "\n" not in text and cells([whole]) <= width:
             return [(whole,)]
         folds.append(lambda width, theme: _unfolded(text, width, theme))
         words = Segment(f"\u00b7 thought for {self._words:,} words ({HINT})", theme.style("thought"))
         return [clipped([words], width)]
+
+
+def _written(rows: list[Line]) -> list[Line]:
+    return [row for row in rows if "".join(segment.text for segment in row).strip()]
 
 
 def _unfolded(text: str, width: int, theme: Theme) -> list[Line]:

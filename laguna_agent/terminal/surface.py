@@ -82,6 +82,7 @@ class Surface:
         self.app.painter = output
         self.app.ttimeoutlen = ESCAPE_WAIT
         self.app.timeoutlen = 5 * ESCAPE_WAIT
+        self.app.key_processor.after_key_press += lambda _: self._follow_panel()
         self._last_key = monotonic()
         self.app.key_processor.before_key_press += self._note_key
         self.app.key_processor.after_key_press += self._follow_panel
@@ -120,6 +121,15 @@ class Surface:
             self.output.write_raw(orders)
             self.output.flush()
 
+    def when_drawn(self, then: Callable[[], None]) -> None:
+        """Have something done once, after the next frame."""
+
+        def drawn(_: object) -> None:
+            self.app.after_render -= drawn
+            then()
+
+        self.app.after_render += drawn
+
     def draw(self) -> None:
         """Draw what may have changed."""
         self.app.invalidate()
@@ -138,6 +148,12 @@ class Surface:
                 self._panel = None
                 self.composer.restore_draft()
                 self.focus()
+
+    def _follow_panel(self) -> None:
+        """A key may have made the panel begin or end to read a text."""
+        panel = self._panel
+        if panel is not None and self.app.layout.has_focus(self._panel_window) == (panel.reading is not None):
+            self.focus()
 
     def focus(self) -> None:
         """The keyboard goes to whom it belongs: to be called when a panel has begun or ended to read a text."""
@@ -161,8 +177,9 @@ class Surface:
         return self._panel.keys if self._panel is not None and self._panel.reading is None else None
 
     def _live_fragments(self) -> StyleAndTextTuples:
-        # The free line keeps what is typed apart from what is said.
-        return [*fragments(self._live(self.columns, self.live_rows)), ("", "\n")]
+        # The free line keeps what is typed apart from what is said; without text a window is a free line.
+        lines = self._live(self.columns, self.live_rows)
+        return [*fragments(lines), ("", "\n")] if lines else []
 
     def _panel_fragments(self) -> StyleAndTextTuples:
         if self._panel is None:

@@ -71,6 +71,8 @@ class Transcript:
         """What kind of thing the last rows were: things of another kind stand apart."""
         self._speech: Speech | Output | None = None
         self._thought: Thought | None = None
+        self._space = ""
+        """White space that an answer may begin with."""
         self._calls: dict[str, Call] = {}
         self._unshown: set[str] = set()
         """Calls that have no card: what they do is shown by an event of its own."""
@@ -102,6 +104,7 @@ class Transcript:
     def insert(self, rows: Sequence[Line]) -> None:
         """Finished rows of somebody else, below what is finished now."""
         self._take_all()
+        self._drain()
         self._put("inserted", rows)
         self.dirty = True
 
@@ -117,8 +120,7 @@ class Transcript:
     def finished(self) -> list[Line]:
         """What goes into the history now; each line is given out once."""
         self._take_all()
-        if self._speech is not None:
-            self._put(self._kind(self._speech), self._speech.finished(self.theme, self.width))
+        self._drain()
         rows, self._out = self._out, []
         return rows
 
@@ -206,7 +208,10 @@ class Transcript:
 
     def _say(self, text: str, kind: type[Speech | Output]) -> None:
         if not isinstance(self._speech, kind):
+            text, self._space = self._space + text, ""
             if kind is Speech and not text.strip():
+                # Nothing is said yet, so a thought goes on; an indentation may still belong to what follows.
+                self._space = text
                 return
             self._end_words()
             self._release(all_ended=True)
@@ -214,6 +219,10 @@ class Transcript:
             if self._last == "text":
                 self._last = "words before"
         self._speech.feed(text)
+
+    def _drain(self) -> None:
+        if self._speech is not None:
+            self._put(self._kind(self._speech), self._speech.finished(self.theme, self.width))
 
     @staticmethod
     def _kind(speech: Speech | Output) -> str:
@@ -230,6 +239,7 @@ class Transcript:
 
     def _end_words(self) -> None:
         """The model's words are over, or broken off."""
+        self._space = ""
         speech, self._speech = self._speech, None
         if speech is not None:
             self._put(self._kind(speech), speech.end(self.theme, self.width))
@@ -281,6 +291,8 @@ class Transcript:
 
     def _show_card(self, call: Call) -> None:
         del self._calls[call.id]
+        # What was said until now stands above, whether or not a frame was drawn since.
+        self._drain()
         rows, fold = ended_lines(call, self.width, self.theme)
         if fold is not None:
             self._folds.append(fold)

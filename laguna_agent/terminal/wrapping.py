@@ -169,10 +169,10 @@ class Wrapper:
     def _styled(self, segments: list[Segment]) -> list[Segment]:
         if self._link is None:
             return segments
-        self._linked = self._linked or _ADDRESS.match(self._text) is not None
-        if not self._linked:
-            return segments
-        return [Segment(each.text, each.style + self._link if each.style else self._link) for each in segments]
+        # What has a style of its own, such as the address behind a link's words, is meant as it is.
+        plain = bool(segments) and segments[0].style is None
+        self._linked = self._linked or (plain and _ADDRESS.match(self._text) is not None)
+        return [Segment(each.text, self._link) for each in segments] if self._linked else segments
 
     def _break(self) -> None:
         self._rows.append((*self._prefix(), *joined(self._row)))
@@ -249,9 +249,20 @@ def ending_of(prefix: Line, size: int) -> Line:
 
 def wrapped(text: str, width: int, style: Style | None, first: Line = (), rest: Line = ()) -> list[Line]:
     """A whole text in rows, its spaces kept."""
-    wrapper = Wrapper(width, first, rest, exact=True)
-    wrapper.feed(text, style)
-    return wrapper.end()
+    rows: list[Line] = []
+    first, rest = ending_of(first, width // 2), ending_of(rest, width // 2)
+    room = width - max(cells(first), cells(rest))
+    for line in text.split("\n"):
+        prefix = rest if rows else first
+        if len(line) <= room and line.isascii() and "\t" not in line:
+            # Nearly all of a long output: a line that fits needs no words.
+            kept = line.rstrip(" ")
+            rows.append((*prefix, Segment(kept, style)) if kept else prefix)
+            continue
+        wrapper = Wrapper(width, prefix, rest, exact=True)
+        wrapper.feed(line, style)
+        rows += wrapper.end() or [prefix]
+    return rows
 
 
 def _breaks(before: str, after: str) -> bool:

@@ -301,7 +301,7 @@ def test_it_comes_back_where_the_turn_ends_before(model_server: ModelServer, wor
     assert rebuild(read_log(again.log)).untaken == []
 
 
-def test_killed_before_it_was_taken(model_server: ModelServer, workspace: Path) -> None:
+def test_killed_before_it_was_taken(model_server: ModelServer, workspace: Path, tmp_path: Path) -> None:
     model_server.reply(SLOW, text("Done."))
     spoken = converse(model_server, workspace, "go", watch=steer_at(ToolCallUpdate, "Use tabs."))
     records = read_log(spoken.log)
@@ -314,6 +314,9 @@ def test_killed_before_it_was_taken(model_server: ModelServer, workspace: Path) 
         assert len(past.untaken) == (cut <= taken), cut
         # Taken is taken: the model has it in the session that goes on.
         assert any(message.text == "Use tabs." for message in past.history) == (cut > taken), cut
+        left = tmp_path / "cut.jsonl"
+        left.write_bytes(b"".join(spoken.log.read_bytes().splitlines(keepends=True)[:cut]))
+        assert lines(spoken.events).startswith(lines(replayed(left))), cut
 
 
 def test_what_is_not_accepted(model_server: ModelServer, workspace: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from laguna_agent.agent.commands import Command
 from laguna_agent.messages import ImageBlock, TextBlock
 from laguna_agent.terminal.history import History
+from laguna_agent.terminal.history_file import HistoryFile
 from tests.terminal.typing_line import DELETE, DOWN, PASTE, RIGHT, UP, Line, line
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1280).to_bytes(4) + (720).to_bytes(4) + b"\x08\x06\0\0\0"
@@ -123,7 +124,7 @@ def test_a_long_paste_is_a_mark_that_can_be_edited_around(workspace: Path) -> No
         assert line.sent[3].content == line.sent[0].content
 
     drive(workspace, work)
-    assert History().stored()[-1] == f"see {long} twice {long}"
+    assert HistoryFile().stored()[-1] == f"see {long} twice {long}"
 
 
 def test_a_paste_never_sends(workspace: Path) -> None:
@@ -133,6 +134,32 @@ def test_a_paste_never_sends(workspace: Path) -> None:
         assert line.composer.text == "rm -rf /\nmore\n"
         await line.type(PASTE.format("@"))
         assert not line.composer.menu.open
+
+    drive(workspace, work)
+
+
+def test_a_command_of_the_persons_own_is_not_folded(workspace: Path) -> None:
+    long = "\n".join("echo more" for _ in range(30))
+
+    async def work(line: Line) -> None:
+        await line.type("!", PASTE.format(long), "\r")
+        assert line.sent[0].text == f"!{long}"
+
+    drive(workspace, work)
+
+
+def test_clearing_ends_a_search(workspace: Path) -> None:
+    History().add("earlier")
+
+    async def work(line: Line) -> None:
+        await line.until(lambda: list(line.composer._history.newest()))
+        await line.type("\x12", "earl")
+        assert line.shown()[-1] == "search: earl"
+        assert line.composer.dismiss()
+        await line.type("\x12", "earl")
+        line.composer.clear()
+        await line.type("new", "\r")
+        assert [each.text for each in line.sent] == ["new"]
 
     drive(workspace, work)
 
@@ -172,7 +199,7 @@ def test_files_are_offered_and_taken(workspace: Path) -> None:
         await line.type("\t")
         assert line.composer.text == "look at @src/parser.py "
         assert line.shown() == ["> look at @src/parser.py"]
-        await line.type("@a")
+        await line.type(" ", "@a")
         assert '@"a b.txt"' in await line.offered()
         await line.type("\r")
         assert line.composer.text == 'look at @src/parser.py @"a b.txt" '
@@ -273,14 +300,16 @@ def test_a_panel_reads_a_text_while_the_draft_waits(workspace: Path) -> None:
         await line.type("half a prompt")
         line.composer.take_draft()
         line.composer.label = "reason: "
+        line.composer.placeholder = "What is to be done?"
         assert line.shown() == ["reason:"]
-        await line.type("too risky", "\r")
+        await line.type(UP, "\t", "@\t", "\x7f", "too risky", "\r")
         assert line.sent[0].text == "too risky"
         line.composer.restore_draft()
         assert line.shown() == ["> half a prompt"]
 
+    History().add("earlier")
     drive(workspace, work)
-    assert History().stored() == []
+    assert HistoryFile().stored() == ["earlier"]
 
 
 def test_the_clipboard_without_a_display(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +318,7 @@ def test_the_clipboard_without_a_display(workspace: Path, monkeypatch: pytest.Mo
 
     async def work(line: Line) -> None:
         await line.type("\x16")
-        await line.until(lambda: "paste its path instead" in line.composer.notice)
+        await line.until(lambda: "paste the path of the image" in line.composer.notice)
 
     drive(workspace, work)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from laguna_agent import redaction
-from laguna_agent.terminal import history as history_module
-from laguna_agent.terminal.history import ENTRIES, LONGEST, History
+from laguna_agent.terminal import history_file
+from laguna_agent.terminal.history import History
+from laguna_agent.terminal.history_file import ENTRIES, LONGEST, HistoryFile
 
 
 @pytest.fixture
@@ -53,16 +54,16 @@ def test_keys_are_not_kept(path: Path) -> None:
     redaction.know("sk-test-0123456789abcdef", "OPENROUTER_API_KEY")
     History().add("use sk-test-0123456789abcdef please")
     assert "0123456789" not in path.read_text()
-    assert "OPENROUTER_API_KEY" in History().stored()[0]
+    assert "OPENROUTER_API_KEY" in HistoryFile().stored()[0]
 
 
 def test_lines_of_the_older_version(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('_HiStOrY_V2_\nplain\n{"text":"new"}\n{"text": not json\nlast')
-    assert History().stored() == ["plain", "new", '{"text": not json', "last"]
+    assert HistoryFile().stored() == ["plain", "new", '{"text": not json', "last"]
     assert json.loads(path.read_text().splitlines()[0]) == {"text": "plain"}
     History().add("more")
-    assert History().stored()[-2:] == ["last", "more"]
+    assert HistoryFile().stored()[-2:] == ["last", "more"]
 
 
 def test_half_a_line_costs_that_line_alone(path: Path) -> None:
@@ -70,33 +71,41 @@ def test_half_a_line_costs_that_line_alone(path: Path) -> None:
     with path.open("a") as file:
         file.write('{"text":"hal')
     History().add("two")
-    assert History().stored() == ["one", '{"text":"hal', "two"]
+    assert HistoryFile().stored() == ["one", '{"text":"hal', "two"]
 
 
 def test_it_is_bounded(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f'{{"text":"{number}"}}\n' for number in range(3 * ENTRIES)))
-    stored = History().stored()
+    stored = HistoryFile().stored()
     assert stored == [str(number) for number in range(2 * ENTRIES, 3 * ENTRIES)]
     assert len(path.read_text().splitlines()) == ENTRIES
     assert path.stat().st_mode & 0o777 == 0o600
     History().add("short [pasted 9 lines]", "x" * (LONGEST + 1))
     History().add("y" * (LONGEST + 5))
-    assert History().stored()[-2:] == ["short [pasted 9 lines]", "y" * LONGEST]
+    assert HistoryFile().stored()[-2:] == ["short [pasted 9 lines]", "y" * LONGEST]
+
+
+def test_long_prompts_do_not_fill_the_disk(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": f"{number} " + "x" * 15_000}) + "\n" for number in range(300)))
+    HistoryFile().stored()
+    assert 1_900_000 < path.stat().st_size < 2_200_000
+    assert HistoryFile().stored()[-1].startswith("299 ")
 
 
 def test_two_chats_at_once_lose_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Shortened again and again while others write.
     program = (
-        "import sys; from laguna_agent.terminal.history import History\n"
-        "history = History()\n"
+        "import sys; from laguna_agent.terminal.history_file import HistoryFile\n"
+        "history = HistoryFile()\n"
         "for number in range(30):\n"
-        "    history.add(f'{sys.argv[1]} {number}')\n"
-        "    history._shorten()\n"
+        "    history.append(f'{sys.argv[1]} {number}')\n"
+        "    history.shorten()\n"
     )
     running = [subprocess.Popen([sys.executable, "-c", program, name], env=dict(os.environ)) for name in "abc"]
     assert [process.wait(60) for process in running] == [0, 0, 0]
-    stored = History().stored()
+    stored = HistoryFile().stored()
     assert sorted(stored) == sorted(f"{name} {number}" for name in "abc" for number in range(30))
     assert [text for text in stored if text.startswith("a")] == [f"a {number}" for number in range(30)]
 
@@ -111,7 +120,7 @@ def test_a_full_disk_takes_nothing_away(path: Path, monkeypatch: pytest.MonkeyPa
 
     history = History()
     with monkeypatch.context() as patched:
-        patched.setattr(history_module.os, "write", half)
+        patched.setattr(history_file.os, "write", half)
         history.add("two")
     assert path.read_bytes() == whole
     assert list(history.newest()) == ["two"]

@@ -51,6 +51,23 @@ def test_a_conversation(chat: Terminal, model_server: ModelServer) -> None:
     assert said == ["system", "user", "assistant", "user"]
 
 
+def test_prompts_of_earlier_chats_are_there_again(chat: Terminal, model_server: ModelServer) -> None:
+    model_server.reply(text("First answer."))
+    child = chat()
+    child.expect(PROMPT)
+    child.sendline("one")
+    child.expect("First answer.")
+    child.expect(PROMPT)
+    # As when it is killed: what was sent is kept by then.
+    child.kill(signal.SIGKILL)
+    child = chat()
+    child.expect(PROMPT)
+    child.send("\x10")
+    child.expect("one")
+    child.sendline("\x15/quit")
+    child.expect(pexpect.EOF)
+
+
 def test_what_was_taken_back_can_be_changed(chat: Terminal, model_server: ModelServer) -> None:
     model_server.reply(text("First answer."), text("Second answer."), text("Third answer."))
     child = chat()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,14 @@ def test_quit(model_server: ModelServer, workspace: Path) -> None:
         assert face.left
 
     with_face(model_server, workspace, work)
+
+
+def test_the_face_is_there_before_the_core() -> None:
+    program = """
+import sys
+import laguna_agent.terminal.slash, laguna_agent.terminal.questions, laguna_agent.terminal.status
+import laguna_agent.terminal.git_state
+print(sorted(name for name in sys.modules if name.startswith(("laguna_agent.sandbox", "laguna_agent.agent.", "mcp"))))
+"""
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "['laguna_agent.agent.exporting']"

@@ -41,8 +41,11 @@ def test_the_sandbox_as_it_was_proved(model_server: ModelServer, workspace: Path
         assert f"Commands run in: {walls.summary}" in face.said
         assert str(workspace) in face.said.replace("\n", "")
         if walls.tier != "none":
-            assert "held  " in face.said
+            assert "Tried here from inside: " in face.said
+            assert "no signal to the agent" not in face.said
             assert "Hidden:" in face.said
+            await face.obey("/sandbox all")
+            assert "no signal to the agent" in face.said
 
     with_face(model_server, workspace, work, width=200)
 

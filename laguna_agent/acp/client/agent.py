@@ -45,6 +45,8 @@ CANCELLING = 15.0
 """Seconds that it may take to end a turn that was cancelled."""
 LEAVING = 2.0
 """Seconds that it may take for that where the face has left."""
+LATE, SILENCE, REPLAYING = 0.5, 0.3, 10.0
+"""Seconds that a conversation may come behind the answer that says it was taken up, of silence that end it, in all."""
 EARLY = 1000
 """Updates that are kept of those that come before the answer that opens the session."""
 
@@ -267,12 +269,23 @@ class ForeignAgent:
         if self._capabilities.load_session:
             load = schema.LoadSessionRequest(session_id=session, cwd=str(self.cwd), mcp_servers=[])
             await self._ask("session/load", load, what, OPENING)
+            if not self._translator.told:
+                await self._hear_late()
         elif self._capabilities.session_capabilities.resume is not None:
             again = schema.ResumeSessionRequest(session_id=session, cwd=str(self.cwd), mcp_servers=[])
             await self._ask("session/resume", again, what, OPENING)
         else:
             raise UsageError(f"{self.name} cannot take up sessions; start it without one")
         self._put(self._translator.end_turn())
+
+    async def _hear_late(self) -> None:
+        """There are agents that say first that a session was taken up, and tell of its conversation then."""
+        with anyio.move_on_after(REPLAYING):
+            await anyio.sleep(LATE)
+            told = 0
+            while told != self._translator.told:
+                told = self._translator.told
+                await anyio.sleep(SILENCE)
 
     async def _ask(self, method: str, params: Any, what: str, seconds: float) -> Offered:
         """Ask for something whose answer may tell of modes and options. An update may follow on its heels."""

@@ -20,6 +20,7 @@ from laguna_agent.messages import ContentBlock, FileDiff, ImageBlock, Location, 
 _FENCED = re.compile(r"\s*(`{3,})[^\n`]*\n(.*?)\n?\1\s*", re.DOTALL)
 _OVERLAP = 200
 """Characters by which live output that lost its beginning is found again in what was shown before."""
+CHANGING: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
 LIVE = 64 * 1024
 """Characters of a call's output that are shown live: nobody reads more, and no face may have to wait for it."""
 MORE = "\n[more output follows; it is not shown live]\n"
@@ -43,6 +44,11 @@ class Call:
     diffs: tuple[FileDiff, ...] = ()
     shown: str = ""
     room: int = LIVE
+
+    @property
+    def paths(self) -> set[str]:
+        """The files that it is about."""
+        return {each.path for each in self.diffs} | {each.path for each in self.locations}
 
 
 def no_terminal(_: str) -> str:
@@ -92,6 +98,17 @@ class Calls:
     def known(self, id: str) -> Call:
         """What is known of a call that has not ended."""
         return self._open.get(id) or Call(id)
+
+    def about(self, path: str) -> Call | None:
+        """The newest running call that names the file, as people read it; else the only one that changes any."""
+        running = list(self._open.values())
+        named = [each for each in running if path in each.paths]
+        changing = [each for each in running if each.kind in CHANGING]
+        return named[-1] if named else changing[0] if len(changing) == 1 else None
+
+    def commanding(self) -> Call | None:
+        """The newest running call that runs a command."""
+        return next((each for each in reversed(self._open.values()) if each.kind == "execute"), None)
 
     def abandon(self) -> Iterator[Event]:
         """The turn is over: calls that have not ended are closed."""

@@ -46,13 +46,16 @@ class ForeignFiles:
             raise ToolError(f"{place.shown} is not written: other programs obey it.")
         found = await self._text(place)
         after = self._encoded(asked.content, found)
-        text = None if found is None else found.text
-        await self._leave(place, text, asked.content)
-        again = await self._ground.inside(asked.path)
-        if again != place:
-            raise ToolError(f"Nothing was written: {asked.path} leads elsewhere now.")
-        workspace = await self._ground.workspace()
-        await workspace.write_bytes(place.path, after)
+        old, new, line = (None, asked.content, 1) if found is None else excerpts(found.text, asked.content)
+        shown = await self._leave(place, FileDiff(place.shown, old, new, line))
+        try:
+            if await self._ground.inside(asked.path) != place:
+                raise ToolError(f"Nothing was written: {asked.path} leads elsewhere now.")
+            await (await self._ground.workspace()).write_bytes(place.path, after)
+        except ToolError:
+            self._ground.news(shown, "failed")
+            raise
+        self._ground.news(shown, "completed", [schema.Diff(path=place.shown, old_text=old, new_text=new)])
         self.changed[place.shown] = None
         return schema.WriteTextFileResponse()
 
@@ -68,13 +71,12 @@ class ForeignFiles:
             raise ToolError(f"{place.shown} is binary, not text.")
         return found
 
-    async def _leave(self, place: Place, before: str | None, after: str) -> None:
+    async def _leave(self, place: Place, diff: FileDiff) -> str:
         need = Need("write", place.shown)
         decision = await self._ground.decide(need)
         if decision.verdict == "ask" and self._ground.questions.allowed_path(place.shown):
-            return
-        diff = FileDiff(place.shown, *((None, after) if before is None else excerpts(before, after)))
-        await self._ground.leave(need, decision, f"Write {place.shown}", "edit", (diff,))
+            return ""
+        return await self._ground.leave(need, decision, f"Write {place.shown}", "edit", (diff,))
 
     def _encoded(self, text: str, file: TextFile | None) -> bytes:
         if len(text) > FILE_CAP:

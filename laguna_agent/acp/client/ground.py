@@ -7,10 +7,12 @@ ours had asked. Made at the first such request, for most agents use their own fi
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import anyio.to_thread
 
+from laguna_agent.acp import schema
 from laguna_agent.acp.client.questions import Questions
 from laguna_agent.agent.events import PermissionRequested
 from laguna_agent.agent.permissions import Decision, Permissions, options, permissions_for
@@ -34,7 +36,7 @@ class Ground:
         self._making = anyio.Lock()
         self._made: tuple[LocalWorkspace, Walls, Permissions] | None = None
         self._spool: Path | None = None
-        self._asked = 0
+        self._shown = 0
 
     async def workspace(self) -> LocalWorkspace:
         """The workspace. Raises SandboxError where the walls that the person wants cannot be put up."""
@@ -60,34 +62,62 @@ class Ground:
 
     async def leave(
         self, need: Need, decision: Decision, title: str, kind: ToolKind, diffs: tuple[FileDiff, ...] = ()
-    ) -> None:
-        """Ask the person where they have to be asked. ToolError where there is no leave."""
+    ) -> str:
+        """Ask the person where they have to be asked. ToolError where there is no leave.
+
+        The question belongs to the call that the agent tells of. Where it tells of none, one is shown that stands for
+        it; its id is returned, for `news`. "" where there is nothing to end.
+        """
         if decision.verdict == "allow":
-            return
+            return ""
         if decision.verdict == "deny":
             raise ToolError(f"Denied: {decision.reason}.")
-        self._asked += 1
-        parts, unusual = decision.facts.parts, decision.facts.unusual
-        name = "command" if need.access == "execute" else "path"
-        locations = () if need.access == "execute" else (Location(need.subject),)
-        request = PermissionRequested(
-            f"asked-{self._asked}",
-            title,
-            kind,
-            {name: need.subject},
-            options(need, parts),
-            diffs,
-            locations,
-            parts,
-            unusual,
+        commands = need.access == "execute"
+        known = self.questions.call_commanding() if commands else self.questions.call_about(need.subject)
+        given = {"command" if commands else "path": need.subject}
+        places = () if commands else (Location(need.subject),)
+        shown = "" if known else self._show(title, kind, given)
+        facts = decision.facts
+        answer = await self.questions.put(
+            PermissionRequested(
+                known or shown,
+                title,
+                kind,
+                given,
+                options(need, facts.parts),
+                diffs,
+                places,
+                facts.parts,
+                facts.unusual,
+            )
         )
-        answer = await self.questions.put(request)
         assert self._made is not None, "the decision was made with it"
         if answer is not None and answer.remember:
             (self._made[2].remember if answer.allowed else self._made[2].refuse)(need)
         if answer is None or not answer.allowed:
-            reason = answer.reason if answer is not None else ""
-            raise ToolError(f"Denied: {reason or 'the person refused it'}.")
+            self.news(shown, "failed")
+            raise ToolError(f"Denied: {(answer.reason if answer else '') or 'the person refused it'}.")
+        return shown
+
+    def news(
+        self,
+        id: str,
+        status: Literal["in_progress", "completed", "failed"],
+        content: list[schema.ToolCallContent] | None = None,
+        exit_code: int | None = None,
+    ) -> None:
+        """News of a call that `leave` had to show; of none where the id is ""."""
+        if id:
+            output = None if exit_code is None else {"exitCode": exit_code}
+            self.questions.tell(
+                schema.SessionUpdateToolCallUpdate(tool_call_id=id, status=status, content=content, raw_output=output)
+            )
+
+    def _show(self, title: str, kind: ToolKind, given: dict[str, str]) -> str:
+        self._shown += 1
+        id = f"client-{self._shown}"
+        self.questions.tell(schema.ToolCall(tool_call_id=id, title=title, kind=kind, raw_input=given))
+        return id
 
     async def aclose(self) -> None:
         """End what runs there, and remove what was made for it."""

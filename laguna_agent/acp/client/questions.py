@@ -14,15 +14,13 @@ from typing import Any
 import anyio
 
 from laguna_agent.acp import schema
-from laguna_agent.acp.client.calls import Call, text_of
+from laguna_agent.acp.client.calls import CHANGING, Call, text_of
 from laguna_agent.acp.client.incoming import Incoming
 from laguna_agent.acp.client.translation import Translator
 from laguna_agent.agent.events import PermissionOption, PermissionRequested, PermissionResolved
 from laguna_agent.agent.permissions import NOT_CERTAIN, Approver, PermissionAnswer, part_line
-from laguna_agent.messages import ToolKind
 
 ITS_OWN = "whether anything confines it is up to the agent"
-CHANGING: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
 CANCELLED = schema.RequestPermissionResponse(outcome=schema.RequestPermissionOutcomeCancelled())
 
 
@@ -59,10 +57,24 @@ class Questions:
         """Whether the person allowed a call of this turn that runs exactly this."""
         return command in self._commands
 
+    def tell(self, update: schema.ToolCall | schema.SessionUpdateToolCallUpdate) -> None:
+        """Show news of a call, as if the agent had told them."""
+        for event in self._translator.events(update):
+            self._incoming.put(event)
+
+    def call_about(self, path: str) -> str:
+        """The id of the agent's running call on whose behalf it changes a file; "" where it tells of none."""
+        call = self._translator.calls.about(path)
+        return "" if call is None else call.id
+
+    def call_commanding(self) -> str:
+        """The id of the agent's running call on whose behalf it runs a command; "" where it tells of none."""
+        call = self._translator.calls.commanding()
+        return "" if call is None else call.id
+
     async def permission(self, asked: schema.RequestPermissionRequest) -> schema.RequestPermissionResponse:
         """The agent asks for leave."""
-        for event in self._translator.events(told(asked.tool_call)):
-            self._incoming.put(event)
+        self.tell(told(asked.tool_call))
         call = self._translator.calls.known(asked.tool_call.tool_call_id)
         options = tuple(PermissionOption(each.option_id, each.kind, each.name) for each in asked.options)
         parts, unusual = facts_of(call)
@@ -110,7 +122,7 @@ class Questions:
 
     def _remember(self, call: Call) -> None:
         if call.kind in CHANGING or call.diffs:
-            self._paths |= {each.path for each in call.diffs} | {each.path for each in call.locations}
+            self._paths |= call.paths
         if (command := command_of(call.input)) is not None:
             self._commands.add(command)
 

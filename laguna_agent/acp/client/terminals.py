@@ -34,10 +34,11 @@ SHELLS = ("sh", "bash")
 
 
 class ForeignTerminal:
-    """One command and what it has printed."""
+    """One command and what it has printed; `shown` is the call that stands for it where the agent tells of none."""
 
-    def __init__(self, command: str, limit: int) -> None:
+    def __init__(self, command: str, limit: int, shown: str) -> None:
         self.command = command
+        self.shown = shown
         self.output = ""
         self.truncated = False
         self.status: schema.TerminalExitStatus | None = None
@@ -79,11 +80,12 @@ class ForeignTerminals:
         workspace = await self._ground.workspace()
         line = command_line(asked.command, asked.args or ())
         whole = await self._whole(asked, line, workspace)
-        kind = await self._leave(line, whole)
+        kind, shown = await self._leave(line, whole)
         self._count += 1
         id = f"terminal-{self._count}"
         limit = OUTPUT_LIMIT if asked.output_byte_limit is None else max(0, min(asked.output_byte_limit, OUTPUT_LIMIT))
-        self._terminals[id] = ForeignTerminal(whole, limit)
+        self._terminals[id] = ForeignTerminal(whole, limit, shown)
+        self._ground.news(shown, "in_progress", [schema.Terminal(terminal_id=id)])
         self._tasks.start_soon(self._run, id, self._terminals[id], workspace, kind)
         return schema.CreateTerminalResponse(terminal_id=id)
 
@@ -132,14 +134,14 @@ class ForeignTerminals:
             before += [f"cd {shlex.quote(str(place))}"] if place != workspace.root else []
         return "\n".join([*before, line])
 
-    async def _leave(self, line: str, whole: str) -> Granted:
-        """What the command may reach."""
+    async def _leave(self, line: str, whole: str) -> tuple[Granted, str]:
+        """What the command may reach, and the call that stands for it."""
         need = Need("execute", whole)
         decision = await self._ground.decide(need)
-        allowed = whole == line and self._ground.questions.allowed_command(line)
-        if not (decision.verdict == "ask" and allowed):
-            await self._ground.leave(need, decision, f"$ {whole}", "execute")
-        return decision.kind or "workspace"
+        kind = decision.kind or "workspace"
+        if decision.verdict == "ask" and whole == line and self._ground.questions.allowed_command(line):
+            return kind, ""
+        return kind, await self._ground.leave(need, decision, f"$ {whole}", "execute")
 
     async def _run(self, id: str, terminal: ForeignTerminal, workspace: LocalWorkspace, kind: Granted) -> None:
         async def emit(text: str) -> None:
@@ -156,6 +158,8 @@ class ForeignTerminals:
             status = schema.TerminalExitStatus(exit_code=126)
         finally:
             terminal.end(status)
+            well = status.exit_code == 0
+            self._ground.news(terminal.shown, "completed" if well else "failed", exit_code=status.exit_code)
 
     def _known(self, id: str) -> ForeignTerminal:
         terminal = self._terminals.get(id)

@@ -43,6 +43,7 @@ Update = (
     | schema.CompactionSummaryChunk
 )
 """What is understood; an update of any other kind is ignored, as the protocol wants it."""
+STATES = (schema.AvailableCommandsUpdate, schema.CurrentModeUpdate, OptionsTold, schema.SessionInfoUpdate)
 Severity = Literal["info", "warning", "error"]
 SEVERITIES: dict[str, Severity] = {"info": "info", "warning": "warning", "error": "error"}
 
@@ -56,13 +57,14 @@ class Told(schema.Wire, frozen=True):
 
 class Translator:
     """One session's updates, in `root`. `in_turn` says that the person's own words, which some agents repeat, are known
-    already; `changed` are the files that ended calls changed."""
+    already; `changed` are the files that ended calls changed, `told` counts the updates that are no states."""
 
     def __init__(self, root: Path, terminal: Callable[[str], str] = no_terminal) -> None:
         self.calls = Calls(root, terminal)
         self.usage = Usage()
         self.in_turn = False
         self.changed: dict[str, None] = {}
+        self.told = 0
         self._speaking: tuple[str, str | None] = ("", None)
         self._said: list[str] = []
         self._images: list[ImageBlock] = []
@@ -70,14 +72,12 @@ class Translator:
 
     def events(self, update: Update) -> Iterator[Event]:
         """The events that an update stands for; none for a state."""
-        match update:
-            case schema.UserMessageChunk():
-                yield from self._hear(update)
-                return
-            case schema.AvailableCommandsUpdate() | schema.CurrentModeUpdate() | schema.SessionInfoUpdate():
-                return
-            case OptionsTold():
-                return
+        if isinstance(update, STATES):
+            return
+        self.told += 1
+        if isinstance(update, schema.UserMessageChunk):
+            yield from self._hear(update)
+            return
         yield from self.heard()
         match update:
             case schema.AgentMessageChunk():

@@ -45,7 +45,7 @@ def verdict(stop_reason: str, agent: str) -> Verdict:
 
 def refused(error: RpcError, agent: str, what: str, methods: Iterable[schema.AuthMethod]) -> LagunaError:
     """The error for a request that the agent answered with one; `what` says what it would not do."""
-    said = one_line(str(error), MESSAGE)
+    said = one_line(words_of(error), MESSAGE)
     if error.code != AUTH_REQUIRED:
         return ProviderError(f"{agent} {what}: {said} ({error.code})")
     names = ", ".join(one_line(each.name) for each in methods) or "no way to do that from here"
@@ -53,3 +53,11 @@ def refused(error: RpcError, agent: str, what: str, methods: Iterable[schema.Aut
         f"{agent} wants you to log in first: {said}; it offers {names}. Log in with the agent's own program, or set "
         "its key in the environment, then start it again"
     )
+
+
+def words_of(error: RpcError) -> str:
+    """What an error says, with the details that some agents put beside a message that tells nothing."""
+    data = error.data
+    found = [data.get(key) for key in ("details", "message", "error")] if isinstance(data, dict) else [data]
+    more = next((each for each in found if isinstance(each, str) and each), "")
+    return f"{error}: {more}" if more and more not in str(error) else str(error)

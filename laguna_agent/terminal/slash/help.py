@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 KEYS = (
     ("Enter", "send; while a turn runs, say it into the turn"),
-    ("Alt-Enter", "a new line"),
+    ("Ctrl-Q", "send it when the turn has ended"),
+    ("Alt-Enter, Ctrl-J", "a new line"),
     ("Esc, Ctrl-C", "interrupt the turn"),
-    ("@", "name a file"),
-    ("!", "run a shell command yourself"),
+    ("Shift-Tab", "the next mode"),
+    ("Ctrl-O", "show in full what was folded"),
+    ("Ctrl-G", "edit the text in your editor"),
+    ("@ and !", "name a file; run a shell command yourself"),
     ("Ctrl-D", "leave"),
 )
 NARROW = 60

@@ -1,4 +1,7 @@
-"""`/context` and `/usage`: what fills the model's window, and what the session has used."""
+"""`/context` and `/usage`: what fills the model's window, and what the session has used.
+
+The core is imported when a command runs: the face is there before it.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,13 @@ import msgspec
 from rich.console import Group
 from rich.text import Text
 
-from laguna_agent.agent.commands import is_for_the_model
-from laguna_agent.agent.filling import NAMES, Filling, filled, head, when_full
-from laguna_agent.agent.store import AnyRecord, Described, Prompted, Replied
 from laguna_agent.event_lines import one_line
 from laguna_agent.terminal.face import SlashCommand
 from laguna_agent.terminal.slash.tables import Cell, table, text
 
 if TYPE_CHECKING:
+    from laguna_agent.agent.filling import Filling
+    from laguna_agent.agent.store import AnyRecord
     from laguna_agent.terminal.face import Face
     from laguna_agent.terminal.theme import Theme
 
@@ -32,6 +34,8 @@ FREE = "\u00b7"
 
 
 async def _context(face: Face, argument: str) -> None:
+    from laguna_agent.agent.filling import NAMES, filled, head, when_full
+
     session = face.link.session
     assert session is not None, "the command needs our own session"
     found = await face.link.call(filled, session)
@@ -56,7 +60,7 @@ async def _context(face: Face, argument: str) -> None:
 def bar(found: Filling, width: int, theme: Theme) -> Text:
     """The parts as a bar of `width` cells, each part that is there at least one."""
     whole = max(found.room or 0, found.total, 1)
-    sizes = {name: getattr(found, name) for name in NAMES if getattr(found, name)}
+    sizes = {name: getattr(found, name) for name in MARKS if getattr(found, name)}
     cells = {name: max(1, round(tokens / whole * width)) for name, tokens in sizes.items()}
     while sum(cells.values()) > width and max(cells.values()) > 1:
         cells[max(cells, key=lambda name: cells[name])] -= 1
@@ -65,7 +69,7 @@ def bar(found: Filling, width: int, theme: Theme) -> Text:
 
 
 def _style(name: str) -> str:
-    return STYLES[list(NAMES).index(name) % len(STYLES)]
+    return STYLES[list(MARKS).index(name) % len(STYLES)]
 
 
 class Used(msgspec.Struct):
@@ -81,6 +85,8 @@ class Used(msgspec.Struct):
 
 def used(records: Iterable[AnyRecord]) -> tuple[dict[str, Used], int]:
     """What each model has used by a log, and how many prompts there were; what was taken back was paid for too."""
+    from laguna_agent.agent.commands import is_for_the_model
+    from laguna_agent.agent.store import Described, Prompted, Replied
     from laguna_agent.backend.base import UsageDelta
 
     models: dict[str, Used] = {}

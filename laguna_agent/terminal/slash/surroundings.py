@@ -114,24 +114,18 @@ async def _sandbox(face: Face, argument: str) -> None:
     from laguna_agent.sandbox.tiers import prove
 
     proof = await anyio.to_thread.run_sync(prove, session.settings.sandbox)
-    face.say(Group(*_walls(walls, proof, face.theme)))
+    face.say(Group(*_walls(walls, proof, face.theme, whole=argument.strip() == "all")))
 
 
-def _walls(walls: Walls, proof: Proof, theme: Theme) -> Iterator[RenderableType]:
+def _walls(walls: Walls, proof: Proof, theme: Theme, whole: bool) -> Iterator[RenderableType]:
     from laguna_agent.sandbox.policy import PROTECTED_GIT, PROTECTED_NAMES
 
     style = {"full": "ok", "partial": "warning", "none": "warning"}[walls.boundary]
     yield text(theme, ("Commands run in: ", "strong"), (walls.summary, style))
     for reason in proof.reasons:
         yield text(theme, (f"  not {one_line(reason, 400)}", "dim"))
-    if walls.boundary == "partial":
-        yield text(theme, ("It is partial: what it does not hold is marked.", "warning"))
-    if proof.claims and proof.tier == walls.tier:
-        yield text(theme, ("Tried here, by attempts from inside:", "strong"))
-        rows: list[tuple[Cell, ...]] = []
-        for words, held, how in proof.claims:
-            rows.append((("  held", "ok") if held else ("  NOT held", "error"), words, (one_line(how), "dim")))
-        yield table(theme, rows)
+    if proof.tier == walls.tier:
+        yield from _claims(proof, theme, whole)
     policy = walls.policy
     paths = {
         "may be written": (*policy.workspace, *policy.git_directories, *policy.writable),
@@ -149,6 +143,25 @@ def _walls(walls: Walls, proof: Proof, theme: Theme) -> Iterator[RenderableType]
     yield text(theme, ("Read-only there, by name: ", "strong"), names + kept)
     if policy.denied:
         yield text(theme, ("Denied by your rules:", "strong"), " " + ", ".join(policy.denied))
+
+
+def _claims(proof: Proof, theme: Theme, whole: bool) -> Iterator[RenderableType]:
+    """What was tried; of what held only the number, where not the whole is wanted."""
+    held = sum(each[1] for each in proof.claims)
+    if not held:
+        return
+    more = "" if whole else " (/sandbox all lists them)"
+    yield text(theme, (f"Tried here from inside: {held} of {len(proof.claims)} hold{more}", "strong"))
+    rows: list[tuple[Cell, ...]] = []
+    for words, holds, how in proof.claims:
+        if whole or not holds:
+            rows.append((("  held", "ok") if holds else ("  NOT held", "error"), words, (one_line(how), "dim")))
+    if rows:
+        yield table(theme, rows)
+
+
+def _all(_: Face) -> tuple[str, ...]:
+    return ("all",)
 
 
 # -- doctor ---------------------------------------------------------------------------------------------------------
@@ -175,6 +188,6 @@ async def _doctor(face: Face, argument: str) -> None:
 MCP = SlashCommand("mcp", "Show the MCP servers and their tools", _mcp, at_work=True, session=True)
 TOOLS = SlashCommand("tools", "Show the tools, and which need your leave", _tools, at_work=True, session=True)
 SANDBOX = SlashCommand(
-    "sandbox", "Show what confines commands, as it was proved here", _sandbox, at_work=True, session=True
+    "sandbox", "Show what confines commands, as it was proved here", _sandbox, "all", _all, at_work=True, session=True
 )
 DOCTOR = SlashCommand("doctor", "Check the installation, the configuration and the server", _doctor, at_work=True)

@@ -69,7 +69,8 @@ def ended(events: list[Event]) -> TurnEnded:
 
 def scripted(name: str) -> str:
     """The command of the tiny agent that does what `name` says."""
-    return shlex.join([sys.executable, str(Path(__file__).with_name("scripted.py")), name])
+    # Without site packages: most of these tests do nothing else that takes long.
+    return shlex.join([sys.executable, "-I", "-S", str(Path(__file__).with_name("scripted.py")), name])
 
 
 def spoken(events: list[Event]) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 SESSION = "s-1"
@@ -141,6 +142,26 @@ def leaves_a_child() -> None:
     os._exit(0)
 
 
+def tells_its_number() -> None:
+    begin()
+    Path("pid").write_text(str(os.getpid()))
+    receive()
+
+
+def replays_late() -> None:
+    """The answer to session/load comes before the conversation, against the protocol."""
+    hello(loadSession=True)
+    answer(until("session/load"), {})
+    for words in ("What ", "was it?"):
+        time.sleep(0.1)
+        tell("user_message_chunk", content={"type": "text", "text": words})
+    say("This.")
+    prompt = until("session/prompt")
+    say("Now.")
+    end(prompt)
+    receive()
+
+
 def ignores_cancel() -> None:
     begin()
     prompt = until("session/prompt")
@@ -164,7 +185,8 @@ def stops() -> None:
     begin()
     for stop in ("max_tokens", "max_turn_requests", "refusal", "cancelled", "_tired"):
         end(until("session/prompt"), stop)
-    refuse(until("session/prompt"), -32603, "quota\x1b[2J exceeded")
+    error = {"code": -32603, "message": "Internal error", "data": {"details": "quota\x1b[2J exceeded"}}
+    put({"id": until("session/prompt")["id"], "error": error})
     receive()
 
 
@@ -174,8 +196,8 @@ def stops() -> None:
 def floods() -> None:
     begin()
     prompt = until("session/prompt")
-    for number in range(20_000):
-        say(f"{number}\n", messageId="m")
+    for number in range(5_000):
+        say(f"{number} {'x' * 1_000}\n", messageId="m")
     end(prompt)
     receive()
 
@@ -263,6 +285,16 @@ def asks_thrice() -> None:
     answers = sorted((receive() for _ in range(3)), key=lambda message: message["id"])
     report([each["result"]["outcome"]["outcome"] if "result" in each else each["error"]["code"] for each in answers])
     end(prompt)
+    receive()
+
+
+def waits_for_its_answer() -> None:
+    """As the protocol has it, the client answers what is open when it cancels."""
+    begin()
+    prompt = until("session/prompt")
+    call = {"toolCallId": "c", "title": "Deploy"}
+    report(ask("session/request_permission", toolCall=call, options=[option("y", "allow_once")]))
+    end(prompt, "cancelled")
     receive()
 
 

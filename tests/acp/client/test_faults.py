@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,11 @@ import pytest
 from laguna_agent.acp.client import agent as module
 from laguna_agent.acp.client.agent import ForeignAgent
 from laguna_agent.acp.client.incoming import HIGH_WATER
-from laguna_agent.agent.events import Event, Notice, TextDelta, TurnStarted, UsageUpdated
+from laguna_agent.agent.events import Event, Notice, TextDelta, TurnEnded, TurnStarted, UsageUpdated, UserMessage
 from laguna_agent.errors import AuthenticationFailed, LagunaError, ProviderError, ProviderUnavailable, UsageError
 from laguna_agent.messages import ImageBlock, TextBlock
 from tests.acp.client.driving import PATIENCE, Person, all_of, driven, ended, reported, scripted, spoken, turn
-from tests.acp.program import is_alive
+from tests.acp.program import is_alive, wait_for
 
 
 def refusal(command: str, cwd: Path, **more: Any) -> LagunaError:
@@ -93,6 +96,41 @@ def test_what_an_agent_leaves_behind_goes_with_it(workspace: Path) -> None:
     assert not is_alive(int(spoken(events)))
 
 
+HOST = """
+import sys, anyio
+from pathlib import Path
+from tests.acp.client.driving import driven
+
+async def run():
+    async with driven(sys.argv[1], Path(sys.argv[2])):
+        await anyio.sleep_forever()
+
+anyio.run(run)
+"""
+
+
+def test_no_agent_outlives_this_program_however_it_ends(workspace: Path) -> None:
+    command = [sys.executable, "-c", HOST, scripted("tells_its_number"), str(workspace)]
+    with subprocess.Popen(command) as host:
+        agent = int(wait_for(workspace / "pid"))
+        assert is_alive(agent)
+        host.kill()
+    deadline = time.monotonic() + PATIENCE
+    while is_alive(agent):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_conversation_that_comes_late_is_the_past_all_the_same(workspace: Path) -> None:
+    async def run() -> tuple[list[Event], list[Event]]:
+        async with driven(scripted("replays_late"), workspace, resume="s-1") as agent:
+            return agent.past(), await turn(agent, "Go")
+
+    past, now = anyio.run(run)
+    assert past == [UserMessage("What was it?"), TextDelta("This.")]
+    assert spoken(now) == "Now."
+
+
 def test_every_stop_reason_has_an_outcome(workspace: Path) -> None:
     outcomes = [ended(events) for events in turns("stops", workspace, *"123456")]
     assert [(each.outcome, each.stop_reason, each.exit_code) for each in outcomes] == [
@@ -104,7 +142,7 @@ def test_every_stop_reason_has_an_outcome(workspace: Path) -> None:
         ("provider_error", "error", 3),
     ]
     assert outcomes[-2].message.endswith("does not know: _tired")
-    assert outcomes[-1].message.endswith("quota\\u{1B}[2J exceeded (-32603)")
+    assert outcomes[-1].message.endswith("Internal error: quota\\u{1B}[2J exceeded (-32603)")
 
 
 def test_a_flood_comes_whole_and_waits_for_a_slow_face(workspace: Path) -> None:
@@ -123,7 +161,7 @@ def test_a_flood_comes_whole_and_waits_for_a_slow_face(workspace: Path) -> None:
                     said.append(event.text)
         return "".join(said)
 
-    assert anyio.run(run) == "".join(f"{number}\n" for number in range(20_000))
+    assert anyio.run(run) == "".join(f"{number} {'x' * 1_000}\n" for number in range(5_000))
     assert heaviest < HIGH_WATER + (1 << 18)
 
 
@@ -208,6 +246,25 @@ def test_a_face_that_leaves_in_mid_turn(leave: str, workspace: Path) -> None:
                     scope.cancel()
 
     assert [type(event) for event in anyio.run(run)] == [TurnStarted, TextDelta]
+
+
+def test_the_end_of_a_turn_that_the_face_left_is_not_that_of_the_next(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAVING", 0.1)
+    monkeypatch.setattr(module, "CANCELLING", 0.6)
+
+    async def run() -> list[Event]:
+        async with driven(scripted("ignores_cancel"), workspace) as agent:
+            async with aclosing(agent.prompt((TextBlock("Go"),))) as stream:
+                assert isinstance(await anext(stream), TurnStarted)
+            return await turn(agent, "Again")
+
+    started, late, end = anyio.run(run)
+    assert isinstance(started, TurnStarted)
+    assert isinstance(late, Notice)
+    assert isinstance(end, TurnEnded)
+    assert (started.turn, end.outcome) == (2, "completed")
 
 
 def test_an_image_for_one_that_takes_none(workspace: Path) -> None:

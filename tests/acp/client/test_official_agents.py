@@ -67,6 +67,7 @@ def test_an_agent_of_the_python_sdk(workspace: Path) -> None:
     assert ended(cancelled).outcome == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_session_of_the_python_sdk_is_taken_up(workspace: Path) -> None:
     async def run() -> list[Event]:
         async with driven(PYTHON, workspace, resume="python-1") as agent:

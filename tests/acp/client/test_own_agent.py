@@ -209,8 +209,9 @@ def test_modes_options_and_errors(model_server: ModelServer, greeting: Path) -> 
             return await turn(agent, "Write it"), await turn(agent, "Go on")
 
     written, failed = anyio.run(run)
-    # The agent does not ask in this mode, and writes through us, who do.
-    assert [event.call_id for event in all_of(written, PermissionRequested)] == ["asked-1"]
+    # The agent does not ask in this mode, and writes through us, who do: on behalf of its call.
+    (call,) = all_of(written, ToolCallStarted)
+    assert [event.call_id for event in all_of(written, PermissionRequested)] == [call.id]
     end = ended(failed)
     assert (end.outcome, end.exit_code, end.error) == ("provider_error", 3, "ProviderError")
     assert "the server is down" in end.message

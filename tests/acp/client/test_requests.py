@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from laguna_agent.agent.events import Event, PermissionOption, PermissionRequested, PermissionResolved, ToolCallUpdate
+from laguna_agent.acp.client.agent import ForeignAgent
+from laguna_agent.agent.events import (
+    Event,
+    PermissionOption,
+    PermissionRequested,
+    PermissionResolved,
+    ToolCallStarted,
+    ToolCallUpdate,
+)
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.config import Rule, Settings
-from laguna_agent.messages import FileDiff
+from laguna_agent.messages import FileDiff, TextBlock
 from tests.acp.client.driving import Person, all_of, driven, ended, reported, scripted, turn
 from tests.acp.program import wait_for
 
@@ -88,6 +96,24 @@ def test_one_question_at_a_time_and_none_that_was_taken_back(workspace: Path) ->
     events = anyio.run(run)
     assert reported(events) == [["selected", -32800, "selected"]]
     assert asked == ["one", "three"]
+
+
+def test_a_cancel_answers_what_is_open(workspace: Path) -> None:
+    async def run() -> list[Event]:
+        async with driven(scripted("waits_for_its_answer"), workspace, lambda _: anyio.sleep_forever()) as agent:
+            events = []
+            async with aclosing(agent.prompt((TextBlock("Go"),))) as stream, anyio.create_task_group() as group:
+                async for event in stream:
+                    events.append(event)
+                    if isinstance(event, PermissionRequested):
+                        group.start_soon(cancel_soon, agent)
+            return events
+
+    async def cancel_soon(agent: ForeignAgent) -> None:
+        await anyio.sleep(0.1)
+        agent.cancel()
+
+    assert reported(anyio.run(run)) == [{"outcome": {"outcome": "cancelled"}}]
 
 
 def test_a_question_of_an_agent_that_dies_is_withdrawn(workspace: Path) -> None:
@@ -177,8 +203,9 @@ def test_what_is_never_written(workspace: Path) -> None:
     (workspace / ".git" / "hooks").mkdir(parents=True)
     (workspace / "link.txt").symlink_to(workspace.parent / "outside.txt")
     person = Person()
-    paths = [".git/hooks/pre-commit", ".envrc", ".vscode/settings.json", "../outside.txt", "link.txt"]
-    (events,) = asked_for(workspace, [write(str(workspace / path), "x") for path in paths], person=person)
+    paths = [".git/hooks/pre-commit", ".envrc", ".vscode/settings.json", "../outside.txt", "link.txt", "new.key"]
+    asked = [write(str(workspace / path), "x") for path in paths]
+    (events,) = asked_for(workspace, asked, person=person, rules=(Rule("read(*.key)", "deny"),))
     assert all("message" in each for each in reported(events))
     assert not person.asked
     assert not (workspace.parent / "outside.txt").exists()
@@ -204,7 +231,7 @@ def test_leave_that_was_given_is_not_asked_for_again_in_that_turn(workspace: Pat
     person = Person()
     one, two = asked_for(workspace, [asked, write(path, "x")], [write(path, "y")], person=person)
     assert reported(one)[1] == {}
-    assert [request.call_id for request in person.asked] == ["c", "asked-1"]
+    assert [request.call_id for request in person.asked] == ["c", "client-1"]
     assert Path(path).read_text() == "y"
     assert ended(two).files_changed == ("a.txt",)
 
@@ -217,12 +244,14 @@ def test_a_command_runs_once_it_is_allowed_and_its_output_is_shown_live(workspac
     (workspace / "sub").mkdir()
     command = {"command": "sh", "args": ["-c", "touch it; echo $WORD; pwd; exit 3"], "cwd": str(workspace / "sub")}
     call = {"toolCallId": "c", "title": "Run", "kind": "execute", "status": "in_progress"}
+    shown = [{"type": "terminal", "terminalId": "terminal-1"}]
     person = Person()
     (events,) = asked_for(
         workspace,
         [
+            ["tell", {"update": "tool_call", **call}],
             ["terminal/create", command | {"env": [{"name": "WORD", "value": "a b"}]}],
-            ["tell", {"update": "tool_call", **call, "content": [{"type": "terminal", "terminalId": "terminal-1"}]}],
+            ["tell", {"update": "tool_call_update", "toolCallId": "c", "content": shown}],
             terminal(1, "wait_for_exit"),
             terminal(1),
             ["tell", {"update": "tool_call_update", "toolCallId": "c", "status": "completed"}],
@@ -239,6 +268,7 @@ def test_a_command_runs_once_it_is_allowed_and_its_output_is_shown_live(workspac
     assert released == {}
     assert gone["code"] == -32002
     (asked,) = person.asked
+    assert asked.call_id == "c"
     line = f"export WORD='a b'\ncd {workspace / 'sub'}\ntouch it; echo $WORD; pwd; exit 3"
     assert (asked.kind, asked.input, asked.title) == ("execute", {"command": line}, f"$ {line}")
     assert (workspace / "sub" / "it").exists()
@@ -271,6 +301,19 @@ def test_a_command_is_refused_killed_and_cut(workspace: Path) -> None:
     assert output == {"output": "begun\n", "truncated": False, "exitStatus": {"signal": "SIGTERM"}}
     assert "outside the workspace" in outside["message"]
     assert (cut["output"], cut["truncated"]) == ("789\n", True)
+    # The agent tells of no calls, so the client shows what it was asked for.
+    assert [(call.id, call.title) for call in all_of(events, ToolCallStarted)] == [
+        ("client-1", "$ touch refused"),
+        ("client-2", "$ echo $$ > pid; echo begun; sleep 300"),
+        ("client-3", "$ touch x; echo 0123456789"),
+    ]
+    ends = [update for update in all_of(events, ToolCallUpdate) if update.status in {"completed", "failed"}]
+    assert [(end.id, end.status, end.exit_code) for end in ends] == [
+        ("client-1", "failed", None),
+        ("client-2", "failed", None),
+        ("client-3", "completed", 0),
+    ]
+    assert ends[2].content == (TextBlock("789\n"),)
 
 
 def command_lines() -> Iterator[str]:

@@ -49,6 +49,7 @@ def test_what_is_added_makes_what_was_shown_end_as_the_new_output(before: str, n
     assert (before + added(before, now)).endswith(now)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 999).map(lambda n: f"line {n}\n"), max_size=60), st.integers(600, 900))
 def test_live_output_that_loses_its_beginning_comes_whole(lines: list[str], tail: int) -> None:
     # Each line is told from the others, as output of commands mostly is.
@@ -106,7 +107,7 @@ words = st.builds(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(calls | words, max_size=25))
 def test_every_call_begins_before_it_goes_on_and_ends_once(updates: list[schema.SessionUpdate]) -> None:
     running: set[str] = set()
@@ -143,6 +144,18 @@ def test_a_call_keeps_what_an_update_does_not_name() -> None:
             locations=where,
         ),
     ]
+
+
+def test_what_comes_late_of_a_call_that_was_closed_is_no_news() -> None:
+    translator = Translator(ROOT)
+    translator.begin_turn()
+    assert [type(each) for each in translator.events(update(title="Run"))] == [ToolCallStarted]
+    assert list(translator.end_turn()) == [ToolCallUpdate("c", "failed")]
+    translator.begin_turn()
+    assert not list(translator.events(update(status="completed")))
+    # A call, rather than an update of one, begins anew.
+    again = schema.ToolCall(tool_call_id="c", title="Run again")
+    assert [type(each) for each in translator.events(again)] == [ToolCallStarted]
 
 
 def test_notices_compactions_usage_and_what_is_no_text() -> None:
