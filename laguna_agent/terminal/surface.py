@@ -85,7 +85,6 @@ class Surface:
         self.app.key_processor.after_key_press += lambda _: self._follow_panel()
         self._last_key = monotonic()
         self.app.key_processor.before_key_press += self._note_key
-        self.app.key_processor.after_key_press += self._follow_panel
 
     @property
     def panel(self) -> Panel[Any] | None:
@@ -167,11 +166,6 @@ class Surface:
 
     def _note_key(self, _: object) -> None:
         self._last_key = monotonic()
-
-    def _follow_panel(self, _: object) -> None:
-        if self._panel is not None and self.composer.label != (self._panel.reading or ""):
-            # The key made the panel begin or end to read a text.
-            self.focus()
 
     def _panel_keys(self) -> KeyBindingsBase | None:
         return self._panel.keys if self._panel is not None and self._panel.reading is None else None
