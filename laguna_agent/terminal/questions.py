@@ -14,7 +14,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.filters import Condition
-from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from rich.segment import Segment
 
 from laguna_agent.event_lines import ANSWER_KEYS, on_one_line, one_line, printable, proposed
@@ -150,6 +151,12 @@ class PermissionPanel:
         bind(lambda: self._scroll(-1), "pageup")
         bind(lambda: self._scroll(1), "pagedown", " ")
         bind(self._enter, "enter")
+
+        @keys.add(Keys.Any, filter=choosing)
+        def _text(event: KeyPressEvent) -> None:
+            # Whoever types a text does not see the question yet, and a letter of it must not answer it.
+            self._deaf_until = monotonic() + STILL
+
         return keys
 
     def _pressed(self, action: Callable[[], None]) -> None:

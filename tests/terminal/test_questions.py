@@ -170,6 +170,13 @@ def test_keys_of_somebody_who_types_are_no_answer() -> None:
     assert not answers
 
 
+def test_a_letter_of_a_text_that_somebody_goes_on_typing_is_no_answer() -> None:
+    panel, answers = shown(request_for("make"))
+    panel.lines(80, 30)
+    press(panel, *"!ls -la")
+    assert not answers
+
+
 def test_a_change_is_shown_whole() -> None:
     lines = [f"line {number}" for number in range(300)]
     diff = FileDiff("a.txt", "\n".join(lines) + "\n", "\n".join(f"{line}!" for line in lines) + "\n")
