@@ -32,7 +32,8 @@ def test_rewinding_by_choice_puts_files_and_the_prompt_back(
     taking.tty.settle(0.2, 2)
     snapshots.check("rewind_choice", taking.tty.screen(), workspace)
     taking.press("\r")
-    taking.tty.wait_for("> two, with a file")
+    taking.tty.wait_for("took back")
+    taking.tty.wait_for(lambda _: taking.line == "> two, with a file")
     assert not (workspace / "b.txt").exists()
     taking.ask(" again", "Third.")
     assert roles(model_server) == ["system", "user", "assistant", "user"]
@@ -82,7 +83,7 @@ def test_what_was_changed_is_shown(chat: StartChat, model_server: ModelServer, w
     showing.ask("change it", "Changed.")
     showing.send("/diff")
     showing.idle()
-    showing.tty.wait_for(lambda _: showing.count("+ three") == 2)
+    showing.tty.wait_for(lambda _: showing.count("+three") == 1)
     showing.send("/context")
     showing.idle()
     showing.send("/usage")
