@@ -7,6 +7,7 @@ first answer in focus allows once at most. Knows the request; must not know how 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from prompt_toolkit.keys import Keys
 from rich.segment import Segment
 
 from laguna_agent.event_lines import ANSWER_KEYS, on_one_line, one_line, printable, proposed
-from laguna_agent.terminal.folding import folded, hanging
+from laguna_agent.terminal.folding import cut, hanging
 from laguna_agent.terminal.lines import Line
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ class PermissionPanel:
         self._made_for = (0, False)
         self._room = 1
         self._body: list[Line] = []
-        self._refused_key = False
         self._deaf_until = monotonic() + STILL if typing else 0.0
 
     # -- what is shown ----------------------------------------------------------------------------------------------
@@ -100,13 +100,11 @@ class PermissionPanel:
         return bool(self._body) and self._seen >= len(self._body)
 
     def _scroll_line(self, width: int, below: int) -> Line:
-        rows = f"{below} more rows" if below != 1 else "1 more row"
+        rows = f"Space: {below} more rows" if below != 1 else "Space: 1 more row"
+        words = f"{rows}, then allow"
         if self._all_seen:
-            words = f"{rows}: PageDown" if below > 0 else "the end; PageUp goes back"
-        else:
-            words = f"{rows}: PageDown; allowing is possible at the end"
-        style = self._theme.style("warning" if self._refused_key or not self._all_seen else "dim")
-        return (Segment(folded(words, width)[0], style),)
+            words = rows if below > 0 else "the end; PageUp goes back"
+        return (Segment(cut(words, width), self._theme.style("dim" if self._all_seen else "warning")),)
 
     def _answers(self, width: int, height: int) -> tuple[list[Line], bool]:
         """The answers with what they grant; True where they are told in short because that would fill the screen."""
@@ -186,7 +184,6 @@ class PermissionPanel:
     def _answer(self, kind: str) -> None:
         allowed = kind.startswith("allow")
         if allowed and not self._all_seen:
-            self._refused_key = True
             return
         self._finish(allowed, "" if allowed else REFUSED, remember=kind.endswith("always"))
 
@@ -273,8 +270,9 @@ def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, gra
             yield from hanging(said, width, text, "  ")
     if len(request.parts) > 1 or (request.parts and request.parts[0].split() != _subject(request).split()):
         yield from hanging("it runs:", width, dim, "  ")
-        for part in request.parts:
-            yield from hanging(on_one_line(part), width, text, "  - ", dim)
+        for part, times in Counter(request.parts).items():
+            again = f"  ({times} times)" if times > 1 else ""
+            yield from hanging(on_one_line(part) + again, width, text, "  - ", dim)
     yield from _places(request, width, theme, cwd)
     yield from _diffs(request, width, theme)
     for option in request.options if grants else ():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from laguna_agent.terminal.theme import Theme
 
 BETWEEN = " \u00b7 "
-MODES = {"plan": "plans only", "ask": "asks first", "edits": "edits freely", "all": "asks nothing"}
+MODES = {"plan": "plans only", "ask": "asks first", "edits": "edits freely", "all": "acts freely"}
 FULL = 0.8
 """Share of the window from which on it is worth a colour."""
 LONGEST = 60

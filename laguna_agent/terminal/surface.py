@@ -29,12 +29,10 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 ESCAPE_WAIT = 0.04
 """Seconds in which the rest of a key's sequence follows its escape, also over a slow line."""
+BESIDE_PANEL = 6
+"""Of so many rows of the screen, the open part of a turn takes one while a panel is shown."""
 KEPT_ROWS = 8
 """Rows of the screen that the open part of a turn leaves free."""
-BESIDE_A_PANEL = 2
-"""Rows beside the open part and a panel: the free one between them, and the status line."""
-PANEL_LEAVES = 5
-"""Beside a panel it gets one row in so many."""
 
 
 class Surface:
@@ -97,9 +95,9 @@ class Surface:
 
     @property
     def live_rows(self) -> int:
-        """Rows that the open part of a turn may take; a panel goes before it."""
+        """Rows that the open part of a turn may take: few beside a panel, which must be seen whole."""
         rows = self.output.get_size().rows
-        return max(1, rows - KEPT_ROWS) if self._panel is None else max(1, rows // PANEL_LEAVES)
+        return max(1, rows - KEPT_ROWS) if self._panel is None else max(2, rows // BESIDE_PANEL)
 
     def put(self, lines: Iterable[Line]) -> None:
         """Finished lines into the history; before the application runs and after it, straight to the terminal."""
@@ -179,9 +177,9 @@ class Surface:
         if self._panel is None:
             return []
         size = self.output.get_size()
-        # What does not fit would be cut off at the end, where the answers are.
-        taken = len(self._live(self.columns, self.live_rows)) + BESIDE_A_PANEL
-        return fragments(self._panel.lines(size.columns - 1, max(3, size.rows - taken)))
+        # What a panel takes for shown must not be cut off: above it are the open part and a free line, below the status
+        above = max(1, len(self._live(self.columns, self.live_rows))) + 1
+        return fragments(self._panel.lines(size.columns - 1, max(3, size.rows - above - 1)))
 
     def _status_fragments(self) -> StyleAndTextTuples:
         return fragments([self._status(self.columns - 1)])

@@ -98,7 +98,7 @@ def test_a_server_that_lists_nothing(model_server: ModelServer, workspace: Path)
 
     face = with_face(model_server, workspace, work)
     assert "asking the server" in face.panels[0]
-    assert face.said == "model test-model"
+    assert face.said == "model test-model, from the next prompt on"
 
 
 @pytest.mark.parametrize("name", ["mode", "approve"])

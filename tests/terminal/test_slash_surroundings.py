@@ -23,7 +23,7 @@ def test_tools(model_server: ModelServer, workspace: Path, mode: str, write: str
         await face.obey("/tools")
 
     said = with_face(model_server, workspace, work, approve=mode, width=100).said
-    rows = {row.split()[0]: row.split()[1] for row in said.split("\n")[1:] if not row.startswith(" ")}
+    rows = {row.split()[0]: row.split()[1] for row in said.split("\n")[2:] if not row.startswith(" ")}
     assert rows["write"] == write
     assert rows["read"] == "unasked"
     assert rows["plan"] == "unasked"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Group
-
 from laguna_agent.event_lines import one_line
 from laguna_agent.terminal.face import SlashCommand
-from laguna_agent.terminal.slash.tables import table, text
+from laguna_agent.terminal.slash.tables import show, table, text
 
 if TYPE_CHECKING:
     from laguna_agent.terminal.face import Face
@@ -39,7 +37,7 @@ async def _help(face: Face, argument: str) -> None:
         arguments = f" [{one_line(hint)}]" if hint and face.width > NARROW and len(hint) < 20 else ""
         rows.append((("/" + one_line(name, 40) + arguments, "accent"), one_line(description)))
     keys = [((key, "accent"), words) for key, words in KEYS]
-    face.say(Group(table(theme, rows), text(theme, ""), table(theme, keys)))
+    show(face, table(theme, rows), text(theme, ""), table(theme, keys))
 
 
 HELP = SlashCommand("help", "Show the commands and the keys", _help, at_work=True)

@@ -22,8 +22,7 @@ async def _model(face: Face, argument: str) -> None:
     if name is None:
         return
     await face.link.change(model=name)
-    when = "; it is asked from the next prompt on" if face.busy else ""
-    face.say(f"model {name}{when}", "dim")
+    face.say(f"model {name}, from the next prompt on", "dim")
 
 
 async def _chosen(face: Face) -> str | None:

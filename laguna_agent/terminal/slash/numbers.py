@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 import msgspec
-from rich.console import Group
+from rich.console import RenderableType
 from rich.text import Text
 
 from laguna_agent.event_lines import one_line
 from laguna_agent.terminal.face import SlashCommand
-from laguna_agent.terminal.slash.tables import Cell, table, text
+from laguna_agent.terminal.slash.tables import Cell, counted, show, table, text
 
 if TYPE_CHECKING:
     from laguna_agent.agent.filling import Filling
@@ -54,7 +54,7 @@ async def _context(face: Face, argument: str) -> None:
         rows.append(((FREE, "dim"), "free", f"{free:,}", (f"{free / whole:.0%}", "dim")))
     legend = table(theme, rows, right=(2, 3))
     full = [text(theme, (when_full(found), "dim"))] if found.room is not None else []
-    face.say(Group(text(theme, head(found)), bar(found, min(face.width - 1, WIDEST_BAR), theme), legend, *full))
+    show(face, text(theme, head(found)), bar(found, min(face.width - 1, WIDEST_BAR), theme), legend, *full)
 
 
 def bar(found: Filling, width: int, theme: Theme) -> Text:
@@ -122,12 +122,12 @@ async def _usage(face: Face, argument: str) -> None:
         face.say("Nothing was asked of a model yet.", "dim")
         return
     theme = face.theme
-    parts: list[Text | object] = []
+    parts: list[RenderableType] = []
     for name, sums in models.items():
         parts += [text(theme, (one_line(name) or "the model", "strong")), table(theme, _rows(sums), right=(1,))]
     requests = sum(sums.requests for sums in models.values())
-    said = f"{prompts} prompts, {requests} requests since the session began"
-    face.say(Group(*parts, text(theme, (said, "dim"))))  # type: ignore[arg-type]
+    said = f"{counted(prompts, 'prompt')}, {counted(requests, 'request')} since the session began"
+    show(face, *parts, text(theme, (said, "dim")))
 
 
 def _rows(sums: Used) -> list[tuple[Cell, ...]]:

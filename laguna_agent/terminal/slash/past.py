@@ -13,7 +13,7 @@ from laguna_agent.event_lines import one_line
 from laguna_agent.messages import TextBlock
 from laguna_agent.terminal.face import SlashCommand
 from laguna_agent.terminal.picker import Picker
-from laguna_agent.terminal.slash.tables import Cell, text
+from laguna_agent.terminal.slash.tables import Cell, show, text
 
 if TYPE_CHECKING:
     from laguna_agent.checkpoints.changes import FileChange
@@ -37,7 +37,7 @@ async def _diff(face: Face, argument: str) -> None:
     if not found:
         face.say("No files were changed.", "dim")
         return
-    face.say(changes_text(found, face.theme, session.id))
+    show(face, changes_text(found, face.theme, session.id))
 
 
 def _number(argument: str) -> int:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 
 from laguna_agent.event_lines import one_line
 from laguna_agent.terminal.face import SlashCommand
-from laguna_agent.terminal.slash.tables import Cell, table, text
+from laguna_agent.terminal.slash.tables import Cell, indented, show, table, text
 
 if TYPE_CHECKING:
     from laguna_agent.agent.permissions import Permissions
@@ -42,7 +42,7 @@ async def _mcp(face: Face, argument: str) -> None:
         face.say("No MCP servers. A workspace brings them in .mcp.json, once you have trusted it (/trust).", "dim")
         return
     rows = [row for state in found for row in _server(state, face.theme)]
-    face.say(Group(*rows))
+    show(face, *rows)
 
 
 def _server(state: ServerState, theme: Theme) -> Iterator[RenderableType]:
@@ -55,9 +55,11 @@ def _server(state: ServerState, theme: Theme) -> Iterator[RenderableType]:
         (f"  {state.transport}{whose}", "dim"),
     )
     if state.problem:
-        yield text(theme, (f"  {one_line(state.problem, 400)}", "warning"))
+        yield indented(text(theme, (one_line(state.problem, 400), "warning")))
     if state.held:
-        yield text(theme, ("  its tools are not used: you have not trusted them as they are (/trust)", "warning"))
+        yield indented(
+            text(theme, ("its tools are not used: you have not trusted them as they are (/trust)", "warning"))
+        )
     if state.tools:
         rows = [(f"  {one_line(name, 40)}", (one_line(about, ABOUT), "dim")) for name, about in state.tools]
         yield table(theme, rows, narrow=True)
@@ -70,7 +72,7 @@ async def _tools(face: Face, argument: str) -> None:
     session = _own(face)
     rows = await face.link.call(_tool_rows, session)
     head = f"The model has {len(rows)} tools; in mode {session.permissions.approve} this is what they need:"
-    face.say(Group(text(face.theme, head), table(face.theme, rows)))
+    show(face, text(face.theme, head), table(face.theme, rows))
 
 
 def _tool_rows(session: Session) -> list[tuple[Cell, ...]]:
@@ -114,7 +116,7 @@ async def _sandbox(face: Face, argument: str) -> None:
     from laguna_agent.sandbox.tiers import prove
 
     proof = await anyio.to_thread.run_sync(prove, session.settings.sandbox)
-    face.say(Group(*_walls(walls, proof, face.theme, whole=argument.strip() == "all")))
+    show(face, *_walls(walls, proof, face.theme, whole=argument.strip() == "all"))
 
 
 def _walls(walls: Walls, proof: Proof, theme: Theme, whole: bool) -> Iterator[RenderableType]:
@@ -123,7 +125,7 @@ def _walls(walls: Walls, proof: Proof, theme: Theme, whole: bool) -> Iterator[Re
     style = {"full": "ok", "partial": "warning", "none": "warning"}[walls.boundary]
     yield text(theme, ("Commands run in: ", "strong"), (walls.summary, style))
     for reason in proof.reasons:
-        yield text(theme, (f"  not {one_line(reason, 400)}", "dim"))
+        yield indented(text(theme, (f"not {one_line(reason, 400)}", "dim")))
     if proof.tier == walls.tier:
         yield from _claims(proof, theme, whole)
     policy = walls.policy
@@ -135,7 +137,7 @@ def _walls(walls: Walls, proof: Proof, theme: Theme, whole: bool) -> Iterator[Re
     for words, found in paths.items():
         if found:
             yield text(theme, (f"{words[0].upper()}{words[1:]}:", "strong"))
-            yield from (text(theme, f"  {one_line(str(path), 400)}") for path in found[:SHOWN_PATHS])
+            yield from (indented(text(theme, one_line(str(path), 400))) for path in found[:SHOWN_PATHS])
             if len(found) > SHOWN_PATHS:
                 yield text(theme, (f"  and {len(found) - SHOWN_PATHS} more", "dim"))
     names = ", ".join([*(f".git/{name}" for name in PROTECTED_GIT), *PROTECTED_NAMES])
@@ -182,7 +184,7 @@ async def _doctor(face: Face, argument: str) -> None:
             rows.append(("", "", (f"next: {each.next}", "dim")))
     fit = all(each.status != "fail" for each in found)
     said = ("A turn can run.", "ok") if fit else ("No turn can run before what failed is mended.", "error")
-    face.say(Group(table(face.theme, rows), text(face.theme, said)))
+    show(face, table(face.theme, rows), text(face.theme, said))
 
 
 MCP = SlashCommand("mcp", "Show the MCP servers and their tools", _mcp, at_work=True, session=True)

@@ -8,16 +8,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from laguna_agent.event_lines import printable
 
 if TYPE_CHECKING:
+    from laguna_agent.terminal.face import Face
     from laguna_agent.terminal.theme import Theme
 
 Cell = str | tuple[str, str]
 """Words, or (words, name of their style)."""
+
+
+def show(face: Face, *parts: RenderableType) -> None:
+    """Say something of several rows, apart from what stands above."""
+    face.say(Group("", *parts))
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def indented(part: RenderableType) -> Padding:
+    """Two columns to the right, all rows of it."""
+    return Padding(part, (0, 0, 0, 2))
 
 
 def text(theme: Theme, *cells: Cell) -> Text:
