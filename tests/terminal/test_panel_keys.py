@@ -45,7 +45,7 @@ def worked(panel: Any, typed: str) -> Any:
         ("y", PermissionAnswer(True)),
         (f"{DOWN}\r", PermissionAnswer(True, remember=True)),
         (f"{UP}{UP}\r", PermissionAnswer(False, remember=True, reason="the person refused")),
-        (f"{PAGE_DOWN}qqn", PermissionAnswer(False, reason="the person refused")),
+        (f"{PAGE_DOWN}n", PermissionAnswer(False, reason="the person refused")),
     ],
 )
 def test_a_question(typed: str, answer: PermissionAnswer) -> None:
