@@ -311,6 +311,9 @@ class InteractiveFace:
     async def turn_over(self) -> None:
         """What a turn leaves to be done: questions that nobody waits for, a text to change, a copy to go on in."""
         self.drain()
+        # A link that broke off sends no end of its turn.
+        self.transcript.settle()
+        self._put(self.transcript.finished())
         self._tell("the turn is over")
         for task in self._questions:
             task.cancel()

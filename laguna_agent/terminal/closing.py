@@ -43,10 +43,12 @@ def closing_lines(event: TurnEnded, changes: Changes, elapsed: float, width: int
     """The last rows of a turn; none where there is nothing to say."""
     rows: list[Line] = []
     if event.exit_code != 0:
-        why = f": {event.message}" if event.message else ""
-        # The person's own doing is no failure.
-        style = theme.style("warning" if event.stop_reason == "cancelled" else "error")
-        text = printable(event.outcome.replace("_", " ") + why)
+        outcome, cancelled = event.outcome.replace("_", " "), event.stop_reason == "cancelled"
+        said = event.message.lower().startswith(outcome)
+        why = event.message if said else f"{outcome}: {event.message}" if event.message else outcome
+        # The person's own doing is no failure, and needs no words.
+        text = printable(outcome if cancelled else why)
+        style = theme.style("warning" if cancelled else "error")
         rows += wrapped(text, width, style, (Segment("\u25a0 ", style),), (Segment("  "),))
     for check in event.checks:
         if check.when == "after":

@@ -291,7 +291,7 @@ class Composer:
 
     async def _paste_image(self) -> None:
         try:
-            image = await clipboard_image(self.cwd)
+            image = await asyncio.to_thread(clipboard_image, self.cwd)
         except LagunaError as error:
             self.notice = str(error)
         else:
@@ -299,11 +299,11 @@ class Composer:
         _redraw()
 
     async def _edit(self) -> None:
-        before = self.buffer.text
-        # What is folded is there in full: an editor has room for it.
-        whole = self.pastes.whole(before)
         try:
             async with in_terminal():
+                before = self.buffer.text
+                # What is folded is there in full: an editor has room for it.
+                whole = self.pastes.whole(before)
                 text = await asyncio.to_thread(edited, whole)
         except LagunaError as error:
             self.notice = str(error)

@@ -68,13 +68,13 @@ class FileIndex:
     def _look(self) -> asyncio.Future[None]:
         """Look at the disk, unless somebody is at it; done when that is."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(done)
         if self._began is None:
+            arguments = (loop, self._files(), self._listing, self._rules)
             self._began = monotonic()
             # Not one of the loop's threads: the program would wait for those at its end.
-            arguments = (loop, self._files(), self._listing, self._rules)
             threading.Thread(target=self._serve, args=arguments, name="file index", daemon=True).start()
+        done: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(done)
         return done
 
     def _serve(self, loop: asyncio.AbstractEventLoop, files: Files, before: bytes | None, rules: object) -> None:

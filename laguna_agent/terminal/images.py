@@ -5,15 +5,18 @@ Knows files, formats and the programs that hand out a clipboard; must not know w
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
+import selectors
 import shlex
+import signal
 import stat
+import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from urllib.parse import unquote, urlsplit
 
 from laguna_agent.directories import home
@@ -53,17 +56,17 @@ def images_at(text: str, cwd: Path) -> list[Image]:
     return []
 
 
-async def clipboard_image(cwd: Path, environment: Mapping[str, str] | None = None) -> Image:
-    """The image in the clipboard. Raises UsageError where there is none, or nothing that hands it out."""
-    outer = os.environ if environment is None else environment
-    listing, reading = _clipboard_commands(cwd, outer)
+def clipboard_image(cwd: Path) -> Image:
+    """The image in the clipboard. Blocks, at most for seconds. Raises UsageError where there is none, or nothing that
+    hands it out."""
+    listing, reading = _clipboard_commands(cwd, os.environ)
     kind = ""
     if listing:
-        there = (await _output(listing, outer)).decode("utf-8", "replace").split()
+        there = _output(listing).decode("utf-8", "replace").split()
         kind = next((each for each in _TYPES if each in there), "")
         if not kind:
             raise UsageError("there is no image in the clipboard")
-    data = await _output([each.format(kind=kind) for each in reading], outer)
+    data = _output([each.format(kind=kind) for each in reading])
     if not data:
         raise UsageError("there is no image in the clipboard")
     return _image("clipboard", data)
@@ -155,30 +158,35 @@ def _clipboard_commands(cwd: Path, outer: Mapping[str, str]) -> tuple[list[str],
     raise UsageError(f"the clipboard needs {missing} installed; or paste the path of the image")
 
 
-async def _output(command: Sequence[str], environment: Mapping[str, str]) -> bytes:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=dict(environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-    except OSError as error:
-        raise UsageError(f"{Path(command[0]).name} cannot be started: {error.strerror}") from error
-    assert process.stdout is not None
+def _output(command: Sequence[str]) -> bytes:
+    """What a program writes, or a little more than is taken of it. It and what it started are ended."""
+    name = Path(command[0]).name
     data = bytearray()
     try:
-        async with asyncio.timeout(PATIENCE):
-            while (piece := await process.stdout.read(1 << 16)) and len(data) <= CLIPBOARD_CAP:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise UsageError(f"{name} cannot be started: {error.strerror}") from error
+    deadline = monotonic() + PATIENCE
+    with process, selectors.DefaultSelector() as selector:
+        assert process.stdout is not None
+        selector.register(process.stdout, selectors.EVENT_READ)
+        try:
+            while len(data) <= CLIPBOARD_CAP:
+                if not selector.select(max(0.0, deadline - monotonic())):
+                    raise UsageError(f"{name} did not hand out the clipboard within {PATIENCE:g} s")
+                piece = os.read(process.stdout.fileno(), 1 << 16)
+                if not piece:
+                    break
                 data += piece
-    except TimeoutError:
-        raise UsageError(f"{Path(command[0]).name} did not hand out the clipboard within {PATIENCE:g} s") from None
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
     return bytes(data)
 
 

@@ -110,13 +110,12 @@ class Markdown:
         if self._streaming:
             self._say(self._line)
             self._line = ""
-        elif self._fence is None and self._line:
-            line = _spaced(self._line)
-            if is_text(line):
-                reading = read_line(line, self._containers, self._leaf, None)
-                if reading.kind == "paragraph":
-                    self._apply(reading)
-                    self._line, self._streaming = "", True
+        # Of a line of nothing but marks each frame looks at the beginning only.
+        elif self._fence is None and is_text(_spaced(self._line[:_PREVIEWED])):
+            reading = read_line(_spaced(self._line), self._containers, self._leaf, None)
+            if reading.kind == "paragraph":
+                self._apply(reading)
+                self._line, self._streaming = "", True
 
     def _preview(self) -> list[Line]:
         """The unfinished line, where it is not with its paragraph yet."""

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+NESTING = 16
+"""Quotes and items within one another; what is deeper is text."""
 Kind = Literal["blank", "paragraph", "heading", "rule", "fence", "table", "indented", "code"]
 
 _QUOTE = re.compile(r" {0,3}> ?")
 _ITEM = re.compile(r"( *)([-*+]|\d{1,9}[.)])( +(?=\S)|\s*$)")
 _RULE = re.compile(r" *([-*_])(?: *\1){2,} *$")
-_HEADING = re.compile(r" {0,3}(#{1,6})(?: +(.*?))?(?: +#+)? *$")
+_HEADING = re.compile(r" {0,3}(#{1,6})(?: |$)")
 _FENCE = re.compile(r" *(`{3,})([^`]*)$| *(~{3,})(.*)$")
 _BLANK = re.compile(r"\s*$")
 # A line that begins so is text, whatever follows.
@@ -80,7 +82,7 @@ def read_line(line: str, containers: Sequence[Container], leaf: str, fence: Fenc
             return Reading("code", len(containers), rest)
     inside = leaf == "paragraph" and matched == len(containers)
     new: list[Container] = []
-    while not _BLANK.match(rest):
+    while not _BLANK.match(rest) and matched + len(new) < NESTING:
         quote, item = _QUOTE.match(rest), _ITEM.match(rest)
         if quote:
             new.append(Container("quote"))
@@ -106,11 +108,17 @@ def _leaf(rest: str, matched: int, new: tuple[Container, ...], *, indented: bool
     if _RULE.match(rest):
         return Reading("rule", matched, "", new)
     if heading := _HEADING.match(rest):
-        return Reading("heading", matched, heading[2] or "", new, level=len(heading[1]))
+        return Reading("heading", matched, _without_closing(rest[heading.end() :].strip()), new, level=len(heading[1]))
     if fence := _FENCE.match(rest):
         return Reading("fence", matched, rest, new, info=(fence[2] or fence[4] or "").strip())
     text = rest.lstrip(" ")
     return Reading("table" if text.startswith("|") else "paragraph", matched, text, new)
+
+
+def _without_closing(text: str) -> str:
+    """A heading's text without the marks that may close it."""
+    bare = text.rstrip("#")
+    return bare.rstrip() if not bare or bare[-1] in " \t" else text
 
 
 def fence_of(rest: str) -> Fence:

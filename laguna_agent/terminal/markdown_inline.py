@@ -265,6 +265,8 @@ class _Parse:
                 position = end if 0 <= end <= stop else position
             elif match[0] == "[":
                 depth += 1
+                if depth > DEPTH:
+                    return _NEVER
             elif match[0] == "]":
                 depth -= 1
                 if depth == 0:
@@ -288,9 +290,9 @@ class _Parse:
         depth, position = 0, middle + 1
         while match := _PARENTHESES.search(self._text, position, stop):
             position = match.end()
-            if match[0] == "\n":
-                return _NEVER
             depth += {"(": 1, ")": -1}.get(match[0], 0)
+            if match[0] == "\n" or depth > DEPTH:
+                return _NEVER
             if depth == 0:
                 return match.end()
         return _NEVER if certain else _WAIT

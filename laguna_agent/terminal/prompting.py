@@ -156,7 +156,7 @@ class Prompting:
     async def _prompt(self, submission: Submission) -> None:
         if self._is_for_the_agent(submission.text):
             self._face.transcript.said(submission.text)
-        content = (*self._told(), *submission.content)
+        content = (*submission.content, *self._told())
         self._turn = asyncio.create_task(self._face.link.send(content), name="turn")
         await self._attend(self._turn)
         await self._face.turn_over()
@@ -229,7 +229,7 @@ class Prompting:
         """What the person ran since the last prompt, for the agent to know."""
         banged, self._banged = self._banged, []
         return [
-            TextBlock(f"I ran `{each.command}` (exit code {each.exit_code}):\n```\n{each.output_tail}\n```\n")
+            TextBlock(f"\n\nI ran `{each.command}` (exit code {each.exit_code}):\n```\n{each.output_tail}\n```")
             for each in banged
         ]
 

@@ -104,6 +104,9 @@ class Transcript:
     def insert(self, rows: Sequence[Line]) -> None:
         """Finished rows of somebody else, below what is finished now."""
         self._take_all()
+        if isinstance(self._speech, Output):
+            # Whoever speaks now, the command has no more to say.
+            self._end_words()
         self._drain()
         self._put("inserted", rows)
         self.dirty = True
@@ -125,9 +128,10 @@ class Transcript:
         return rows
 
     def settle(self) -> None:
-        """Close what is open: nothing follows, as after a conversation that was shown again."""
+        """Close what is open: nothing follows, as after a conversation that was shown again, or one that broke off."""
         self._take_all()
         self._close()
+        self._turn_since = None
         self.dirty = True
 
     def live(self, height: int) -> list[Line]:

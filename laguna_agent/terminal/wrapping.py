@@ -46,6 +46,8 @@ class Wrapper:
         self._word: list[Segment] = []
         self._text = ""
         self._linked = False
+        self._long = max(width, _DECIDED)
+        """Characters of the word beyond which it is looked at, whether it still fits a row."""
 
     def feed(self, text: str, style: Style | None = None) -> None:
         """More text; line ends in it end rows."""
@@ -91,6 +93,7 @@ class Wrapper:
             return
         row, word, space = self._row, self._word, self._space
         self.width, self._row, self._used, self._space, self._word, self._text = width, [], 0, None, [], ""
+        self._long = max(width, _DECIDED)
         for segment in row:
             self.feed(segment.text, segment.style)
         self._place()
@@ -116,8 +119,10 @@ class Wrapper:
     def _grow(self, piece: str, style: Style | None) -> None:
         self._text += piece
         self._word.append(Segment(piece, style))
-        if len(self._text) > max(self.width, _DECIDED):
+        if len(self._text) > self._long:
             self._chop()
+            # A word of marks that take no cells fits whatever its length; looking at all of it each time costs.
+            self._long = max(self.width, _DECIDED, 2 * len(self._text))
 
     def _grow_wide(self, piece: str, style: Style | None) -> None:
         begin = 0
@@ -146,6 +151,7 @@ class Wrapper:
         self._row += self._styled(self._word)
         self._used += size
         self._space, self._word, self._text, self._linked = None, [], "", False
+        self._long = max(self.width, _DECIDED)
 
     def _chop(self) -> None:
         """A word that does not fit begins a new row; one longer than a row fills as many as it needs."""

@@ -101,6 +101,29 @@ def test_no_row_is_too_wide_and_no_letter_is_lost(text: str, width: int) -> None
     )
 
 
+@settings(max_examples=150)
+@given(texts, st.lists(st.tuples(st.integers(0, 120), st.integers(20, 120)), max_size=5))
+def test_another_width_in_the_middle_holds_for_what_follows(text: str, changes: list[tuple[int, int]]) -> None:
+    markdown = Markdown(THEME, 80)
+    rows: list[Line] = []
+    begin, width = 0, 80
+    for end, following in [*sorted(changes), (len(text), 40)]:
+        markdown.feed(text[begin:end])
+        new = markdown.finished()
+        assert max((cell_len(row) for row in plain(new).split("\n")), default=0) <= width
+        rows += new
+        begin, width = max(begin, min(end, len(text))), following
+        markdown.look(THEME, width)
+        assert max((cell_len(row) for row in plain(markdown.live(9)).split("\n")), default=0) <= width
+    assert letters(plain([*rows, *markdown.end()])) == letters(plain(at_once(text, 80)))
+
+
+def test_what_is_deep_is_text_and_costs_no_more() -> None:
+    rows = plain(at_once("> " * 5_000 + "end", 40)).split("\n")
+    assert "".join(rows).count(">") == 5_000 - 16
+    assert rows[-1].endswith("end")
+
+
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_each_character_alone_gives_the_same(width: int) -> None:
     text = SAMPLE

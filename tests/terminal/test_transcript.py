@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 from rich.cells import cell_len
+from rich.segment import Segment
 
 from laguna_agent.agent.events import (
+    Checkpoint,
+    Forked,
     ModelProgress,
     PermissionRequested,
     PermissionResolved,
+    Redone,
+    Rewound,
     Steered,
     TextDelta,
     ThoughtDelta,
@@ -16,6 +21,7 @@ from laguna_agent.agent.events import (
     ToolCallUpdate,
     TurnEnded,
     TurnStarted,
+    UsageUpdated,
     UserMessage,
 )
 from laguna_agent.messages import FileDiff, TextBlock
@@ -167,7 +173,55 @@ def test_a_cancelled_turn_leaves_no_call_open() -> None:
             TurnEnded("cancelled", "cancelled", 130, "interrupted"),
         ]
     )
-    assert rows == ["● $ sleep 100 · not finished", "", "■ cancelled: interrupted"]
+    assert rows == ["● $ sleep 100 · not finished", "", "■ cancelled"]
+
+
+def test_what_happened_to_the_conversation_is_said() -> None:
+    rows = history([Rewound(2, "old prompt", ("a.py",)), Redone(), Forked("s-2"), Checkpoint("t"), UsageUpdated(1, 2)])
+    assert rows == [
+        "· took back 2 prompts; files put back: a.py",
+        "· what was taken back is there again",
+        "· copied into session s-2",
+    ]
+
+
+def test_an_end_says_its_reason_once() -> None:
+    assert history([TurnEnded("error", "denied", 7, "denied, and it could not go on")]) == [
+        "■ denied, and it could not go on"
+    ]
+    assert history([TurnEnded("error", "provider_error", 3, "no answer")]) == ["■ provider error: no answer"]
+
+
+def test_what_a_command_of_the_person_prints_is_shown_as_it_comes() -> None:
+    shown = transcript(20)
+    shown.said("!ls")
+    shown.printed("one\ntw")
+    assert plain(shown.finished()) == ["› !ls", "", "one"]
+    assert plain(shown.live(5)) == ["tw"]
+    shown.printed("o\n10 %\r20 %\r\n" + "long " * 8 + "\n\x1b[2Jend")
+    assert plain(shown.finished()) == ["two", "20 %", "long " * 4, "long " * 4]
+    shown.insert([(Segment("exit 0"),)])
+    assert plain(shown.finished()) == ["\\u{1B}[2Jend", "", "exit 0"]
+    assert shown.live(5) == []
+
+
+def test_a_turn_that_broke_off_leaves_nothing_open() -> None:
+    shown = transcript()
+    shown.feed(TurnStarted(1, "s", "m"))
+    shown.feed(TextDelta("half a"))
+    shown.finished()
+    shown.settle()
+    assert plain(shown.finished()) == ["half a"]
+    assert shown.live(5) == []
+
+
+def test_a_long_prompt_is_folded() -> None:
+    shown = transcript()
+    shown.said("".join(f"line {number}\n" for number in range(400)))
+    rows = plain(shown.finished())
+    assert len(rows) == 11
+    assert rows[-1] == "  … 400 lines in all (ctrl-o unfolds)"
+    assert len(shown.unfold()) == 400
 
 
 def test_nothing_of_theirs_reaches_the_terminal_raw() -> None:

@@ -21,6 +21,8 @@ _FENCED = re.compile(r"\s*(`{3,})[^\n`]*\n(.*?)\n?\1\s*", re.DOTALL)
 _OVERLAP = 200
 """Characters by which live output that lost its beginning is found again in what was shown before."""
 CHANGING: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
+DAYS = 1e7
+"""Seconds that no call takes."""
 LIVE = 64 * 1024
 """Characters of a call's output that are shown live: nobody reads more, and no face may have to wait for it."""
 MORE = "\n[more output follows; it is not shown live]\n"
@@ -169,7 +171,7 @@ class Calls:
             diffs=call.diffs,
             locations=call.locations,
             exit_code=code if type(code) is int else None,
-            seconds=float(seconds) if isinstance(seconds, int | float) else None,
+            seconds=float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < DAYS else None,
             sandbox=sandbox if isinstance(sandbox, str) else "",
         )
 

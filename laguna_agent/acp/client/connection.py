@@ -24,7 +24,7 @@ from laguna_agent.errors import LagunaError, ProviderUnavailable, UsageError
 from laguna_agent.event_lines import one_line
 
 DRAINING = 0.5
-"""Seconds that are left to read what the agent wrote before its end."""
+"""Seconds of silence after which no more is waited for of what the agent wrote before its end."""
 GONE = 10.0
 """Seconds that an agent whose connection has closed may take to be gone, until it is said how it ended."""
 
@@ -118,9 +118,8 @@ class Connection:
         heard.set()
 
     async def _watch(self) -> None:
-        """A process of the agent's may hold its pipes open when the agent is gone."""
-        await self._process.exited()
-        await anyio.sleep(DRAINING)
+        """The agent may be gone without an end of its output."""
+        await self._process.silent(DRAINING)
         self.peer.close()
 
 

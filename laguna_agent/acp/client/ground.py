@@ -96,7 +96,8 @@ class Ground:
             (self._made[2].remember if answer.allowed else self._made[2].refuse)(need)
         if answer is None or not answer.allowed:
             self.news(shown, "failed")
-            raise ToolError(f"Denied: {(answer.reason if answer else '') or 'the person refused it'}.")
+            why = (answer.reason or "the person refused it") if answer else "nobody can be asked now"
+            raise ToolError(f"Denied: {why}.")
         return shown
 
     def news(

@@ -7,9 +7,12 @@ are). It ends with us, whatever ends us, as an MCP server does. Knows processes;
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from pathlib import Path
+
+import anyio
 
 from laguna_agent.errors import UsageError
 from laguna_agent.event_lines import one_line
@@ -29,6 +32,7 @@ class AgentProcess:
         self.program = program
         self._process = process
         self._printed = b""
+        self._waiting_since = math.inf
 
     @classmethod
     async def start(cls, command: str, cwd: Path) -> AgentProcess:
@@ -49,23 +53,28 @@ class AgentProcess:
 
     async def read(self) -> bytes:
         """Some bytes of its stdout; none at the end."""
+        self._waiting_since = anyio.current_time()
         data = await self._process.read()
+        self._waiting_since = math.inf
         if len(self._printed) < PRINTED:
             self._printed = (self._printed + data)[:PRINTED]
         return data
 
     async def write(self, data: bytes) -> None:
-        """Write to its stdin; raises OSError where nobody reads it any more."""
-        if not await self._process.send(data):
-            raise BrokenPipeError("the agent does not read its input any more")
+        """Write to its stdin. Where nobody reads that any more it is dropped: what the agent still said is worth
+        hearing, and the end of that is the end."""
+        await self._process.send(data)
 
     async def listen(self) -> None:
         """Read its stderr to the end."""
         await self._process.listen()
 
-    async def exited(self) -> None:
-        """Wait for its end; what it started may still hold its pipes."""
+    async def silent(self, seconds: float) -> None:
+        """Wait for its end, and until its stdout has given nothing for so long to who reads it: what it started may
+        hold the pipe, so that there may never be an end of it."""
         await self._process.exited()
+        while anyio.current_time() < self._waiting_since + seconds:  # noqa: ASYNC110 - time alone tells
+            await anyio.sleep(seconds / 4)
 
     async def end(self) -> None:
         """Close its stdin, and end what of it is left a moment later: TERM, then KILL."""

@@ -69,8 +69,12 @@ def ended(events: list[Event]) -> TurnEnded:
 
 def scripted(name: str) -> str:
     """The command of the tiny agent that does what `name` says."""
-    # Without site packages: most of these tests do nothing else that takes long.
-    return shlex.join([sys.executable, "-I", "-S", str(Path(__file__).with_name("scripted.py")), name])
+    return isolated("scripted.py", name)
+
+
+def isolated(script: str, word: str) -> str:
+    """The command of a script beside this one. Without site packages: most tests do nothing else that takes long."""
+    return shlex.join([sys.executable, "-I", "-S", str(Path(__file__).with_name(script)), word])
 
 
 def spoken(events: list[Event]) -> str:

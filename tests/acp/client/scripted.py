@@ -17,8 +17,9 @@ waiting: deque[Message] = deque()
 sent = 0
 
 
-def put(message: Message) -> None:
-    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+def put(message: Any) -> None:
+    whole = {"jsonrpc": "2.0", **message} if isinstance(message, dict) else message
+    sys.stdout.write(json.dumps(whole) + "\n")
     sys.stdout.flush()
 
 
@@ -130,6 +131,18 @@ def dies_in_a_turn() -> None:
     sys.stderr.write("out of memory\n")
     sys.stderr.flush()
     os._exit(9)
+
+
+def answers_and_is_gone() -> None:
+    """Its last words wait in the pipe when it is gone, and so does an answer that it does not wait for."""
+    begin()
+    prompt = until("session/prompt")
+    terminal = ask("terminal/create", command="sleep 0.5")
+    put({"id": 500, "method": "terminal/wait_for_exit", "params": {"sessionId": SESSION} | terminal})
+    for number in range(50):
+        say(f"{number} {'x' * 1_000}\n")
+    end(prompt)
+    os._exit(0)
 
 
 def leaves_a_child() -> None:

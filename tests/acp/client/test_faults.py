@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from laguna_agent.acp.client import agent as module
+from laguna_agent.acp.client import incoming
 from laguna_agent.acp.client.agent import ForeignAgent
-from laguna_agent.acp.client.incoming import HIGH_WATER
 from laguna_agent.agent.events import Event, Notice, TextDelta, TurnEnded, TurnStarted, UsageUpdated, UserMessage
 from laguna_agent.errors import AuthenticationFailed, LagunaError, ProviderError, ProviderUnavailable, UsageError
 from laguna_agent.messages import ImageBlock, TextBlock
-from tests.acp.client.driving import PATIENCE, Person, all_of, driven, ended, reported, scripted, spoken, turn
+from tests.acp.client.driving import PATIENCE, Person, all_of, driven, ended, isolated, reported, scripted, spoken, turn
 from tests.acp.program import is_alive, wait_for
 
 
@@ -88,6 +89,27 @@ def test_one_that_dies_ends_its_turn_and_every_later_one(workspace: Path) -> Non
     assert (end.outcome, end.exit_code, end.error) == ("provider_error", 3, "ProviderUnavailable")
     assert "failed: it ended with exit code 9; it said: out of memory" in end.message
     assert ended(second).message == end.message
+
+
+def test_the_last_words_of_one_that_is_gone_are_heard(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "HIGH_WATER", 4_000)
+
+    async def run() -> list[Event]:
+        events = []
+        async with (
+            driven(scripted("answers_and_is_gone"), workspace) as agent,
+            aclosing(agent.prompt((TextBlock("Go"),))) as stream,
+        ):
+            async for event in stream:
+                events.append(event)
+                if len(events) == 2:
+                    # The face is busy, while the agent goes and the command ends.
+                    await anyio.sleep(1.5)
+        return events
+
+    events = anyio.run(run)
+    assert spoken(events).count("\n") == 50
+    assert ended(events).outcome == "completed"
 
 
 def test_what_an_agent_leaves_behind_goes_with_it(workspace: Path) -> None:
@@ -162,7 +184,7 @@ def test_a_flood_comes_whole_and_waits_for_a_slow_face(workspace: Path) -> None:
         return "".join(said)
 
     assert anyio.run(run) == "".join(f"{number} {'x' * 1_000}\n" for number in range(5_000))
-    assert heaviest < HIGH_WATER + (1 << 18)
+    assert heaviest < incoming.HIGH_WATER + (1 << 18)
 
 
 def test_noise_costs_nothing_but_itself(workspace: Path) -> None:
@@ -175,6 +197,20 @@ def test_noise_costs_nothing_but_itself(workspace: Path) -> None:
     assert ended(events).outcome == "completed"
     assert spoken(events) == "-32601\n-32602\na\x1b[31m\x07\u202ebOne.\n\nTwo."
     assert all_of(events, UsageUpdated) == [UsageUpdated(20, 10)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_that_raves_is_a_nuisance_and_no_more(seed: int, workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> tuple[list[Event], list[Event]]:
+        async with driven(isolated("raving.py", str(seed)), workspace) as agent:
+            return await turn(agent, "Go"), agent.past()
+
+    events, _ = anyio.run(run)
+    assert ended(events).outcome == "completed", ended(events).message
+    # The peer says so of what it did not expect.
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+    for event in events:
+        msgspec.json.encode(event)
 
 
 def test_options_of_every_form(workspace: Path) -> None:
