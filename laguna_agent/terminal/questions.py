@@ -168,8 +168,8 @@ class PermissionPanel:
         self._at = (self._at + by) % (len(self._options) + 1)
 
     def _scroll(self, pages: int) -> None:
-        # One row of the last page stays, so that nothing is passed over.
-        self._top = max(0, self._top + pages * max(1, self._room - 1))
+        # One row of the last page stays, and no page is left before it was drawn, so that nothing is passed over.
+        self._top = max(0, min(self._top + pages * max(1, self._room - 1), self._seen))
 
     def _enter(self) -> None:
         if self._at == len(self._options):

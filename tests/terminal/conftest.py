@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
+from tests.model_server import ModelServer
+from tests.terminal.driving import Chat
 from tests.terminal.emulator import Tty
 
 
@@ -56,3 +58,20 @@ def tty(workspace: Path) -> Iterator[StartTty]:
     yield start
     for each in started:
         each.close()
+
+
+class StartChat(Protocol):
+    """The interactive face with the scripted model, ready for a prompt."""
+
+    def __call__(self, *arguments: str | Path, rows: int = 24, columns: int = 80, **how: Any) -> Chat: ...
+
+
+@pytest.fixture
+def chat(tty: StartTty, model_server: ModelServer, workspace: Path) -> StartChat:
+    """Starts the interactive face against the scripted model, and waits until one can type."""
+
+    def start(*arguments: str | Path, rows: int = 24, columns: int = 80, **how: Any) -> Chat:
+        shown = tty(*arguments, rows=rows, columns=columns, **(model_server.env | how))
+        return Chat(shown, workspace).begin()
+
+    return start

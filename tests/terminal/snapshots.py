@@ -22,22 +22,35 @@ FOLDER = Path(__file__).with_name("snapshots")
 _VOLATILE = (
     (re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4,}\b"), "SESSION"),
     (re.compile(r"\b127\.0\.0\.1:\d{2,5}\b"), "127.0.0.1:PORT"),
-    (re.compile(r"\b\d+(?:\.\d+)? ?s\b"), "N s"),
-    (re.compile(r"\b\d+ ?ms\b"), "N ms"),
-    (re.compile(r"\b(?:bubblewrap|landlock|seatbelt)\b"), "SANDBOX"),
+    # How long something took is shown from a second on, and may be what a row was wrapped for.
+    (re.compile(r" \u00b7\s(?:\d+ min )?\d+(?:\.\d+)?\sm?s\b"), ""),
+    (re.compile(r" \u00b7 (?:sandbox:? (?:bubblewrap|landlock|seatbelt)|no sandbox)\b"), ""),
+    (re.compile(r"^\d+(?:\.\d+)? s\n\n", re.MULTILINE), ""),
     (re.compile(re.escape(__version__)), "VERSION"),
 )
 
 
 def normalised(rows: Sequence[str], workspace: Path | None = None) -> str:
     """The rows as one text, without trailing blanks and blank rows at the end, and without what changes."""
-    text = "\n".join(row.rstrip() for row in rows).rstrip() + "\n"
+    text = "\n".join(_greeted([row.rstrip() for row in rows])).rstrip() + "\n"
     if workspace is not None:
         for path, name in ((workspace, "/WORKSPACE"), (workspace.parent / "home", "/HOME"), (workspace.parent, "/TMP")):
             text = text.replace(str(path), name)
     for pattern, word in _VOLATILE:
         text = pattern.sub(word, text)
     return text
+
+
+def _greeted(rows: list[str]) -> list[str]:
+    """The rows with the greeting on one: the workspace's path has another length in each run, and a machine its own
+    sandbox."""
+    if not rows[0].startswith("laguna-agent "):
+        return rows
+    end = next((number + 1 for number, row in enumerate(rows) if row.endswith("help")), 1)
+    model = rows[0].split()[2]
+    if end < len(rows) and rows[end].startswith("sandbox: "):
+        end = next(number for number, row in enumerate(rows) if number > end and not re.match(r"\w", row))
+    return [f"laguna-agent {__version__}: {model} in /WORKSPACE; /help for help", *rows[end:]]
 
 
 def check(name: str, rows: Sequence[str], workspace: Path | None = None) -> None:
