@@ -317,5 +317,5 @@ async def _bytes_of(response: httpx.Response, timer: Timer, origin: Origin, prox
         timer.pause(monotonic() - lent_at)
         quick = quick + 1 if lent_at - asked_at < GATHERING else 0
         if quick > LASTING:
-            # The pieces of a fast stream cost more one by one than together, and nobody sees a twenty-fifth of a second.
+            # The pieces of a fast stream cost more one by one than together, and nobody sees a moment as short.
             await anyio.sleep(GATHERING)
