@@ -157,7 +157,8 @@ class InteractiveFace:
         await self._show_past(past)
 
     def unfold(self) -> None:
-        self._put(self.transcript.unfold())
+        self.transcript.insert(self.transcript.unfold())
+        self._put(self.transcript.finished())
 
     def leave(self) -> None:
         self.end(0)

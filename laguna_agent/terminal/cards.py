@@ -89,24 +89,27 @@ def ended_lines(call: Call, width: int, theme: Theme) -> tuple[list[Line], Fold 
         return _headed(Segment(BULLET, theme.style("warning")), title, ["not finished"], width, theme), None
     failed = over.status == "failed" or over.exit_code not in (None, 0)
     mark = Segment(BULLET, theme.style("error" if failed else "ok"))
+    style = "error" if failed else "dim"
     if call.denied is not None:
-        return _headed(mark, title, [f"denied: {one_line(call.denied) or 'refused'}"], width, theme, "error"), None
+        rows = _headed(mark, title, [f"denied: {one_line(call.denied) or 'refused'}"], width, theme, style)
+        return rows, None if _is_in(title, rows) else _unfolded_output(title, [])
     body = _body(over)
     facts = _facts(call, over, body)
     if over.diffs and not failed and call.kind in ("edit", "delete", "move") and len(over.diffs) == 1:
         return _edit(mark, title, over.diffs[0], body, facts, width, theme)
-    rows = _headed(mark, title, facts, width, theme, "error" if failed else "dim")
+    rows = _headed(mark, title, facts, width, theme, style)
     shown, left = _picked(call, body, failed)
-    folds: list[Fold] = []
-    if left or cells(rows[0]) < len(title) + len(BULLET):
-        folds.append(_unfolded_output(title, body))
+    folds = [_unfolded_output(title, body)] if left or not _is_in(title, rows) else []
+    quoted = _quoted(shown, width, theme, "text" if failed else "dim")
     if left:
-        what = f"\u2026 {left:,} {'more ' if shown else ''}line{'s' * (left != 1)} ({HINT})"
-        rows.append(clipped([Segment(f"  {what}", theme.style("dim"))], width))
-    rows += _quoted(shown, width, theme)
+        what = f"  \u2026 {left:,} {'more ' if shown else ''}line{'s' * (left != 1)} ({HINT})"
+        more = clipped([Segment(what, theme.style("dim"))], width)
+        quoted.insert(0 if _shows_end(call) else len(quoted), more)
+    rows += quoted
     for diff in over.diffs:
         rows += diff_lines(diff, width, theme)
-        folds.append(_unfolded_diff(diff))
+        if sum(hunk.size for hunk in hunks(diff)) > DIFF_ROWS:
+            folds.append(_unfolded_diff(diff))
     return rows, _together(folds)
 
 
@@ -144,9 +147,18 @@ def _picked(call: Call, body: list[str], failed: bool) -> tuple[list[str], int]:
     """The lines of output that are shown, and how many are not."""
     if not failed and (call.kind in QUIET or len(body) > SHORT):
         return [], 0 if call.kind in QUIET else len(body)
-    # What a program says last tells why it failed; a tool of ours says it first.
-    shown = body[-TAIL_ROWS:] if call.kind == "execute" else body[:TAIL_ROWS]
+    shown = body[-TAIL_ROWS:] if _shows_end(call) else body[:TAIL_ROWS]
     return shown, len(body) - len(shown)
+
+
+def _shows_end(call: Call) -> bool:
+    """What a program says last tells why it failed; a tool of ours says it first."""
+    return call.kind == "execute"
+
+
+def _is_in(title: str, rows: Sequence[Line]) -> bool:
+    """Whether the first row has the whole title."""
+    return title in "".join(segment.text for segment in rows[0])
 
 
 def _body(over: ToolCallUpdate) -> list[str]:
@@ -179,9 +191,9 @@ def _headed(
     return [clipped([mark, words], width), *wrapper.end()]
 
 
-def _quoted(lines: Sequence[str], width: int, theme: Theme) -> list[Line]:
-    dim = theme.style("dim")
-    return [clipped([Segment("  \u2502 ", dim), Segment(line.expandtabs(4), dim)], width) for line in lines]
+def _quoted(lines: Sequence[str], width: int, theme: Theme, style: str = "dim") -> list[Line]:
+    bar = Segment("  \u2502 ", theme.style("dim"))
+    return [clipped([bar, Segment(line.expandtabs(4), theme.style(style))], width) for line in lines]
 
 
 def overwritten(line: str) -> str:

@@ -23,7 +23,6 @@ from laguna_agent.directories import home
 from laguna_agent.errors import UsageError
 from laguna_agent.messages import ImageBlock
 from laguna_agent.program import find_program
-from laguna_agent.tools.read import IMAGE_CAP
 from laguna_agent.tools.text import media_type
 from laguna_agent.visible import visible_line
 
@@ -113,6 +112,9 @@ def _is_file(path: Path) -> bool:
 
 
 def _read(path: Path) -> bytes:
+    # With the tools comes the sandbox, which the first prompt on the screen need not wait for.
+    from laguna_agent.tools.read import IMAGE_CAP
+
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
@@ -124,6 +126,8 @@ def _read(path: Path) -> bytes:
 
 
 def _image(name: str, data: bytes) -> Image:
+    from laguna_agent.tools.read import IMAGE_CAP
+
     kind, shown = media_type(data), visible_line(name)
     if kind not in _TYPES:
         raise UsageError(f"{shown} is no image that can be sent; PNG, JPEG, GIF and WebP are")

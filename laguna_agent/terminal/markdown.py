@@ -271,7 +271,9 @@ class Markdown:
             text = text[min(self._fence.indent, len(text) - len(text.lstrip(" "))) :]
         first, rest = self._prefix(mark=mark)
         segments = code.line(text.expandtabs(4), self._theme)
-        rows = fold(segments, self._width, (*first, *CODE_INDENT), (*rest, *CODE_INDENT))
+        # A row that a screen's end made, not the code, is marked: what is indented has a meaning.
+        goes_on = Segment("\u2506 ", self._theme.style("dim"))
+        rows = fold(segments, self._width, (*first, *CODE_INDENT), (*rest, goes_on))
         return rows if segments else [_trimmed(rows[0])]
 
     def _drawn_table(self, table: list[str], *, mark: bool = True) -> list[Line]:

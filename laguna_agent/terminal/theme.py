@@ -184,10 +184,6 @@ class Theme:
         """A style of `STYLE_NAMES`; KeyError for another name, which is a mistake in the program."""
         return self._styles[name]
 
-    def both(self, name: str, other: str) -> Style:
-        """One style over another: what `other` says goes before."""
-        return self._styles[name] + self._styles[other]
-
     @cached_property
     def prompt_toolkit(self) -> PromptStyle:
         """The same styles as classes of prompt_toolkit, `class:panel.key` for instance, and those of its menus."""

@@ -34,9 +34,10 @@ from laguna_agent.agent.events import (
 )
 from laguna_agent.event_lines import retry_line
 from laguna_agent.messages import PlanEntry
-from laguna_agent.terminal.cards import TAIL_ROWS, Call, Fold, ended_lines, running_lines
+from laguna_agent.terminal.cards import Call, Fold, ended_lines
 from laguna_agent.terminal.closing import Changes, closing_lines
 from laguna_agent.terminal.lines import Line
+from laguna_agent.terminal.open_calls import CallEvent, OpenCalls
 from laguna_agent.terminal.plan import plan_lines, plan_window
 from laguna_agent.terminal.remarks import (
     Progress,
@@ -63,7 +64,6 @@ class Transcript:
         self.theme, self.width = theme, width
         self.dirty = False
         """Whether `finished` or `live` would give something new."""
-        self._cwd = cwd
         self._events: list[Event | str] = []
         """What came since the last frame; a string is output of a command of the person."""
         self._out: list[Line] = []
@@ -73,9 +73,7 @@ class Transcript:
         self._thought: Thought | None = None
         self._space = ""
         """White space that an answer may begin with."""
-        self._calls: dict[str, Call] = {}
-        self._unshown: set[str] = set()
-        """Calls that have no card: what they do is shown by an event of its own."""
+        self._calls = OpenCalls(cwd)
         self._plan: tuple[PlanEntry, ...] = ()
         self._shown_plan: tuple[PlanEntry, ...] = ()
         self._progress: Progress | None = None
@@ -218,7 +216,7 @@ class Transcript:
                 self._space = text
                 return
             self._end_words()
-            self._release(all_ended=True)
+            self._show_cards(self._calls.ended())
             self._speech = Output() if kind is Output else Speech(self.theme, self.width)
             if self._last == "text":
                 self._last = "words before"
@@ -237,7 +235,7 @@ class Transcript:
             if not text.strip():
                 return
             self._end_words()
-            self._release(all_ended=True)
+            self._show_cards(self._calls.ended())
             self._thought = Thought()
         self._thought.feed(text)
 
@@ -251,52 +249,20 @@ class Transcript:
         if thought is not None:
             self._put("thought", thought.end(self.theme, self.width, self._folds))
 
-    def _work(self, event: ToolCallStarted | ToolCallUpdate | PermissionRequested | PermissionResolved) -> None:
-        if isinstance(event, ToolCallStarted):
+    def _work(self, event: CallEvent) -> None:
+        if self._calls.begins(event):
             self._end_words()
-            if event.name == "plan":
-                self._unshown.add(event.id)
-                return
-            self._calls[event.id] = Call(event.id, event.name, event.kind, self._title(event), self._now)
-            return
-        call_id = event.id if isinstance(event, ToolCallUpdate) else event.call_id
-        if call_id in self._unshown:
-            if not isinstance(event, ToolCallUpdate) or event.status != "failed":
-                return
-            self._unshown.discard(call_id)
-            self._calls[call_id] = Call(call_id, "plan", "think", "Plan", self._now)
-        call = self._calls.setdefault(call_id, Call(call_id, "", "other", call_id, self._now))
-        match event:
-            case PermissionRequested():
-                call.asks = True
-            case PermissionResolved(allowed=allowed, reason=reason):
-                # A person takes their time; the call's own begins now.
-                call.asks, call.started = False, self._now
-                call.denied = None if allowed else reason
-            case ToolCallUpdate(status="completed" | "failed"):
-                call.over = event
-                self._changes.add(event.diffs)
-                self._release(all_ended=False)
-            case _:
-                call.heard(event.output)
+        self._show_cards(self._calls.take(event, self._now))
 
-    def _title(self, event: ToolCallStarted) -> str:
-        """What a call is called; paths within the workspace are short, a command is as it is."""
-        title = event.title or event.name
-        return title if event.kind == "execute" else title.replace(f"{self._cwd}/", "")
-
-    def _release(self, *, all_ended: bool) -> None:
-        """Write the cards of calls that are over: in the order they began, but what is said next waits for none."""
-        for call in list(self._calls.values()):
-            if call.over is None and not all_ended:
-                return
-            if call.over is not None:
-                self._show_card(call)
+    def _show_cards(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            # What was said until now stands above, whether or not a frame was drawn since.
+            self._drain()
+            self._show_card(call)
 
     def _show_card(self, call: Call) -> None:
-        del self._calls[call.id]
-        # What was said until now stands above, whether or not a frame was drawn since.
-        self._drain()
+        if call.over is not None:
+            self._changes.add(call.over.diffs)
         rows, fold = ended_lines(call, self.width, self.theme)
         if fold is not None:
             self._folds.append(fold)
@@ -321,9 +287,7 @@ class Transcript:
     def _close(self) -> None:
         """Nothing goes on: write what is open."""
         self._end_words()
-        for call in list(self._calls.values()):
-            self._show_card(call)
-        self._unshown.clear()
+        self._show_cards(self._calls.all())
         self._progress = self._room_made_since = None
         if self._plan and self._plan != self._shown_plan:
             self._shown_plan = self._plan
@@ -344,7 +308,7 @@ class Transcript:
         plan: list[Line] = []
         if self._turn_since is not None and self._plan and self._plan != self._shown_plan:
             plan = plan_window(self._plan, self.width, self.theme, min(PLAN_ROWS, height // 3))
-        calls = self._running(height - len(below) - len(plan))
+        calls = self._calls.lines(height - len(below) - len(plan), self._now, self.width, self.theme)
         words = self._words(height - len(below) - len(plan) - len(calls))
         blocks = [
             (self._kind(self._speech) if self._speech else "thought", words),
@@ -369,14 +333,6 @@ class Transcript:
         if self._speech is not None:
             return self._speech.live(height)
         return self._thought.live(self.width, self.theme)[-height:] if self._thought is not None else []
-
-    def _running(self, height: int) -> list[Line]:
-        if height < 1 or not self._calls:
-            return []
-        tail = max(0, min(TAIL_ROWS, height // len(self._calls) - 1))
-        calls = self._calls.values()
-        drawn = [running_lines(call, self._now, self.width, self.theme, tail) for call in calls]
-        return [line for rows in drawn for line in rows][-height:]
 
     def _status_rows(self) -> list[Line]:
         if self._progress is not None and self._progress.lasts(self._now):

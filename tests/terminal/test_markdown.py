@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from laguna_agent.terminal.lines import Line
 from laguna_agent.terminal.markdown import Markdown
 from laguna_agent.terminal.theme import THEMES
+from tests.terminal.snapshots import check
 
 THEME = THEMES["dark"]
 PIECES = (
@@ -152,6 +153,68 @@ I'll fix `calc.py`: **the sign** is wrong, see [docs](https://example.org/a).
 
 > quoted *text*
 """
+
+
+KINDS = """## Kinds of *text*
+Some `code`, **strong**, *slanted* and ***both***; snake_case_name, 2*3*4, __init__ and \\*none\\*.
+[words](https://example.org/a_b), <https://example.org>, ![picture](p.png) and https://example.org/x_y.
+A line end stays,
+and a hard one too.
+
+- one
+- two with a text that is long enough to need another row on most screens of our time
+  1. inner
+     > quoted in it
+
+  continued
+- [x] done
+- [ ] open
+
+> a quote that goes on
+without its mark
+
+```python
+def add(a, b):
+    \"\"\"Two lines
+    of words.\"\"\"
+    return a + b  # a comment that is so long that it does not fit into a narrow screen
+```
+
+    indented code
+
+| Left | Right | What there is to say about it |
+|:-----|------:|:-----------------------------:|
+| a | 1 | `code` |
+| bcd | 1,234 | a cell that is much longer than the others are |
+
+世界你好，这是一个没有空格的句子，它必须在任何地方换行。 שלום עולם, that was right to left. 👩‍💻 🇩🇪 é
+***
+<b>HTML</b> is text
+#hashtag is no heading
+"""
+
+
+@pytest.mark.parametrize("width", [24, 40, 80, 200])
+def test_every_kind_of_block(width: int) -> None:
+    check(f"markdown_{width}", plain(at_once(KINDS, width)).split("\n"))
+
+
+def test_styles_carry_what_marks_said() -> None:
+    (line,) = at_once("a **b** *c* `d` https://e.org f", 80)
+    styles = {segment.text: segment.style for segment in line}
+    assert styles["b"] == THEME.style("strong")
+    assert styles["c"] == THEME.style("emphasis")
+    assert styles["d"] == THEME.style("code")
+    assert styles["https://e.org"] == THEME.style("link")
+    assert styles["a "] is None
+
+
+def test_an_open_mark_is_drawn_as_it_will_be_and_given_up_at_the_end() -> None:
+    markdown = Markdown(THEME, 80)
+    markdown.feed("see **this")
+    assert markdown.finished() == []
+    assert plain(markdown.live(5)) == "see this"
+    assert plain(markdown.end()) == "see **this"
 
 
 def test_what_it_looks_like() -> None:

@@ -86,6 +86,29 @@ def test_calls_at_once_stand_in_the_order_in_which_they_began() -> None:
     assert shown.live(10) == []
 
 
+def test_a_call_that_is_named_anew_goes_on() -> None:
+    """Other agents tell what a call does once they know it."""
+    shown = transcript()
+    shown.feed(ToolCallStarted("1", "x", "other", "Terminal", {}))
+    shown.feed(ToolCallUpdate("1", "in_progress", "one\n"))
+    shown.finished()
+    shown.tick(4)
+    shown.feed(TextDelta("beside it"))
+    shown.feed(ToolCallStarted("1", "x", "execute", "$ make", {}))
+    shown.feed(TextDelta(" more"))
+    shown.finished()
+    rows = plain(shown.live(9))
+    assert rows[0] == "beside it more"
+    assert rows[2].endswith("$ make · 4 s")
+    assert rows[3] == "  │ one"
+    shown.feed(ToolCallUpdate("1", "completed", exit_code=0))
+    shown.feed(ToolCallStarted("1", "x", "execute", "$ another", {}))
+    shown.feed(ToolCallUpdate("1", "completed", exit_code=0))
+    # The open row of a paragraph waits for its end, below the card.
+    rows = plain(shown.finished())
+    assert rows == ["● $ make · exit 0", "", "beside it more", "", "● $ another · exit 0"]
+
+
 def test_a_call_that_asks_says_so_and_its_time_begins_with_the_answer() -> None:
     shown = transcript()
     shown.feed(ToolCallStarted("1", "shell", "execute", "$ make", {}))

@@ -35,7 +35,7 @@ others: st.SearchStrategy[Event] = st.one_of(
     st.builds(UserMessage, texts),
     st.builds(TurnStarted, st.just(1), st.just("s"), st.just("m")),
     st.builds(
-        ToolCallStarted, ids, st.sampled_from(("shell", "plan")), st.sampled_from(("execute", "edit", "read")), texts
+        ToolCallStarted, ids, st.sampled_from(("shell", "plan")), st.sampled_from(("execute", "edit", "think")), texts
     ),
     st.builds(ToolCallUpdate, ids, st.just("in_progress"), texts),
     st.builds(
