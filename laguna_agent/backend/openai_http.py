@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     import httpx
 
 PROBE_TIMEOUT = 5.0
+GATHERING, LASTING = 0.04, 10
+"""Pieces of a stream that follow one another within so many seconds are gathered, once so many have."""
 
 _DEFAULT_DIALECT = Dialect()
 _DEFAULT_SETTINGS = Settings()
@@ -296,8 +298,10 @@ async def _bytes_of(response: httpx.Response, timer: Timer, origin: Origin, prox
     import httpx
 
     body = response.aiter_bytes()
+    quick = 0
     while True:
         chunk: bytes | None = None
+        asked_at = monotonic()
         try:
             with anyio.move_on_after(timer.left()):
                 chunk = await anext(body)
@@ -311,3 +315,7 @@ async def _bytes_of(response: httpx.Response, timer: Timer, origin: Origin, prox
         lent_at = monotonic()
         yield chunk
         timer.pause(monotonic() - lent_at)
+        quick = quick + 1 if lent_at - asked_at < GATHERING else 0
+        if quick > LASTING:
+            # The pieces of a fast stream cost more one by one than together, and nobody sees a moment as short.
+            await anyio.sleep(GATHERING)

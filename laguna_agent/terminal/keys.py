@@ -65,6 +65,11 @@ def program_keys(face: InteractiveFace) -> KeyBindings:
     def _clear(event: KeyPressEvent) -> None:
         event.app.renderer.clear()
 
+    @keys.add("c-j", eager=True, filter=Condition(lambda: not face.opened))
+    def _early_enter(event: KeyPressEvent) -> None:
+        # Typed before the terminal was ours, Enter has come as a line feed.
+        face.composer.submit()
+
     @keys.add("c-q")
     def _queue(event: KeyPressEvent) -> None:
         face.send_later()

@@ -124,7 +124,7 @@ class PermissionPanel:
             chosen = at == self._at
             allows = at < len(self._options) and self._options[at].kind.startswith("allow")
             style = self._theme.style("strong" if chosen else "dim" if allows and locked else "text")
-            mark = self._theme.style("accent")
+            mark = self._theme.style("panel.key")
             rows += hanging(words, width, style, f"{'>' if chosen else ' '} {key}  ", mark)
         return rows
 
@@ -239,12 +239,14 @@ def _key(option: PermissionOption) -> str:
 
 
 def _granting(option: PermissionOption, request: PermissionRequested) -> str:
-    """What an answer grants, without the command and its parts where these stand above, word for word."""
+    """What an answer grants, without the command, its parts or the file where these stand above, word for word."""
     always = {"allow_always": "always: ", "reject_always": "never: "}.get(option.kind, "")
     grant = on_one_line(option.grant)
-    head, _, rest = grant.partition(f": {on_one_line(_subject(request))}")
+    # `$ command`, or a verb and a file.
+    _, _, subject = on_one_line(request.title).partition(" ")
+    head, _, rest = grant.partition(f": {subject}")
     parts = f" (it runs {'; '.join(map(on_one_line, request.parts))})"
-    return always + (head if rest in {"", parts} else grant)
+    return always + (head if subject and rest in {"", parts} else grant)
 
 
 QUESTIONS = {
@@ -261,7 +263,10 @@ QUESTIONS = {
 def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, grants: bool) -> Iterator[Line]:
     """All that is asked about, as rows; with `grants` also what the lasting answers grant."""
     text, dim = theme.style("text"), theme.style("dim")
-    yield (Segment("? ", theme.style("accent")), Segment(QUESTIONS.get(request.kind, "May it?"), theme.style("strong")))
+    yield (
+        Segment("? ", theme.style("accent")),
+        Segment(QUESTIONS.get(request.kind, "May it?"), theme.style("panel.title")),
+    )
     yield from hanging(printable(request.title), width, theme.style("strong"), "  ")
     yield from _unusual(request, width, theme)
     if request.kind == "other":

@@ -41,6 +41,7 @@ def test_show_json_is_the_log(run_cli: RunCli, session: str) -> None:
     lines = run_cli("sessions", "show", session, "--json").stdout.splitlines()
     assert json.loads(lines[0])["record"] == "opened"
     assert run_cli("sessions", "export", session, "--format", "log").stdout.splitlines() == lines
+    assert run_cli("sessions", "export", session, "--format", "md").stdout.startswith(f"# Session {session}")
 
 
 def test_export_atif(run_cli: RunCli, session: str, tmp_path: Path) -> None:

@@ -63,3 +63,12 @@ def test_a_mode_is_chosen_from_the_list(tty: StartTty, model_server: ModelServer
     screen.wait_for("asks first")
     screen.send("/nothing\r")
     screen.wait_for("unknown command /nothing")
+
+
+def test_what_was_typed_before_the_program_was_there_is_sent(tty: StartTty, model_server: ModelServer) -> None:
+    model_server.reply(text("Here I am."))
+    screen = tty(**model_server.env)
+    # The terminal still makes a line feed of Enter.
+    screen.send("hello\r")
+    screen.wait_for("Here I am.")
+    assert model_server.chats[-1]["messages"][-1]["content"].startswith("hello")

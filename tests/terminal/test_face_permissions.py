@@ -94,7 +94,7 @@ def test_what_does_not_fit_must_be_seen_before_it_can_be_allowed(
     asking.send("write it")
     asking.asked()
     asking.press("y")
-    asking.tty.wait_for("allowing is possible at the end")
+    asking.tty.wait_for("then allow")
     assert not (workspace / "long.txt").exists()
     # Faster than anything is drawn: no page is passed over unseen.
     asking.press("\x1b[6~" * 30)

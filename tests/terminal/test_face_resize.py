@@ -97,7 +97,7 @@ def test_narrow_and_wide(chat: StartChat, model_server: ModelServer, workspace: 
     shown.send("make add right")
     shown.asked()
     snapshots.check(f"question_{columns}_columns", shown.tty.screen(), workspace)
-    while "PageDown" in shown.tty.text():
+    while "then allow" in shown.tty.text():
         shown.press("\x1b[6~")
         shown.tty.settle(0.1, 1)
     shown.press("y")

@@ -57,6 +57,10 @@ def test_a_grant_that_is_not_what_stands_above_is_told_whole() -> None:
     words = plain(shown(msgspec.structs.replace(request, options=wider))[0].lines(80, 30))
     assert "always: allow every command for this session" in words
     assert "never: refuse exactly this for this session, with the network: make install" in words
+    other = PermissionRequested("1", "Read /a b", "read", {}, options(Need("read", "/a b")))
+    assert "always: allow exactly this for this session\n" in plain(shown(other)[0].lines(80, 30))
+    other = PermissionRequested("1", "Read /a b", "read", {}, options(Need("read", "/a")))
+    assert "always: allow exactly this for this session: /a\n" in plain(shown(other)[0].lines(80, 30))
 
 
 @pytest.mark.parametrize(

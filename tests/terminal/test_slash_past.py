@@ -7,6 +7,7 @@ import json
 import stat
 from pathlib import Path
 
+import anyio
 import pytest
 
 from laguna_agent.agent.filling import NAMES, Filling
@@ -17,7 +18,7 @@ from laguna_agent.terminal.slash.sessions import age
 from laguna_agent.terminal.theme import theme_named
 from tests.agent.driving import settings_for, talk
 from tests.model_server import ModelServer, Part, stream, text, tool_call
-from tests.terminal.faces import RecordingFace, deny_all, plain, rendered, with_face
+from tests.terminal.faces import OwnLink, RecordingFace, deny_all, plain, rendered, with_face
 
 NOW = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
 
@@ -40,6 +41,25 @@ def test_context_before_and_after_a_prompt(model_server: ModelServer, workspace:
     for words in (NAMES["system"], NAMES["tools"], NAMES["person"], NAMES["answers"], "free", "/compact makes it now"):
         assert words in face.said
     assert len(model_server.chats) == 1
+
+
+def test_context_of_a_session_that_was_taken_up_again(model_server: ModelServer, workspace: Path) -> None:
+    model_server.reply(text("An answer."))
+
+    async def run() -> RecordingFace:
+        settings = settings_for(model_server)
+        first = await Session.start(workspace, settings, approver=deny_all)
+        await talk(first, "hello")
+        await first.aclose()
+        again = await Session.resume(first.id, settings, approver=deny_all)
+        face = RecordingFace(OwnLink(again))
+        await face.obey("/context")
+        assert "The next request takes about" in "".join(getattr(event, "text", "") for event in face.link.events)
+        await face.obey("/context")
+        await again.aclose()
+        return face
+
+    assert "The next request takes about" in anyio.run(run).said
 
 
 def test_the_bar_is_as_wide_as_it_is_told() -> None:
@@ -201,7 +221,7 @@ def test_exports(model_server: ModelServer, workspace: Path) -> None:
     async def work(face: RecordingFace) -> None:
         with pytest.raises(UsageError, match="nothing was said"):
             await face.obey("/export")
-        await face.obey("write a file")
+        await face.obey('write a file, password = "correcthorse1battery"')
         await face.obey("/export")
         await face.obey("/export atif")
         await face.obey("/export log my log.jsonl")
@@ -219,6 +239,7 @@ def test_exports(model_server: ModelServer, workspace: Path) -> None:
     assert named.read_text() == page
     assert "## Prompt\n\n> write a file" in page
     assert "Done, **boldly**." in page
+    assert "correcthorse1battery" not in page
     assert "**write**" in page
     assert stat.S_IMODE((workspace / "page.md").stat().st_mode) == 0o600
     (trajectory,) = workspace.glob("session-*.json")

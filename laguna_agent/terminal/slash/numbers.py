@@ -14,6 +14,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from laguna_agent.event_lines import one_line
+from laguna_agent.messages import TextBlock
 from laguna_agent.terminal.face import SlashCommand
 from laguna_agent.terminal.slash.tables import Cell, counted, show, table, text
 
@@ -39,6 +40,10 @@ async def _context(face: Face, argument: str) -> None:
     session = face.link.session
     assert session is not None, "the command needs our own session"
     found = await face.link.call(filled, session)
+    if found is None and session.history:
+        # Taken up again, and not asked yet: the core finds out what there is, and says it in words.
+        await face.link.send((TextBlock("/context"),))
+        return
     if found is None:
         face.say("Nothing was sent to the model yet; its window is empty.", "dim")
         return

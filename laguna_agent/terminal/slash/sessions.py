@@ -82,11 +82,6 @@ def age(stamp: str, now: datetime.datetime) -> str:
     return then.strftime("%Y-%m-%d")
 
 
-def _ids(face: Face) -> list[str]:
-    session = face.link.session
-    return [] if session is None else [each.id for each in _newest(session.cwd, session.id)[:20]]
-
-
 async def _new(face: Face, argument: str) -> None:
     before = face.link.facts.session_id
     await face.go_on_in(None)
@@ -97,8 +92,8 @@ async def _quit(face: Face, argument: str) -> None:
     face.leave()
 
 
-RESUME = SlashCommand("resume", "Go on with another session of this directory", _resume, "ID", _ids, session=True)
-SESSIONS = SlashCommand("sessions", "The same as /resume", _resume, "ID", _ids, session=True)
+RESUME = SlashCommand("resume", "Go on with another session of this directory", _resume, "ID", session=True)
+SESSIONS = SlashCommand("sessions", "The same as /resume", _resume, "ID", session=True)
 NEW = SlashCommand("new", "Begin a new session", _new, session=True)
 CLEAR = SlashCommand("clear", "The same as /new; this session is kept", _new, session=True)
 QUIT = SlashCommand("quit", "Leave; the session is kept", _quit, at_work=True)

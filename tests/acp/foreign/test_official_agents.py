@@ -22,7 +22,7 @@ from laguna_agent.agent.events import (
 )
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.messages import FileDiff, PlanEntry, TextBlock
-from tests.acp.client.driving import Person, all_of, driven, ended, spoken, turn
+from tests.acp.foreign.driving import Person, all_of, driven, ended, spoken, turn
 from tests.acp.node import FOLDER, NODE, install
 
 PYTHON = shlex.join([sys.executable, str(Path(__file__).with_name("sdk_agent.py"))])

@@ -19,7 +19,18 @@ from laguna_agent.acp.client.agent import ForeignAgent
 from laguna_agent.agent.events import Event, Notice, TextDelta, TurnEnded, TurnStarted, UsageUpdated, UserMessage
 from laguna_agent.errors import AuthenticationFailed, LagunaError, ProviderError, ProviderUnavailable, UsageError
 from laguna_agent.messages import ImageBlock, TextBlock
-from tests.acp.client.driving import PATIENCE, Person, all_of, driven, ended, isolated, reported, scripted, spoken, turn
+from tests.acp.foreign.driving import (
+    PATIENCE,
+    Person,
+    all_of,
+    driven,
+    ended,
+    isolated,
+    reported,
+    scripted,
+    spoken,
+    turn,
+)
 from tests.acp.program import is_alive, wait_for
 
 
@@ -121,7 +132,7 @@ def test_what_an_agent_leaves_behind_goes_with_it(workspace: Path) -> None:
 HOST = """
 import sys, anyio
 from pathlib import Path
-from tests.acp.client.driving import driven
+from tests.acp.foreign.driving import driven
 
 async def run():
     async with driven(sys.argv[1], Path(sys.argv[2])):

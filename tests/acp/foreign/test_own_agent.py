@@ -23,7 +23,7 @@ from laguna_agent.agent.events import (
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.errors import ProviderError
 from laguna_agent.messages import FileDiff, TextBlock
-from tests.acp.client.driving import OURS, Person, all_of, driven, ended, turn
+from tests.acp.foreign.driving import OURS, Person, all_of, driven, ended, turn
 from tests.model_server import ModelServer, http, reasoning, stall, text, tool_call
 
 

@@ -24,7 +24,7 @@ from laguna_agent.agent.events import (
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.config import Rule, Settings
 from laguna_agent.messages import FileDiff, TextBlock
-from tests.acp.client.driving import Person, all_of, driven, ended, reported, scripted, turn
+from tests.acp.foreign.driving import Person, all_of, driven, ended, reported, scripted, turn
 from tests.acp.program import wait_for
 
 
