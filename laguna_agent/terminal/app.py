@@ -303,7 +303,9 @@ class InteractiveFace:
         panel = PermissionPanel(request, self.theme, self._link.facts.cwd, typing=typing)
         answer = await self.surface.show(panel)
         question.answer(answer)
-        self.say(panel.answered_line(answer), "dim")
+        # A denial is told by the call that it ends.
+        if answer.allowed:
+            self.say(panel.answered_line(answer), "dim")
 
     def _tell(self, text: str) -> None:
         """Let the person hear of it, where they look elsewhere."""

@@ -145,17 +145,17 @@ class Prompting:
 
         near = difflib.get_close_matches(name, [*known, *slash.names(self._face)], n=1)
         meant = f"; is it /{near[0]}?" if near else ""
-        return f"unknown command /{one_line(name, 40)}{meant} /help lists them"
+        return f"unknown command /{one_line(name, 40)}{meant}; /help lists them"
 
     async def _obey(self, command: SlashCommand, text: str) -> None:
+        self._face.transcript.said(text)
         try:
             await command.run(self._face, text.partition(" ")[2].strip())
         except LagunaError as error:
             self._face.say(str(error), "error")
 
     async def _prompt(self, submission: Submission) -> None:
-        if self._is_for_the_agent(submission.text):
-            self._face.transcript.said(submission.text)
+        self._face.transcript.said(submission.text)
         content = (*submission.content, *self._told())
         self._turn = asyncio.create_task(self._face.link.send(content), name="turn")
         await self._attend(self._turn)
@@ -187,9 +187,6 @@ class Prompting:
         self._waiting.clear()
         if texts:
             self._face.draft("\n".join([*texts, *filter(None, [self._face.composer.text])]))
-
-    def _is_for_the_agent(self, text: str) -> bool:
-        return _name(text) not in {command.name for command in self._face.link.commands} or text.startswith("/init")
 
     # -- while a turn runs ------------------------------------------------------------------------------------------
 

@@ -80,9 +80,7 @@ def _parts(
     sandbox = one_line(facts.sandbox, LONGEST)
     walls = "no sandbox" if sandbox == "none" else f"sandbox {sandbox}" if sandbox else ""
     waiting = f"{queued} queued" if queued else ""
-    cost = (
-        "" if usage is None or usage.cost is None else f"${usage.cost:.2f}" if usage.cost >= 1 else _cents(usage.cost)
-    )
+    cost = "" if usage is None or not usage.cost else f"${usage.cost:.2f}" if usage.cost >= 1 else _cents(usage.cost)
     return [
         _Part(0, 0, model, model.rpartition("/")[2], "text"),
         _Part(1, 8, provider),
