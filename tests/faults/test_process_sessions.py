@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -185,39 +183,6 @@ def test_the_clock_jumps(
     went_on = run_cli("run", "Go on.", "--continue", "--output", "json", env=env)
     assert record_of(went_on.stdout, 0)["session_id"] == second["session_id"]
     require_outcome("completed", sessions_directory() / str(second["session_id"]) / "log.jsonl")
-
-
-LINKED = """
-import os, sys
-from pathlib import Path
-from laguna_agent.errors import ToolError
-from laguna_agent.sandbox.policy import policy_for
-from laguna_agent.tools.files import Files
-root, clock, key = map(Path, sys.argv[1:])
-files = Files(policy_for(root))
-(root / "one").write_text("1")
-os.link(root / "one", root / "two")
-assert files.read(root / "two", 9) == b"1"
-clock.write_text("0")
-os.link(key, root / "mine")
-try:
-    print(files.read(root / "mine", 9))
-except ToolError as error:
-    print(error)
-"""
-
-
-def test_a_link_to_a_key_made_after_the_clock_went_back(workspace: Path, tmp_path: Path) -> None:
-    """What was known of second names was known at a later time than the link's."""
-    key, clock = tmp_path / "home" / ".ssh" / "key", tmp_path / "clock"
-    key.parent.mkdir()
-    key.write_text("secret")
-    clock.write_text(str(DAY))
-    done = subprocess.run(
-        [sys.executable, "-c", LINKED, str(workspace), str(clock), str(key)],
-        env={**os.environ, **jumping_clock(clock)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout == f"{workspace / 'mine'} is another name of a file that is hidden; it is not read.\n"
 
 
 def test_the_clock_jumps_while_a_retry_waits(start_cli: StartCli, model_server: ModelServer, tmp_path: Path) -> None:
