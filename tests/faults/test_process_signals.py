@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from laguna_agent.agent.store import Ended, Replied
+from laguna_agent.agent.store import Ended, Replied, sessions_directory
 from tests.conftest import StartCli
 from tests.faults.aftermath import Aftermath, Contents, Messages, records, results
 from tests.faults.process_runs import (
     RUN,
     ended,
+    leftovers,
     require_gone,
     wait_for_file,
     wait_until,
 )
+from tests.faults.shim import killed_at
 from tests.model_server import ModelServer, delay, stall, stream, text, tool_call
 from tests.processes import descendants
 
@@ -134,6 +136,41 @@ def test_killed_during_a_call(
     process.wait()
     require_gone(below)
     require_cut_off_in_the_middle(aftermath(process, -signal.SIGKILL, "", BEGUN))
+
+
+# Before a call is after the one before it.
+@pytest.mark.parametrize("when", ["half", pytest.param("after", marks=pytest.mark.slow)])
+def test_killed_while_files_are_written(
+    start_cli: StartCli, model_server: ModelServer, workspace: Path, aftermath: Aftermath, when: str
+) -> None:
+    """At every call that changes something in the workspace: the old file or the new one, and the session goes on."""
+    old, new, found, second = "old\n", "new\n" * 3_000, [], 0
+    for call in range(1, 40):
+        (workspace / "replaced.txt").write_text(old)
+        model_server.reply(
+            [
+                tool_call("edit", {"path": "replaced.txt", "old": "old", "new": new.removesuffix("\n")}),
+                tool_call("write", {"path": "made.txt", "content": new}),
+            ],
+            text("Done."),
+        )
+        process = start_cli(*RUN, env=model_server.env | killed_at(call, when, workspace))
+        _, errors = process.communicate(timeout=30)
+        second += len(leftovers(workspace))
+        files = {path.name: path.read_text() for path in workspace.glob("*.txt")}
+        assert files["replaced.txt"] in (old, new)
+        assert files.get("made.txt", new) == new
+        found.append((files["replaced.txt"] == new, "made.txt" in files))
+        log = max(sessions_directory().glob("*/log.jsonl"), key=lambda path: path.stat().st_ctime_ns)
+        if process.returncode == 0:
+            aftermath(process, 0, "completed", files, log=log)
+            break
+        assert errors == ""
+        first, *_ = results(aftermath(process, -signal.SIGKILL, "", files, log=log))
+        assert files["replaced.txt"] == new or first == CUT_OFF
+        (workspace / "made.txt").unlink(missing_ok=True)
+    assert list(dict.fromkeys(found)) == [(False, False), (True, False), (True, True)]
+    assert second, "the moment in which a file has two names was met"
 
 
 def test_stopped_and_continued(
