@@ -21,8 +21,6 @@ from tests.faults.shim import full_after
 from tests.model_server import ModelServer, text, tool_call
 
 STATE = Path("laguna-agent")
-
-
 CONTINUE = ("run", GO_ON, "--continue", "--output", "json")
 
 
@@ -212,9 +210,16 @@ def test_a_working_directory_that_is_gone(
     aftermath.none_began(process, 2, {}, workspace=gone)
 
 
+@pytest.mark.parametrize("sandbox", ["auto", "none"])
 def test_the_working_directory_goes_away(
-    start_cli: StartCli, run_cli: RunCli, model_server: ModelServer, tmp_path: Path, aftermath: Aftermath
+    start_cli: StartCli,
+    run_cli: RunCli,
+    model_server: ModelServer,
+    tmp_path: Path,
+    aftermath: Aftermath,
+    sandbox: str,
 ) -> None:
+    """Nothing is done in a directory that nobody can see any more, though a sandbox may still hold it."""
     doomed = tmp_path / "doomed"
     doomed.mkdir()
     (doomed / "file.txt").write_text("1\n")
@@ -223,23 +228,20 @@ def test_the_working_directory_goes_away(
         shutil.rmtree(doomed)
         return [tool_call("read", {"path": "file.txt"}), tool_call("shell", {"command": "echo still here"})]
 
-    model_server.reply(
-        tool_call("shell", {"command": "echo $$ > pids; sleep 0.2"}),
-        remove,
-        text("It is gone."),  # type: ignore[arg-type]
-    )
-    process = start_cli(*RUN, "--check", "true", env=model_server.env, cwd=doomed)
+    model_server.reply(tool_call("shell", {"command": "echo $$ > pids; sleep 0.2"}), remove)  # type: ignore[arg-type]
+    model_server.always(text("It is gone."))
+    process = start_cli(*RUN, "--check", "true", "--sandbox", sandbox, env=model_server.env, cwd=doomed)
     wait_for_file(doomed / "pids", process)
     out, errors = process.communicate(timeout=30)
     assert "Traceback" not in errors
     record = json.loads(out)
-    assert (record["outcome"], record["exit_code"]) in [("completed", 0), ("check_failed", 8)]
-    _, read, command = results(model_server.chats[-1]["messages"])
-    assert "There is no file file.txt" in read
-    assert "could not be started" in command or "exit code" in command
+    assert (record["outcome"], record["text"]) == ("check_failed", "It is gone.")
+    assert [(check["when"], check["exit_code"]) for check in record["checks"]][:2] == [("before", 0), ("after", 126)]
     assert not doomed.exists()
     refused = run_cli("run", "Go on.", "--resume", record["session_id"], "--output", "json", env=model_server.env)
     assert record_of(refused.stdout, 2)["outcome"] == "usage"
     assert str(doomed) in refused.stderr
     doomed.mkdir()
-    aftermath(process, record["exit_code"], record["outcome"], {}, workspace=doomed)
+    _, read, command = results(aftermath(process, 8, "check_failed", {}, workspace=doomed))
+    assert "There is no file file.txt" in read
+    assert command == f"The command could not be started: the directory {doomed} is gone."

@@ -101,9 +101,7 @@ def test_a_stubborn_command_is_killed_after_its_grace(
     require_cut_off_in_the_middle(aftermath(process, 143, "terminated", BEGUN))
 
 
-def test_the_reader_of_stdout_goes_away(
-    start_cli: StartCli, model_server: ModelServer, workspace: Path, aftermath: Aftermath
-) -> None:
+def test_the_reader_of_stdout_goes_away(start_cli: StartCli, model_server: ModelServer, aftermath: Aftermath) -> None:
     model_server.reply(stream(text("x" * 4_000, pieces=40), delay(0.3), text("y" * 4_000, pieces=40), stall()))
     process = start_cli("run", "Do it.", "--output", "stream-json", env=model_server.env)
     assert process.stdout is not None
