@@ -19,7 +19,7 @@ import pexpect
 
 from laguna_agent.agent.store import AnyRecord, Checkpointed, Ended, read_log, sessions_directory
 from tests.agent.driving import posted, require_valid_conversation, text_of
-from tests.faults.process_runs import leftovers
+from tests.faults.process_runs import PATIENCE, leftovers
 from tests.faults.provider_runs import Forker, Ran
 from tests.model_server import ModelServer, text
 
@@ -27,6 +27,10 @@ GO_ON = "Go on."
 """What the session is asked when it is taken up again."""
 GOING_ON = "Going on."
 """And what the model answers."""
+
+AT_ONCE = 3.0
+"""Seconds in which nothing is left of a program that ended by itself, on a machine that is busy; it leaves nothing.
+After a kill its wardens have to notice."""
 
 Over: TypeAlias = "subprocess.Popen[Any] | subprocess.CompletedProcess[str] | pexpect.spawn[str]"
 Contents = Mapping[str, str | bytes | None]
@@ -65,7 +69,7 @@ class Aftermath:
         """
         assert exit_code(over) == code
         where, path = workspace or self._workspace, log or the_log()
-        self._require_nothing_runs(10.0 if code < 0 else 2.0)
+        self._require_nothing_runs(PATIENCE if code < 0 else AT_ONCE)
         require_files(where, files, killed=code < 0)
         whole = path.read_bytes()
         if outcome is not None:
@@ -87,7 +91,7 @@ class Aftermath:
         assert logs_beside(path) == sessions, "it went on, and did not begin anew"
         assert outcome is None or path.read_bytes().startswith(whole), "a log only grows"
         require_outcome("completed", path)
-        self._require_nothing_runs(2.0)
+        self._require_nothing_runs(AT_ONCE)
         require_files(where, files)
         self.looked += 1
         return messages
@@ -97,7 +101,7 @@ class Aftermath:
         the next run begins one, which goes on."""
         assert exit_code(over) == code
         where = workspace or self._workspace
-        self._require_nothing_runs(2.0)
+        self._require_nothing_runs(AT_ONCE)
         require_files(where, files)
         assert not list(sessions_directory().glob("*"))
         assert not self._server.chats
@@ -108,7 +112,7 @@ class Aftermath:
             require_going_on(self._run(where, GO_ON, *more))
             require_outcome("completed")
         assert [message["role"] for message in posted(self._server)] == ["system", "user", "assistant", "user"]
-        self._require_nothing_runs(2.0)
+        self._require_nothing_runs(AT_ONCE)
         require_files(where, files)
         self.looked += 1
 

@@ -49,7 +49,7 @@ def record_of(out: str, code: int) -> dict[str, Any]:
     return record
 
 
-def require_gone(processes: set[tuple[int, str]], within: float = 10.0) -> None:
+def require_gone(processes: set[tuple[int, str]], within: float = PATIENCE) -> None:
     """They end by themselves, at once or soon."""
     deadline = time.monotonic() + within
     while left := still_alive(processes):
@@ -57,7 +57,7 @@ def require_gone(processes: set[tuple[int, str]], within: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def require_nothing_runs(workspace: Path, within: float = 10.0) -> None:
+def require_nothing_runs(workspace: Path, within: float) -> None:
     """No command of an agent works there any more."""
     deadline = time.monotonic() + within
     while left := commands_in(workspace):
