@@ -80,7 +80,7 @@ from tests.sandbox.confining import Ground
 folder = pathlib.Path(sys.argv[1])
 other = folder / "other places" / "pröc"
 other.mkdir(parents=True)
-mount(b"proc", os.fsencode(other), b"proc", 0)
+mount(b"/proc", os.fsencode(other), None, 1 << 12)
 ground = Ground("landlock", folder, apart=True)
 print(sys.argv[2] in (other / sys.argv[3] / "cmdline").read_text(), end=" ")
 print(sys.argv[2] in ground.run(f"cat '{other}'/[0-9]*/cmdline").output, len(list(other.glob("[0-9]*"))) > 5, end=" ")

@@ -90,7 +90,7 @@ thread = threading.Thread(target=threading.Event().wait, daemon=True); thread.st
 told = {way: [attempt(do, pid) for pid in (0, os.getpid(), child.pid, thread.native_id)] for way, do in ways.items()}
 victims = {way: [attempt(do, int(pid)) for pid in sys.argv[1:]] for way, do in ways.items()}
 everybody = [attempt(os.setpriority, os.PRIO_USER, os.getuid(), 19), attempt(os.setpriority, os.PRIO_USER, 0, 19),
-             attempt(os.setpriority, os.PRIO_PGRP, int(sys.argv[1]), 19), attempt(ioprio, 3, 0), attempt(ioprio, 2, int(sys.argv[1]))]
+             attempt(os.setpriority, os.PRIO_PGRP, int(sys.argv[1]), 19), attempt(ioprio, 3, os.getuid()), attempt(ioprio, 2, int(sys.argv[1]))]
 own = [attempt(os.setpriority, os.PRIO_PGRP, 0, 19), attempt(ioprio, 2, 0)]
 child.kill()
 print(json.dumps([told, victims, everybody, own]))
