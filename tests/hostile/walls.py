@@ -83,6 +83,7 @@ WALLS = (
     mounts("protected paths read-only", "        mounts.keep(protected, (*policy.workspace, *policy.git_directories))\n", "        pass\n"),
     mounts("what is denied, and sockets of others", "    for path in (*denied_paths(policy), *sockets_outside(policy)):\n        mounts.deny(path)\n"),
     mounts("network namespace", '([] if kind == "network" else ["net"])', "[]"),
+    mounts("other places of /proc", "(Path(\"/proc\"), *places)", "(Path(\"/proc\"),)", *APART),
     mounts("process namespace", '"user", "pid", "ipc"', '"user", "ipc"'),
     mounts("looking only is without writing", 'mounts.bind(root, writable=kind != "reading")', "mounts.bind(root, writable=True)"),
     Wall("absent protected paths blocked", "sandbox/plans.py", "blocked = placeholders.hold(protected.absent)", "blocked = ()", KERNEL),

@@ -70,7 +70,7 @@ def _enter_namespaces() -> None:
 
 def _exchange_proc() -> None:
     """A /proc of these namespaces, at every place where the machine's is mounted."""
-    places = _other_places()
+    places = other_places()
     # What the person mounts later still comes in; nothing goes out.
     mount(None, b"/", None, _SLAVE | _RECURSIVE)
     mount(b"proc", b"/proc", b"proc", _NO_SETUID | _NO_DEVICES | _NO_EXECUTION)
@@ -80,8 +80,8 @@ def _exchange_proc() -> None:
             mount(b"/proc", place, None, _BIND)
 
 
-def _other_places() -> list[bytes]:
-    """Where a proc file system is mounted beside /proc. See proc_pid_mountinfo(5)."""
+def other_places() -> list[bytes]:
+    """Where a proc file system is mounted beside /proc. See proc_pid_mountinfo(5). Raises OSError."""
     with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123
         lines = file.read().splitlines()
     found = []
