@@ -33,6 +33,8 @@ _KNOBS = (
     "/proc/sys/kernel/unprivileged_userns_clone",
     "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
     "/proc/sys/user/max_user_namespaces",
+    "/proc/sys/user/max_pid_namespaces",
+    "/proc/sys/user/max_mnt_namespaces",
 )
 _STATUS = ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp")
 
