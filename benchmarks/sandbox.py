@@ -14,7 +14,7 @@ import sys
 from laguna_agent.cli.sandbox_report import COST_LIMIT_MS
 from laguna_agent.errors import SandboxError
 from laguna_agent.sandbox.cost import measure
-from laguna_agent.sandbox.tiers import TIERS
+from laguna_agent.sandbox.tiers import TIERS, examine
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     print(f"{'tier':12} {'bare ms':>8} {'confined ms':>12} {'over ms':>8} {'first ms':>9}")
     for tier in TIERS:
         try:
-            cost = measure(tier, options.runs)
+            cost = measure(tier, options.runs, apart=examine(tier).apart)
         except SandboxError as error:
             print(f"{tier:12} not here: {error}")
             continue

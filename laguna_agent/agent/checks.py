@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from laguna_agent.agent.events import CheckRun, Notice
 from laguna_agent.agent.store import Checked
-from laguna_agent.errors import CheckFailed
+from laguna_agent.errors import CheckFailed, ToolError
 from laguna_agent.visible import visible
 
 if TYPE_CHECKING:
     from laguna_agent.agent.turn import Turn
+    from laguna_agent.tools.workspace import Workspace
 
 TIMEOUT = 600.0
 """Seconds; a check that takes longer counts as failed. --max-time cuts it earlier."""
@@ -37,12 +38,10 @@ class Check:
             busy = when == "after" and any(job.result.exit_code is None for job in tools.workspace.jobs.values())
             look = await tools.footprint.before(tools.workspace, tools.ledger) if busy else None
             with turn.telemetry.span("check", when) as span:
-                result = await tools.workspace.run(self.command, timeout=TIMEOUT)
-                span.facts["exit_code"] = result.exit_code
-            took = round(span.seconds, 3)
-            code = 124 if result.timed_out or result.exit_code is None else result.exit_code
+                code, output = await self._run(tools.workspace)
+                span.facts["exit_code"] = code
             moving = look is not None and bool(await tools.footprint.changes(tools.workspace, look))
-            return Checked(CheckRun(when, self.command, code, visible(result.output.text(TAIL))), moving, took)
+            return Checked(CheckRun(when, self.command, code, visible(output)), moving, round(span.seconds, 3))
 
         checked = await turn.tape.take(Checked, produce)
         self.runs.append(checked.run)
@@ -51,6 +50,15 @@ class Check:
         verdict = "passes" if checked.run.exit_code == 0 else f"fails (exit {checked.run.exit_code})"
         await turn.emit(Notice("info", f"check {when}: {checked.run.command} {verdict}"))
         return checked.run
+
+    async def _run(self, workspace: Workspace) -> tuple[int, str]:
+        """Its exit code and the end of its output, by a shell's rules: 124 for too long, 126 for not to be started."""
+        try:
+            result = await workspace.run(self.command, timeout=TIMEOUT)
+        except ToolError as error:
+            return 126, str(error)
+        code = 124 if result.timed_out or result.exit_code is None else result.exit_code
+        return code, result.output.text(TAIL)
 
     def failed(self, run: CheckRun) -> CheckFailed:
         """The error for a turn that ends with the check failing."""

@@ -37,13 +37,16 @@ def report_sandbox(settings: Settings, *, as_json: bool) -> bool:
     for each in reports:
         if each.proof is None:
             show(f"{each.tier}: not here: {each.reason}")
+        for lack in each.proof.reasons if each.proof else ():
+            show(f"{each.tier}: without {lack}")
     show(_conclusion(settings, standing))
     return fit
 
 
 def _look_at(tier: Tier) -> TierReport:
     try:
-        return TierReport(tier, examine(tier), measure(tier))
+        proof = examine(tier)
+        return TierReport(tier, proof, measure(tier, apart=proof.apart))
     except SandboxError as error:
         return TierReport(tier, reason=str(error))
 

@@ -19,6 +19,7 @@ from laguna_agent.sandbox.presence import exists, is_directory, is_file, is_real
 from laguna_agent.sandbox.programs import below_temporary, essential
 from laguna_agent.sandbox.protected import Protected
 from laguna_agent.sandbox.sockets import sockets_outside
+from laguna_agent.sandbox.warden.apart import other_places
 
 _RESOLVER = Path("/etc/resolv.conf")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm")
@@ -55,7 +56,7 @@ def view(program: Path, policy: Policy, kind: Kind, protected: Protected) -> Vie
     words = [
         str(program), *(f"--unshare-{each}" for each in unshared),
         "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL",
-        "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", *temporary, *mounts.words(), "--chdir", "/", "--",
+        "--ro-bind", "/", "/", "--dev", "/dev", *_processes(), *temporary, *mounts.words(), "--chdir", "/", "--",
     ]  # fmt: skip
     return View(tuple(words), (*mounts.writable(), "/tmp", "/var/tmp", *_DEVICES), tuple(mounts.identities()))
 
@@ -117,6 +118,13 @@ class _Mounts:
         """What must be found at each writable mount."""
         found = ((path, path.lstat()) for path, how in self._at.items() if how == "--bind")
         return [(str(path), at.st_dev, at.st_ino) for path, at in found]
+
+
+def _processes() -> list[str]:
+    """A /proc of the namespace, wherever the machine's is mounted: any other would show everybody's arguments. Where
+    this user cannot go no command of it can."""
+    places = (Path(os.fsdecode(each)) for each in other_places())
+    return [word for place in (Path("/proc"), *places) if is_directory(place) for word in ("--proc", str(place))]
 
 
 def _temporary(policy: Policy, mounts: _Mounts) -> list[str]:

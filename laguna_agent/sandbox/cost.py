@@ -41,9 +41,10 @@ class Cost(msgspec.Struct, frozen=True):
         return self.confined_ms - self.bare_ms
 
 
-def measure(tier: Tier, runs: int = RUNS) -> Cost:
-    """Run the same small command bare and confined in turns, so that a busy moment hits both. Raises SandboxError."""
-    with _confinement(tier) as (confinement, folder):
+def measure(tier: Tier, runs: int = RUNS, *, apart: bool = False) -> Cost:
+    """Run the same small command bare and confined in turns, so that a busy moment hits both. `apart` as it was proved.
+    Raises SandboxError."""
+    with _confinement(tier, apart=apart) as (confinement, folder):
         first = _timed(lambda: _confined(confinement, folder))
         bare, confined = [], []
         for _ in range(runs):
@@ -53,13 +54,13 @@ def measure(tier: Tier, runs: int = RUNS) -> Cost:
 
 
 @contextlib.contextmanager
-def _confinement(tier: Tier) -> Iterator[tuple[Confinement, Path]]:
+def _confinement(tier: Tier, *, apart: bool) -> Iterator[tuple[Confinement, Path]]:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made).resolve()
         (folder / "temporary").mkdir()
         (folder / "workspace").mkdir()
         policy = policy_for(folder / "workspace", temporary=folder / "temporary")
-        confinement = Confined(tier, tier, recipe(tier, policy))
+        confinement = Confined(tier, tier, recipe(tier, policy, apart=apart))
         try:
             yield confinement, folder / "workspace"
         finally:

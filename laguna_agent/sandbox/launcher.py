@@ -358,6 +358,9 @@ class Launcher:
             return self._unconfined
 
     def _begin(self, role: str, command: str, cwd: Path, granted: Granted) -> RunningCommand:
+        # Walls may still hold a directory that is gone; what is done there, nobody sees.
+        if not cwd.is_dir():
+            raise ToolError(f"The command could not be started: the directory {cwd} is gone.")
         id, spool = self.place(role)
         kind: Kind = "workspace" if granted == "unconfined" else granted
         walls = None if granted == "unconfined" else self.walls
@@ -365,8 +368,6 @@ class Launcher:
             confinement = walls.confinement if walls else self._without_walls()
             running = RunningCommand(id, command, cwd, spool, walls, confinement, kind)
         except (OSError, ValueError) as error:
-            if not cwd.is_dir():
-                raise ToolError(f"The command could not be started: the directory {cwd} is gone.") from error
             raise ToolError(f"The command could not be started: {error}.") from error
         _alive.add(running)
         return running

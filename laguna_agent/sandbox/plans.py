@@ -30,8 +30,9 @@ MOST_PROCESSES = 2_000
 """Processes of one kind of confinement at once; beyond, all of them are ended."""
 
 
-def recipe(tier: Tier, policy: Policy) -> Callable[[Kind], Recipe]:
-    """How to put up a warden of each kind in a tier. What it gives raises SandboxError."""
+def recipe(tier: Tier, policy: Policy, *, apart: bool = False) -> Callable[[Kind], Recipe]:
+    """How to put up a warden of each kind in a tier. `apart`: the warden makes namespaces for its processes or is
+    none; where there is a wrapper, that does it. What it gives raises SandboxError."""
     if tier in ("bubblewrap", "landlock") and sys.platform != "linux":
         raise SandboxError(f"{tier} needs Linux, and this is {platform.system()}")
     if tier == "bubblewrap":
@@ -45,7 +46,7 @@ def recipe(tier: Tier, policy: Policy) -> Callable[[Kind], Recipe]:
     if tier == "landlock":
         if _can_be_written(python := Path(os.path.realpath(sys.executable)), policy):
             raise SandboxError(f"{python} lies where commands may write, and must not put up walls: use another")
-        return lambda kind: _without_mounts(policy, kind)
+        return lambda kind: _without_mounts(policy, kind, apart=apart)
     if tier == "seatbelt":
         if sys.platform != "darwin":
             raise SandboxError(f"sandbox-exec is a program of macOS, and this is {platform.system()}")
@@ -72,6 +73,7 @@ def _with_mounts(program: Path, policy: Policy, kind: Kind) -> Recipe:
         "identities": [*seen.identities],
         "reach": "world" if kind == "network" else "namespace",
         "own": True,
+        "apart": False,
         "kernel": True,
         "processes": MOST_PROCESSES,
     }
@@ -88,7 +90,7 @@ def _kept(policy: Policy, kind: Kind) -> tuple[Protected, Callable[[], None]]:
     return msgspec.structs.replace(protected, absent=blocked), placeholders.release
 
 
-def _without_mounts(policy: Policy, kind: Kind) -> Recipe:
+def _without_mounts(policy: Policy, kind: Kind, *, apart: bool) -> Recipe:
     rules: Rules = {
         "walls": True,
         "writable": [*map(str, changeable_paths(policy, kind)), *DEVICES],
@@ -97,6 +99,7 @@ def _without_mounts(policy: Policy, kind: Kind) -> Recipe:
         "identities": [],
         "reach": "world" if kind == "network" else "nothing",
         "own": False,
+        "apart": apart,
         "kernel": True,
         "processes": MOST_PROCESSES,
     }
@@ -114,6 +117,7 @@ def _with_a_profile(policy: Policy, kind: Kind) -> Recipe:
         "identities": [],
         "reach": "world" if kind == "network" else "nothing",
         "own": False,
+        "apart": False,
         "kernel": False,
         "processes": MOST_PROCESSES,
     }

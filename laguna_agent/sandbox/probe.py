@@ -67,6 +67,8 @@ CLAIMS = (
     Claim("socket", "no local socket outside by path"),
     Claim("abstract", "no local socket outside by abstract name"),
     Claim("environment", "no reading of the agent's environment"),
+    # Landlock has no right for it; where namespaces can be had, a /proc of its own.
+    Claim("arguments", "no reading of the arguments of other processes", gaps=("landlock", "seatbelt")),
     Claim("priority", "no changing the priority of the agent", gaps=("landlock", "seatbelt")),
     # Where the kernel is older than Landlock's ABI 6, nothing but a pid namespace forbids it.
     Claim("signal", "no signal to the agent", gaps=("landlock", "seatbelt")),
@@ -102,14 +104,15 @@ class Report(msgspec.Struct, frozen=True):
         ]  # fmt: skip
 
 
-def probe(tier: Tier) -> Report:
-    """Try the tier out. Raises SandboxError where it cannot be put up or the child tells nothing."""
+def probe(tier: Tier, *, apart: bool = False) -> Report:
+    """Try the tier out; `apart` as in `plans.recipe`. Raises SandboxError where it cannot be put up or the child tells
+    nothing."""
     began = time.monotonic()
     with _ground() as ground, _Canaries(ground) as canaries:
         policy = Policy(
             root=ground / "workspace", hidden=(ground / "hidden",), temporary=ground / "temporary", denied=(".env",)
         )
-        warden = put_up(lambda: recipe(tier, policy)("workspace"))
+        warden = put_up(lambda: recipe(tier, policy, apart=apart)("workspace"))
         try:
             told = _attempt(warden, canaries.described, ground)
         finally:
@@ -130,11 +133,17 @@ def _judge(claim: Claim, said: str, canaries: _Canaries) -> tuple[bool, str]:
     return said != "done" and not happened, f"{said}, and it took effect" if happened and said != "done" else said
 
 
-def _stand_in(secret: str) -> subprocess.Popen[bytes]:
-    """A process that stands for the agent. It reads from this one, and so ends with it, whatever ends that."""
+def _stand_in(secret: str, argument: str) -> subprocess.Popen[bytes]:
+    """A process that stands for the agent, with something in its environment and an argument. It reads from this one,
+    and so ends with it, whatever ends that."""
+    words = ["sh", "-c", "echo there; read -r _", "agent", argument]
     environment = {"PATH": _PATH, "SECRET": secret}
-    nowhere = subprocess.DEVNULL
-    return subprocess.Popen(["cat"], env=environment, stdin=subprocess.PIPE, stdout=nowhere, start_new_session=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(words, env=environment, stdin=pipe, stdout=pipe, start_new_session=True)
+    # What is still on the way into its program shows no arguments.
+    if process.stdout is None or process.stdout.readline() != b"there\n":
+        raise SandboxError("the sandbox cannot be tried out: no sh can be started that would stand for the agent")
+    return process
 
 
 def _sweep(folder: Path) -> None:
@@ -189,7 +198,8 @@ class _Canaries:
         (workspace / ".env").write_text(secret)
         (workspace / "link").symlink_to(self._ground / "outside")
         self._sizes = {each: self._size(each) for each in ("outside/file", "outside/linked", "workspace/.git/config")}
-        self._agent = _stand_in(secret)
+        argument = secrets.token_hex(16)
+        self._agent = _stand_in(secret, argument)
         stack.callback(self._agent.communicate)
         stack.callback(self._agent.kill)
         self._listening: dict[str, socket.socket] = {}
@@ -217,6 +227,7 @@ class _Canaries:
             "socket": str(self._ground / "outside" / "s"),
             "abstract": name,
             "secret": secret,
+            "argument_backwards": argument[::-1],
             "tcp": self._listening["tcp"].getsockname()[1],
             "udp": self._listening["udp"].getsockname()[1],
             "agent": self._agent.pid,

@@ -33,19 +33,23 @@ _KNOBS = (
     "/proc/sys/kernel/unprivileged_userns_clone",
     "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
     "/proc/sys/user/max_user_namespaces",
+    "/proc/sys/user/max_pid_namespaces",
+    "/proc/sys/user/max_mnt_namespaces",
 )
 _STATUS = ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp")
 
 
 class Proof(msgspec.Struct, frozen=True):
     """What was tried here and held. `claims` are what was tried, whether it held, and what the system said; `reasons`
-    say why each better tier is not the one."""
+    say why each better tier is not the one, and what this one does without."""
 
     tier: Tier
     boundary: Literal["full", "partial", "none"]
     summary: str
     claims: tuple[tuple[str, bool, str], ...] = ()
     reasons: tuple[str, ...] = ()
+    apart: bool = False
+    """Whether it was tried with namespaces that the warden makes itself. Then there are none without them."""
 
 
 def prove(wish: str) -> Proof:
@@ -61,7 +65,8 @@ def prove(wish: str) -> Proof:
     reasons: list[str] = []
     for tier in TIERS if wish == "auto" else (cast("Tier", wish),):
         try:
-            proof = msgspec.structs.replace(examine(tier), reasons=tuple(reasons))
+            proof = examine(tier)
+            proof = msgspec.structs.replace(proof, reasons=(*reasons, *proof.reasons))
         except SandboxError as error:
             reasons.append(f"{tier}: {error}")
         else:
@@ -74,22 +79,33 @@ def prove(wish: str) -> Proof:
 
 def examine(tier: Tier) -> Proof:
     """Try one tier out, whatever was kept. Raises SandboxError where it does not hold what it must."""
+    # A machine may forbid namespaces, or what works in them may be too little: then the tier is tried without.
+    if tier != "landlock":
+        return _examine(tier, apart=False)
+    try:
+        return _examine(tier, apart=True)
+    except SandboxError as error:
+        return msgspec.structs.replace(_examine(tier, apart=False), reasons=(f"pid namespace: {error}",))
+
+
+def _examine(tier: Tier, *, apart: bool) -> Proof:
     from laguna_agent.sandbox.probe import probe
 
-    report = probe(tier)
+    report = probe(tier, apart=apart)
     if failures := report.failures(tier):
         raise SandboxError("it does not hold here: " + "; ".join(failures))
     parts: list[str] = [] if tier == "landlock" else [tier]
     parts += [f"landlock {report.landlock}"] if report.landlock else []
+    parts += ["pid namespace"] if apart else []
     parts += [] if tier == "seatbelt" else ["seccomp"]
     whole = all(each.held for each in report.found)
     claims = tuple((each.claim.words, each.held, each.how) for each in report.found)
-    return Proof(tier, "full" if whole else "partial", " + ".join(parts), claims)
+    return Proof(tier, "full" if whole else "partial", " + ".join(parts), claims, apart=apart)
 
 
 def confine(proof: Proof, policy: Policy) -> Confinement:
     """The confinement of a session in the tier that was proved. Raises SandboxError where there is none."""
-    return Confined(proof.tier, proof.summary, recipe(proof.tier, policy))
+    return Confined(proof.tier, proof.summary, recipe(proof.tier, policy, apart=proof.apart))
 
 
 class _Kept(msgspec.Struct):

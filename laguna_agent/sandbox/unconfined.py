@@ -24,6 +24,7 @@ _RULES: Rules = {
     "identities": [],
     "reach": "world",
     "own": False,
+    "apart": False,
     "kernel": sys.platform == "linux",
     "processes": 1 << 30,
 }

@@ -88,10 +88,10 @@ class Forker:
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, folder: Path, *arguments: str, env: Mapping[str, str]) -> Ran:
-        """`laguna-agent ARGUMENTS` in `folder`/workspace."""
-        out, err = folder / "stdout", folder / "stderr"
-        job = {"arguments": arguments, "environment": {**os.environ, **env}, "cwd": str(folder / "workspace")}
+    def run(self, folder: Path, *arguments: str, env: Mapping[str, str], workspace: Path | None = None) -> Ran:
+        """`laguna-agent ARGUMENTS` in `folder`/workspace, or in another place; its streams are kept in `folder`."""
+        out, err, cwd = folder / "stdout", folder / "stderr", workspace or folder / "workspace"
+        job = {"arguments": arguments, "environment": {**os.environ, **env}, "cwd": str(cwd)}
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(job | {"stdout": str(out), "stderr": str(err)}) + "\n")
         self._process.stdin.flush()

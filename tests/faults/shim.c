@@ -1,8 +1,8 @@
 /* Faults of the operating system, put between the program and libc by LD_PRELOAD. What it is told by the environment
  * holds for this process alone: the variables, and LD_PRELOAD, are gone before anything else runs.
  *
- *   FAULT_KILL=N when   SIGKILL at the Nth call that changes a file, `when` is before, after or half (half of what a
- *                       write was given is written)
+ *   FAULT_KILL=N when [path]   SIGKILL at the Nth call that changes a file (with `path` in its own), `when` is before,
+ *                       after or half (half of what a write was given is written)
  *   FAULT_FULL=N path   once N bytes were written to paths with `path` in them, what needs room there fails: ENOSPC
  *   FAULT_CLOCK=file    the wall clock is off by as many seconds as the file says, from moment to moment
  */
@@ -27,13 +27,13 @@ enum when { NEVER, BEFORE, AFTER, HALF };
 static atomic_long calls, room;
 static long kill_at;
 static enum when kill_when;
-static char full_path[PATH_MAX], clock_file[PATH_MAX];
+static char kill_path[PATH_MAX], full_path[PATH_MAX], clock_file[PATH_MAX];
 
 __attribute__((constructor)) static void begin(void) {
     const char *kill = getenv("FAULT_KILL"), *full = getenv("FAULT_FULL"), *clock = getenv("FAULT_CLOCK");
     char when[16] = "";
     long bytes = 0;
-    if (kill && sscanf(kill, "%ld %15s", &kill_at, when) == 2)
+    if (kill && sscanf(kill, "%ld %15s %4095s", &kill_at, when, kill_path) >= 2)
         kill_when = when[0] == 'b' ? BEFORE : when[0] == 'a' ? AFTER : HALF;
     if (full && sscanf(full, "%ld %4095s", &bytes, full_path) == 2)
         atomic_store(&room, bytes);
@@ -44,34 +44,37 @@ __attribute__((constructor)) static void begin(void) {
 
 static void die(void) { syscall(SYS_kill, syscall(SYS_getpid), SIGKILL), pause(); }
 
-/* Whether the call that begins is the one to die at. */
-static int fatal(void) {
-    if (kill_when == NEVER || atomic_fetch_add(&calls, 1) + 1 != kill_at)
-        return 0;
-    if (kill_when == BEFORE)
-        die();
-    return 1;
-}
-
 static int regular(int fd) {
     struct stat found;
     return fstat(fd, &found) == 0 && S_ISREG(found.st_mode);
+}
+
+/* Whether what `fd` is open for has `text` in its path. */
+static int leads_to(int fd, const char *text) {
+    char link[64], path[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    return length > 0 && (path[length] = 0, strstr(path, text) != NULL);
 }
 
 static int below(const char *path) {
     return full_path[0] && strstr(path, full_path) != NULL;
 }
 
-static int in_full(int fd) {
-    char link[64], path[PATH_MAX];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    return length > 0 && (path[length] = 0, below(path));
+/* Whether the call that begins, on a descriptor or on a path from it, is the one to die at. */
+static int fatal(int fd, const char *path) {
+    if (kill_when == NEVER || (kill_path[0] && !(path && strstr(path, kill_path)) && !leads_to(fd, kill_path)))
+        return 0;
+    if (atomic_fetch_add(&calls, 1) + 1 != kill_at)
+        return 0;
+    if (kill_when == BEFORE)
+        die();
+    return 1;
 }
 
 /* How many of `count` bytes there is room for; -1 where there is none. */
 static ssize_t fitting(int fd, size_t count) {
-    if (!full_path[0] || !regular(fd) || !in_full(fd))
+    if (!full_path[0] || !regular(fd) || !leads_to(fd, full_path))
         return count;
     long left = atomic_fetch_sub(&room, (long)count);
     return left >= (long)count ? (ssize_t)count : left > 0 ? left : -1;
@@ -80,7 +83,7 @@ static ssize_t fitting(int fd, size_t count) {
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 ssize_t write(int fd, const void *data, size_t count) {
-    if (kill_when != NEVER && regular(fd) && fatal()) {
+    if (kill_when != NEVER && regular(fd) && fatal(fd, NULL)) {
         syscall(SYS_write, fd, data, kill_when == HALF ? count / 2 : count);
         die();
     }
@@ -91,30 +94,30 @@ ssize_t write(int fd, const void *data, size_t count) {
 }
 
 /* A call that changes a file, done by the real one between the two moments to die at. */
-#define WATCHED(type, name, parameters, arguments) \
-    type name parameters { \
-        int last = fatal(); \
-        type result = REAL(name) arguments; \
+#define WATCHED(name, fd, path, parameters, arguments) \
+    int name parameters { \
+        int last = fatal(fd, path); \
+        int result = REAL(name) arguments; \
         int error = errno; \
         if (last) \
             die(); \
         return errno = error, result; \
     }
 
-WATCHED(int, fsync, (int fd), (fd))
-WATCHED(int, ftruncate, (int fd, off_t size), (fd, size))
-WATCHED(int, ftruncate64, (int fd, off64_t size), (fd, size))
-WATCHED(int, fchmod, (int fd, mode_t mode), (fd, mode))
-WATCHED(int, rename, (const char *from, const char *to), (from, to))
-WATCHED(int, renameat, (int a, const char *from, int b, const char *to), (a, from, b, to))
-WATCHED(int, linkat, (int a, const char *from, int b, const char *to, int flags), (a, from, b, to, flags))
-WATCHED(int, unlink, (const char *path), (path))
-WATCHED(int, unlinkat, (int at, const char *path, int flags), (at, path, flags))
-WATCHED(int, rmdir, (const char *path), (path))
-WATCHED(int, mkdirat, (int at, const char *path, mode_t mode), (at, path, mode))
+WATCHED(fsync, fd, NULL, (int fd), (fd))
+WATCHED(ftruncate, fd, NULL, (int fd, off_t size), (fd, size))
+WATCHED(ftruncate64, fd, NULL, (int fd, off64_t size), (fd, size))
+WATCHED(fchmod, fd, NULL, (int fd, mode_t mode), (fd, mode))
+WATCHED(rename, -1, to, (const char *from, const char *to), (from, to))
+WATCHED(renameat, b, to, (int a, const char *from, int b, const char *to), (a, from, b, to))
+WATCHED(linkat, b, to, (int a, const char *from, int b, const char *to, int flags), (a, from, b, to, flags))
+WATCHED(unlink, -1, path, (const char *path), (path))
+WATCHED(unlinkat, at, path, (int at, const char *path, int flags), (at, path, flags))
+WATCHED(rmdir, -1, path, (const char *path), (path))
+WATCHED(mkdirat, at, path, (int at, const char *path, mode_t mode), (at, path, mode))
 
 int mkdir(const char *path, mode_t mode) {
-    int last = fatal();
+    int last = fatal(-1, path);
     if (below(path) && atomic_load(&room) <= 0)
         return errno = ENOSPC, -1;
     int result = REAL(mkdir)(path, mode), error = errno;

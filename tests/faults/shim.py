@@ -20,9 +20,10 @@ def _library() -> Path:
     return built
 
 
-def killed_at(call: int, when: str) -> dict[str, str]:
-    """SIGKILL at the `call`th call that changes a file; `when` is before, after or half."""
-    return {"LD_PRELOAD": str(_library()), "FAULT_KILL": f"{call} {when}"}
+def killed_at(call: int, when: str, path: Path | str = "") -> dict[str, str]:
+    """SIGKILL at the `call`th call that changes a file, of those with this text in their path; `when` is before, after
+    or half."""
+    return {"LD_PRELOAD": str(_library()), "FAULT_KILL": f"{call} {when} {path}"}
 
 
 def full_after(count: int, path: Path | str) -> dict[str, str]:

@@ -13,24 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from laguna_agent.agent.store import Prompted, ToolRan
+from laguna_agent.agent.store import ToolRan
 from tests.conftest import RunCli, StartCli
-from tests.faults.process_runs import (
-    RUN,
-    ended,
-    leftovers,
-    record_of,
-    records,
-    require_nothing_runs,
-    results,
-    resume,
-    the_log,
-    wait_for_file,
-)
+from tests.faults.aftermath import GO_ON, Aftermath, records, results, the_log
+from tests.faults.process_runs import RUN, ended, record_of, wait_for_file
 from tests.faults.shim import full_after
 from tests.model_server import ModelServer, text, tool_call
 
 STATE = Path("laguna-agent")
+CONTINUE = ("run", GO_ON, "--continue", "--output", "json")
 
 
 def state() -> Path:
@@ -41,7 +32,7 @@ LARGE = " ".join(map(str, range(10_000)))
 """What does not fit. No piece of it again and again: an answer that repeats itself is cut off."""
 
 
-def test_the_disk_of_the_log_fills_up(run_cli: RunCli, model_server: ModelServer, workspace: Path) -> None:
+def test_the_disk_of_the_log_fills_up(run_cli: RunCli, model_server: ModelServer, aftermath: Aftermath) -> None:
     long = "".join(f"x{number} = {number}\n" for number in range(3_000))
     model_server.reply(
         tool_call("write", {"path": "first.txt", "content": "1\n"}),
@@ -53,24 +44,21 @@ def test_the_disk_of_the_log_fills_up(run_cli: RunCli, model_server: ModelServer
     assert record["outcome"] == "storage"
     assert "No space left on device" in record["message"]
     assert "Traceback" not in done.stderr
-    require_nothing_runs(workspace, 0.5)
-    whole = the_log().read_bytes()
     assert any(isinstance(each, ToolRan) for each in records())
-    messages = resume(run_cli, model_server)
-    assert the_log().read_bytes().startswith(whole)
+    messages = aftermath(done, 2, "", {"first.txt": "1\n"})
     assert results(messages)[0] == "Created first.txt, 1 lines."
 
 
-def test_no_room_for_a_session(run_cli: RunCli, model_server: ModelServer) -> None:
+def test_no_room_for_a_session(run_cli: RunCli, model_server: ModelServer, aftermath: Aftermath) -> None:
     done = run_cli(*RUN, env=model_server.env | full_after(0, state() / "sessions"))
     record = record_of(done.stdout, 2)
     assert (record["outcome"], done.stderr.count("\n")) == ("storage", 1)
     assert "No space left on device" in done.stderr
-    assert model_server.chats == []
+    aftermath.none_began(done, 2, {})
 
 
 def test_the_log_reaches_the_largest_size_of_a_file(
-    start_cli: StartCli, run_cli: RunCli, model_server: ModelServer
+    start_cli: StartCli, model_server: ModelServer, aftermath: Aftermath
 ) -> None:
     numbers = iter(range(1_000))
     model_server.always(lambda _: tool_call("list", {"path": f"./{'a/../' * next(numbers)}"}))
@@ -81,11 +69,12 @@ def test_the_log_reaches_the_largest_size_of_a_file(
     assert record["outcome"] == "storage"
     assert "File too large" in record["message"]
     assert len(the_log().read_bytes()) <= 40_000
-    model_server.always(text("unused"))
-    resume(run_cli, model_server)
+    aftermath(process, 2, "", {})
 
 
-def test_the_disk_of_the_workspace_fills_up(run_cli: RunCli, model_server: ModelServer, workspace: Path) -> None:
+def test_the_disk_of_the_workspace_fills_up(
+    run_cli: RunCli, model_server: ModelServer, workspace: Path, aftermath: Aftermath
+) -> None:
     (workspace / "old.txt").write_text("old\n")
     model_server.reply(
         tool_call("edit", {"path": "old.txt", "old": "old", "new": LARGE}),
@@ -94,34 +83,31 @@ def test_the_disk_of_the_workspace_fills_up(run_cli: RunCli, model_server: Model
     )
     done = run_cli(*RUN, env=model_server.env | full_after(20_000, workspace))
     assert record_of(done.stdout, 0)["text"] == "There is no room."
-    assert [result.rpartition(": ")[2] for result in results(model_server.chats[-1]["messages"])] == [
-        "No space left on device."
-    ] * 2
-    assert (workspace / "old.txt").read_text() == "old\n"
-    assert not (workspace / "new.txt").exists()
-    assert leftovers(workspace) == []
+    told = results(aftermath(done, 0, "completed", {"old.txt": "old\n"}))
+    assert [result.rpartition(": ")[2] for result in told] == ["No space left on device."] * 2
 
 
-def test_no_room_for_the_output_of_a_command(run_cli: RunCli, model_server: ModelServer) -> None:
+def test_no_room_for_the_output_of_a_command(run_cli: RunCli, model_server: ModelServer, aftermath: Aftermath) -> None:
     model_server.reply(tool_call("shell", {"command": "seq 40000"}), text("Done."))
     shim = full_after(100_000, "/output/")
     done = run_cli(*RUN, env=model_server.env | shim)
     assert record_of(done.stdout, 0)["text"] == "Done."
     assert "Exception ignored" not in done.stderr
-    (result,) = results(model_server.chats[-1]["messages"])
+    (result,) = results(aftermath(done, 0, "completed", {}))
     assert result.endswith("40000\n[exit code 0]")
     assert "of 228,894 bytes are in" in result
 
 
-def test_standard_output_is_full(run_cli: RunCli, start_cli: StartCli, model_server: ModelServer) -> None:
+def test_standard_output_is_full(start_cli: StartCli, model_server: ModelServer, aftermath: Aftermath) -> None:
     model_server.reply(text("Done."))
     with Path("/dev/full").open("wb") as full:
         process = start_cli(*RUN, env=model_server.env, stdout=full)
         assert process.stderr is not None
         said = process.stderr.read()
-        assert process.wait(20) == 2
+        process.wait(20)
     assert said == "laguna-agent: cannot write the result to standard output: No space left on device\n"
-    resume(run_cli, model_server)
+    # The model had finished; it is the telling that failed.
+    aftermath(process, 2, "completed", {})
 
 
 def read_only(command: list[str], home: Path) -> list[str]:
@@ -133,30 +119,33 @@ def read_only(command: list[str], home: Path) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", script, str(home), *command]
 
 
-def test_a_home_that_cannot_be_written(model_server: ModelServer, workspace: Path, tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written(
+    model_server: ModelServer, workspace: Path, tmp_path: Path, aftermath: Aftermath
+) -> None:
     """The session is kept beside it, the person is told so, and finds it again."""
     home, temporary = tmp_path / "bare", tmp_path / "tmp"
     home.mkdir()
     temporary.mkdir()
     env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     env |= {"HOME": str(home), "TMPDIR": str(temporary)} | model_server.env
-    model_server.reply(tool_call("shell", {"command": "echo made > made.txt"}), text("Done."), text("Went on."))
+    model_server.reply(tool_call("shell", {"command": "echo made > made.txt"}), text("Done."))
 
-    def run(*args: str) -> tuple[dict[str, object], str]:
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
         command = read_only([sys.executable, "-m", "laguna_agent", *args], home)
-        done = subprocess.run(command, env=env, cwd=workspace, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stderr
-        record: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-        return record, done.stderr
+        return subprocess.run(command, env=env, cwd=workspace, capture_output=True, text=True, check=False, timeout=60)
 
-    first, said = run(*RUN)
-    assert (workspace / "made.txt").read_text() == "made\n"
-    assert str(home) in said
-    assert str(temporary) in said
-    assert said.count("\n") == 1
-    second, _ = run("run", "Go on.", "--continue", "--output", "json")
-    assert (second["text"], second["session_id"]) == ("Went on.", first["session_id"])
-    assert len(model_server.chats[-1]["messages"]) == 6
+    first = run(*RUN)
+    assert record_of(first.stdout, 0)["text"] == "Done.", first.stderr
+    assert str(home) in first.stderr
+    assert str(temporary) in first.stderr
+    assert first.stderr.count("\n") == 1
+    (log,) = temporary.rglob("log.jsonl")
+    assert record_of(first.stdout, 0)["session_id"] == log.parent.name
+
+    def go_on() -> None:
+        record_of(run(*CONTINUE).stdout, 0)
+
+    aftermath(first, 0, "completed", {"made.txt": "made\n"}, log=log, go_on=go_on)
     assert list(home.iterdir()) == []
     (kept,) = temporary.iterdir()
     assert kept.stat().st_mode & 0o777 == 0o700
@@ -165,34 +154,50 @@ def test_a_home_that_cannot_be_written(model_server: ModelServer, workspace: Pat
 
 @pytest.mark.parametrize("home", ["/dev/null", "/dev/null/home", None])
 def test_a_home_that_there_cannot_be(
-    model_server: ModelServer, workspace: Path, tmp_path: Path, home: str | None
+    model_server: ModelServer, workspace: Path, tmp_path: Path, aftermath: Aftermath, home: str | None
 ) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     env |= {"HOME": home or "", "TMPDIR": str(tmp_path)} | model_server.env
-    command = [sys.executable, "-m", "laguna_agent", *RUN]
+    command = [sys.executable, "-m", "laguna_agent"]
     if home is None:
         # As in a container whose user is in no list: neither a variable nor an entry says where home is.
         del env["HOME"]
         command = ["unshare", "--user", "--map-user=54321", *command]
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *args], env=env, cwd=workspace, capture_output=True, text=True, check=False, timeout=60
+        )
+
     model_server.reply(text("Done."))
-    done = subprocess.run(command, env=env, cwd=workspace, capture_output=True, text=True, check=False, timeout=60)
+    done = run(*RUN)
     assert record_of(done.stdout, 0)["text"] == "Done.", done.stderr
     assert done.stderr.startswith("warning: ")
     assert done.stderr.count("\n") == 1
-    assert list(workspace.iterdir()) == []
+    (log,) = tmp_path.rglob("log.jsonl")
+
+    def go_on() -> None:
+        record_of(run(*CONTINUE).stdout, 0)
+
+    aftermath(done, 0, "completed", {}, log=log, go_on=go_on)
 
 
-def test_a_home_that_is_not_there_yet(run_cli: RunCli, model_server: ModelServer, tmp_path: Path) -> None:
+def test_a_home_that_is_not_there_yet(
+    run_cli: RunCli, model_server: ModelServer, tmp_path: Path, aftermath: Aftermath
+) -> None:
     fresh = tmp_path / "not" / "yet"
     model_server.reply(text("Done."))
-    done = run_cli(*RUN, env=model_server.env | {"HOME": str(fresh), "XDG_STATE_HOME": ""})
+    where = {"HOME": str(fresh), "XDG_STATE_HOME": ""}
+    done = run_cli(*RUN, env=model_server.env | where)
     assert record_of(done.stdout, 0)["text"] == "Done."
     assert done.stderr == ""
     (log,) = fresh.rglob("log.jsonl")
-    assert any(isinstance(record, Prompted) for record in records(log))
+    aftermath(done, 0, "completed", {}, log=log, env=where)
 
 
-def test_a_working_directory_that_is_gone(start_cli: StartCli, model_server: ModelServer, tmp_path: Path) -> None:
+def test_a_working_directory_that_is_gone(
+    start_cli: StartCli, model_server: ModelServer, tmp_path: Path, aftermath: Aftermath
+) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     process = start_cli(*RUN, env=model_server.env, cwd=gone, preexec_fn=lambda: gone.rmdir())
@@ -200,11 +205,21 @@ def test_a_working_directory_that_is_gone(start_cli: StartCli, model_server: Mod
     assert record_of(out, 2)["outcome"] == "usage"
     assert "cannot be used: No such file or directory" in errors
     assert errors.count("\n") == 1
+    assert not gone.exists()
+    gone.mkdir()
+    aftermath.none_began(process, 2, {}, workspace=gone)
 
 
+@pytest.mark.parametrize("sandbox", ["auto", "none"])
 def test_the_working_directory_goes_away(
-    start_cli: StartCli, run_cli: RunCli, model_server: ModelServer, tmp_path: Path
+    start_cli: StartCli,
+    run_cli: RunCli,
+    model_server: ModelServer,
+    tmp_path: Path,
+    aftermath: Aftermath,
+    sandbox: str,
 ) -> None:
+    """Nothing is done in a directory that nobody can see any more, though a sandbox may still hold it."""
     doomed = tmp_path / "doomed"
     doomed.mkdir()
     (doomed / "file.txt").write_text("1\n")
@@ -213,21 +228,20 @@ def test_the_working_directory_goes_away(
         shutil.rmtree(doomed)
         return [tool_call("read", {"path": "file.txt"}), tool_call("shell", {"command": "echo still here"})]
 
-    model_server.reply(
-        tool_call("shell", {"command": "echo $$ > pids; sleep 0.2"}),
-        remove,
-        text("It is gone."),  # type: ignore[arg-type]
-    )
-    process = start_cli(*RUN, "--check", "true", env=model_server.env, cwd=doomed)
+    model_server.reply(tool_call("shell", {"command": "echo $$ > pids; sleep 0.2"}), remove)  # type: ignore[arg-type]
+    model_server.always(text("It is gone."))
+    process = start_cli(*RUN, "--check", "true", "--sandbox", sandbox, env=model_server.env, cwd=doomed)
     wait_for_file(doomed / "pids", process)
     out, errors = process.communicate(timeout=30)
     assert "Traceback" not in errors
     record = json.loads(out)
-    assert (record["outcome"], record["exit_code"]) in [("completed", 0), ("check_failed", 8)]
-    _, read, command = results(model_server.chats[-1]["messages"])
-    assert "There is no file file.txt" in read
-    assert "could not be started" in command or "exit code" in command
+    assert (record["outcome"], record["text"]) == ("check_failed", "It is gone.")
+    assert [(check["when"], check["exit_code"]) for check in record["checks"]][:2] == [("before", 0), ("after", 126)]
     assert not doomed.exists()
     refused = run_cli("run", "Go on.", "--resume", record["session_id"], "--output", "json", env=model_server.env)
     assert record_of(refused.stdout, 2)["outcome"] == "usage"
     assert str(doomed) in refused.stderr
+    doomed.mkdir()
+    _, read, command = results(aftermath(process, 8, "check_failed", {}, workspace=doomed))
+    assert "There is no file file.txt" in read
+    assert command == f"The command could not be started: the directory {doomed} is gone."

@@ -11,8 +11,9 @@ import pexpect
 import pytest
 
 from tests.acp.program import Program, prompt, wait_for
-from tests.conftest import RunCli, StartCli, Terminal
-from tests.faults.process_runs import require_gone, require_nothing_runs, require_outcome, results, resume, the_log
+from tests.conftest import StartCli, Terminal
+from tests.faults.aftermath import GO_ON, GOING_ON, Aftermath, results, the_log
+from tests.faults.process_runs import require_gone, require_nothing_runs
 from tests.model_server import ModelServer, text, tool_call
 from tests.processes import descendants
 
@@ -36,9 +37,15 @@ def at_work(terminal: Terminal, server: ModelServer, workspace: Path) -> pexpect
     return child
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(("number", "code", "outcome"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGKILL, -9, "")])
 def test_a_chat_is_ended(
-    terminal: Terminal, run_cli: RunCli, model_server: ModelServer, workspace: Path, number: signal.Signals
+    terminal: Terminal,
+    model_server: ModelServer,
+    workspace: Path,
+    aftermath: Aftermath,
+    number: signal.Signals,
+    code: int,
+    outcome: str,
 ) -> None:
     model_server.reply(tool_call("shell", {"command": SLOW}))
     child = at_work(terminal, model_server, workspace)
@@ -46,36 +53,45 @@ def test_a_chat_is_ended(
     child.kill(number)
     require_gone(below)
     child.wait()
-    require_nothing_runs(workspace)
-    if number != signal.SIGKILL:
-        assert child.exitstatus == 143
-        require_outcome("terminated")
-    assert results(resume(run_cli, model_server)) == [CUT_OFF]
+    assert results(aftermath(child, code, outcome, {"pids": None})) == [CUT_OFF]
 
 
 def test_the_terminal_of_a_chat_goes_away(
-    terminal: Terminal, run_cli: RunCli, model_server: ModelServer, workspace: Path
+    terminal: Terminal, model_server: ModelServer, workspace: Path, aftermath: Aftermath
 ) -> None:
+    """And the chat goes on, on another."""
     model_server.reply(tool_call("shell", {"command": SLOW}))
     child = at_work(terminal, model_server, workspace)
-    below = descendants(child.pid) | {(child.pid, _born(child.pid))}
+    below = descendants(child.pid)
     # The kernel says SIGHUP to whose terminal it was.
     os.close(child.child_fd)
-    require_gone(below)
     child.child_fd, child.closed = -1, True
     child.ptyproc.fd, child.ptyproc.closed = -1, True
-    require_outcome("terminated")
-    assert results(resume(run_cli, model_server)) == [CUT_OFF]
+    child.wait()
+    require_gone(below)
+
+    def go_on() -> None:
+        again = terminal("--continue", **model_server.env)
+        again.expect("> $")
+        again.sendline(GO_ON)
+        again.expect(GOING_ON)
+        leave(again)
+
+    assert results(aftermath(child, 143, "terminated", {"pids": None}, go_on=go_on)) == [CUT_OFF]
 
 
-def _born(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]
+def leave(chat: pexpect.spawn[str]) -> None:
+    """The person ends a chat that waits for them."""
+    chat.expect("> $")
+    chat.sendeof()
+    chat.wait()
+    assert chat.exitstatus == 0
 
 
 def test_a_turn_of_a_chat_is_cancelled_and_the_chat_goes_on(
-    terminal: Terminal, model_server: ModelServer, workspace: Path
+    terminal: Terminal, model_server: ModelServer, workspace: Path, aftermath: Aftermath
 ) -> None:
-    model_server.reply(tool_call("shell", {"command": STUBBORN}), text("Going on."))
+    model_server.reply(tool_call("shell", {"command": STUBBORN}), text("Here I am."))
     child = at_work(terminal, model_server, workspace)
     child.sendintr()
     time.sleep(0.2)
@@ -83,17 +99,24 @@ def test_a_turn_of_a_chat_is_cancelled_and_the_chat_goes_on(
     child.expect("> $")
     require_nothing_runs(workspace, 0.5)
     child.sendline("And now?")
-    child.expect("Going on.")
-    child.expect("> $")
-    child.sendeof()
-    child.wait()
-    assert child.exitstatus == 0
-    assert results(model_server.chats[-1]["messages"]) == [CUT_OFF]
+    child.expect("Here I am.")
+    leave(child)
+    assert results(aftermath(child, 0, "completed", {"pids": None})) == [CUT_OFF]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, "stdin"])
+@pytest.mark.parametrize(
+    ("how", "code", "outcome"),
+    [(signal.SIGKILL, -9, ""), (signal.SIGTERM, 143, "interrupted"), ("stdin", 0, "interrupted")],
+)
 def test_an_editor_ends_it(
-    acp: Program, start_cli: StartCli, model_server: ModelServer, workspace: Path, how: signal.Signals | str
+    acp: Program,
+    start_cli: StartCli,
+    model_server: ModelServer,
+    workspace: Path,
+    aftermath: Aftermath,
+    how: signal.Signals | str,
+    code: int,
+    outcome: str,
 ) -> None:
     session = acp.begin(workspace)
     acp.send("session/prompt", prompt(session, "Do it."))
@@ -105,17 +128,16 @@ def test_an_editor_ends_it(
     else:
         acp.process.send_signal(how)
         acp.end()
-    assert acp.process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, "stdin": 0}[how]
     require_gone(below)
-    require_nothing_runs(workspace)
-    require_outcome("" if how == signal.SIGKILL else "interrupted")
-    again = Program(start_cli("acp", env=model_server.env))
-    again.call("initialize", {"protocolVersion": 1, "clientCapabilities": {}})
-    again.call("session/load", {"sessionId": session, "cwd": str(workspace), "mcpServers": []})
-    shown = [update for update in again.updates() if update["sessionUpdate"] == "user_message_chunk"]
-    assert [update["content"]["text"] for update in shown] == ["Do it."]
-    model_server.reply(text("Going on."))
-    assert again.prompt(session, "Go on.")["stopReason"] == "end_turn"
-    assert results(model_server.chats[-1]["messages"]) == [CUT_OFF]
-    assert again.close() == 0
     assert the_log().parent.name == session
+
+    def go_on() -> None:
+        again = Program(start_cli("acp", env=model_server.env))
+        again.call("initialize", {"protocolVersion": 1, "clientCapabilities": {}})
+        again.call("session/load", {"sessionId": session, "cwd": str(workspace), "mcpServers": []})
+        shown = [update for update in again.updates() if update["sessionUpdate"] == "user_message_chunk"]
+        assert [update["content"]["text"] for update in shown] == ["Do it."]
+        assert again.prompt(session, GO_ON)["stopReason"] == "end_turn"
+        assert again.close() == 0
+
+    assert results(aftermath(acp.process, code, outcome, {"pids": None}, go_on=go_on)) == [CUT_OFF]

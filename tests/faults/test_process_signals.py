@@ -3,31 +3,21 @@ goes on where it was."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from laguna_agent.agent.store import Ended, Replied
-from laguna_agent.sandbox.policy import policy_for
-from laguna_agent.tools.files import Files
-from tests.conftest import RunCli, StartCli
+from laguna_agent.agent.store import Ended, Replied, sessions_directory
+from tests.conftest import StartCli
+from tests.faults.aftermath import Aftermath, Contents, Messages, records, results
 from tests.faults.process_runs import (
     RUN,
     ended,
     leftovers,
-    records,
     require_gone,
-    require_nothing_runs,
-    require_outcome,
-    results,
-    resume,
     wait_for_file,
     wait_until,
 )
@@ -39,6 +29,8 @@ CUT_OFF = "Interrupted before it ended."
 # A child, a grandchild, and one that leaves its session, its group and its environment.
 FAMILY = "sleep 300 & (sleep 301 &) ; setsid env -i /bin/sleep 302 & echo $$ > pids; wait"
 STUBBORN = "trap '' TERM INT HUP; echo $$ > pids; while :; do sleep 0.05; done"
+BEGUN: Contents = {"first.txt": "1\n", "pids": None}
+"""What `start_call` leads to: nothing of the third call."""
 
 
 def start_call(
@@ -57,12 +49,8 @@ def start_call(
     return process
 
 
-def require_cut_off_in_the_middle(messages: list[dict[str, object]], workspace: Path) -> None:
-    first, *others = results(messages)
-    assert first == "Created first.txt, 1 lines."
-    assert others == [CUT_OFF, CUT_OFF]
-    assert (workspace / "first.txt").read_text() == "1\n"
-    assert not (workspace / "third.txt").exists()
+def require_cut_off_in_the_middle(messages: Messages) -> None:
+    assert results(messages) == ["Created first.txt, 1 lines.", CUT_OFF, CUT_OFF]
 
 
 @pytest.mark.parametrize(
@@ -75,9 +63,9 @@ def require_cut_off_in_the_middle(messages: list[dict[str, object]], workspace: 
 )
 def test_a_signal_during_a_call(
     start_cli: StartCli,
-    run_cli: RunCli,
     model_server: ModelServer,
     workspace: Path,
+    aftermath: Aftermath,
     number: signal.Signals,
     code: int,
     outcome: str,
@@ -86,13 +74,11 @@ def test_a_signal_during_a_call(
     process = start_call(start_cli, model_server, workspace, FAMILY, "--sandbox", sandbox)
     process.send_signal(number)
     assert ended(process, code)["outcome"] == outcome
-    require_nothing_runs(workspace, 0.5)
-    require_outcome(outcome)
-    require_cut_off_in_the_middle(resume(run_cli, model_server), workspace)
+    require_cut_off_in_the_middle(aftermath(process, code, outcome, BEGUN))
 
 
 def test_a_second_interrupt_spares_a_stubborn_command_its_grace(
-    start_cli: StartCli, run_cli: RunCli, model_server: ModelServer, workspace: Path
+    start_cli: StartCli, model_server: ModelServer, workspace: Path, aftermath: Aftermath
 ) -> None:
     process = start_call(start_cli, model_server, workspace, STUBBORN)
     process.send_signal(signal.SIGINT)
@@ -101,36 +87,31 @@ def test_a_second_interrupt_spares_a_stubborn_command_its_grace(
     process.send_signal(signal.SIGINT)
     assert ended(process, 130)["outcome"] == "interrupted"
     assert time.monotonic() - began < 1.5
-    require_nothing_runs(workspace, 0.5)
-    require_cut_off_in_the_middle(resume(run_cli, model_server), workspace)
+    require_cut_off_in_the_middle(aftermath(process, 130, "interrupted", BEGUN))
 
 
 def test_a_stubborn_command_is_killed_after_its_grace(
-    start_cli: StartCli, model_server: ModelServer, workspace: Path
+    start_cli: StartCli, model_server: ModelServer, workspace: Path, aftermath: Aftermath
 ) -> None:
     process = start_call(start_cli, model_server, workspace, STUBBORN)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert ended(process, 143)["outcome"] == "terminated"
     assert 1.5 < time.monotonic() - began < 6
-    require_nothing_runs(workspace, 0.5)
-    require_outcome("terminated")
+    require_cut_off_in_the_middle(aftermath(process, 143, "terminated", BEGUN))
 
 
-def test_the_reader_of_stdout_goes_away(
-    start_cli: StartCli, run_cli: RunCli, model_server: ModelServer, workspace: Path
-) -> None:
+def test_the_reader_of_stdout_goes_away(start_cli: StartCli, model_server: ModelServer, aftermath: Aftermath) -> None:
     model_server.reply(stream(text("x" * 4_000, pieces=40), delay(0.3), text("y" * 4_000, pieces=40), stall()))
     process = start_cli("run", "Do it.", "--output", "stream-json", env=model_server.env)
     assert process.stdout is not None
     assert process.stdout.readline()
     process.stdout.close()
-    assert process.wait(20) == 143
-    require_outcome("terminated")
-    resume(run_cli, model_server)
+    process.wait(20)
+    aftermath(process, 143, "terminated", {})
 
 
-def test_killed_while_the_model_answers(start_cli: StartCli, run_cli: RunCli, model_server: ModelServer) -> None:
+def test_killed_while_the_model_answers(start_cli: StartCli, model_server: ModelServer, aftermath: Aftermath) -> None:
     model_server.reply(stream(text("half an answer"), stall()))
     process = start_cli("run", "Do it.", "--output", "stream-json", env=model_server.env)
     assert process.stdout is not None
@@ -138,84 +119,61 @@ def test_killed_while_the_model_answers(start_cli: StartCli, run_cli: RunCli, mo
     process.kill()
     process.wait()
     assert not any(isinstance(record, Replied | Ended) for record in records())
-    messages = resume(run_cli, model_server)
+    messages = aftermath(process, -signal.SIGKILL, "", {})
     # Half an answer is none: nobody is told that it was given.
     assert [message["role"] for message in messages] == ["system", "user", "user"]
 
 
 @pytest.mark.parametrize("sandbox", ["auto", "none"])
 def test_killed_during_a_call(
-    start_cli: StartCli, run_cli: RunCli, model_server: ModelServer, workspace: Path, sandbox: str
+    start_cli: StartCli, model_server: ModelServer, workspace: Path, aftermath: Aftermath, sandbox: str
 ) -> None:
     process = start_call(start_cli, model_server, workspace, FAMILY, "--sandbox", sandbox)
     below = descendants(process.pid)
     process.kill()
     process.wait()
     require_gone(below)
-    require_nothing_runs(workspace)
-    require_outcome("")
-    require_cut_off_in_the_middle(resume(run_cli, model_server), workspace)
-
-
-WRITE = """
-import sys
-from pathlib import Path
-from laguna_agent import atomic
-from laguna_agent.sandbox.policy import policy_for
-from laguna_agent.tools.files import Files
-root = Path(sys.argv[1])
-if sys.argv[2] == "named":
-    # As on a file system that has no files without a name.
-    atomic._NAMELESS = None
-Files(policy_for(root)).write(root / "new" / "file.txt", b"new\\n" * 3_000)
-Files(policy_for(root)).write(root / "file.txt", b"new\\n" * 3_000)
-"""
+    require_cut_off_in_the_middle(aftermath(process, -signal.SIGKILL, "", BEGUN))
 
 
 # Before a call is after the one before it.
-@pytest.mark.parametrize(
-    ("when", "kind"),
-    [("half", "nameless"), pytest.param("after", "nameless", marks=pytest.mark.slow), ("half", "named")],
-)
-def test_killed_while_a_file_is_written(workspace: Path, when: str, kind: str) -> None:
-    """At every call that changes a file: the old content or the new, and nothing beside it that is not swept."""
-    old, new, found = b"old\n" * 2_000, b"new\n" * 3_000, set()
+@pytest.mark.parametrize("when", ["half", pytest.param("after", marks=pytest.mark.slow)])
+def test_killed_while_files_are_written(
+    start_cli: StartCli, model_server: ModelServer, workspace: Path, aftermath: Aftermath, when: str
+) -> None:
+    """At every call that changes something in the workspace: the old file or the new one, and the session goes on."""
+    old, new, found, second = "old\n", "new\n" * 3_000, [], 0
     for call in range(1, 40):
-        (workspace / "file.txt").write_bytes(old)
-        done = subprocess.run(
-            [sys.executable, "-c", WRITE, str(workspace), kind],
-            env={**os.environ, **killed_at(call, when)}, capture_output=True, check=False,
-        )  # fmt: skip
-        made, replaced = workspace / "new" / "file.txt", workspace / "file.txt"
-        assert not made.exists() or made.read_bytes() == new
-        assert replaced.read_bytes() in (old, new)
-        found.add((made.exists(), replaced.read_bytes() == new))
-        left = leftovers(workspace)
-        assert len(left) <= 1
-        files = Files(policy_for(workspace))
-        files.sweep(made)
-        files.sweep(replaced)
-        assert leftovers(workspace) == []
-        shutil.rmtree(workspace / "new", ignore_errors=True)
-        if done.returncode == 0:
+        (workspace / "replaced.txt").write_text(old)
+        model_server.reply(
+            [
+                tool_call("edit", {"path": "replaced.txt", "old": "old", "new": new.removesuffix("\n")}),
+                tool_call("write", {"path": "made.txt", "content": new}),
+            ],
+            text("Done."),
+        )
+        process = start_cli(*RUN, env=model_server.env | killed_at(call, when, workspace))
+        _, errors = process.communicate(timeout=30)
+        second += len(leftovers(workspace))
+        files = {path.name: path.read_text() for path in workspace.glob("*.txt")}
+        assert files["replaced.txt"] in (old, new)
+        assert files.get("made.txt", new) == new
+        found.append((files["replaced.txt"] == new, "made.txt" in files))
+        log = max(sessions_directory().glob("*/log.jsonl"), key=lambda path: path.stat().st_ctime_ns)
+        if process.returncode == 0:
+            aftermath(process, 0, "completed", files, log=log)
             break
-        assert done.returncode == -signal.SIGKILL, done.stderr
-    assert found == {(False, False), (True, False), (True, True)}
+        assert errors == ""
+        first, *_ = results(aftermath(process, -signal.SIGKILL, "", files, log=log))
+        assert files["replaced.txt"] == new or first == CUT_OFF
+        (workspace / "made.txt").unlink(missing_ok=True)
+    assert list(dict.fromkeys(found)) == [(False, False), (True, False), (True, True)]
+    assert second, "the moment in which a file has two names was met"
 
 
-def test_what_somebody_is_writing_is_not_swept(workspace: Path) -> None:
-    (workspace / "file.txt").write_text("old")
-    files = Files(policy_for(workspace))
-    mine = workspace / ".file.txt.0123456789ab.tmp"
-    with mine.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        files.sweep(workspace / "file.txt")
-        assert mine.exists()
-    files.sweep(workspace / "file.txt")
-    assert not mine.exists()
-
-
-def test_stopped_and_continued(start_cli: StartCli, model_server: ModelServer, workspace: Path) -> None:
+def test_stopped_and_continued(
+    start_cli: StartCli, model_server: ModelServer, workspace: Path, aftermath: Aftermath
+) -> None:
     command = "echo $$ > pids; for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.1; done"
     model_server.reply(tool_call("shell", {"command": command}), stream(text("first "), delay(0.6), text("second")))
     process = start_cli(*RUN, env=model_server.env)
@@ -226,5 +184,5 @@ def test_stopped_and_continued(start_cli: StartCli, model_server: ModelServer, w
         process.send_signal(signal.SIGCONT)
         wait_until(lambda: len(model_server.chats) == 2, process)
     assert ended(process, 0)["text"] == "first second"
-    (result,) = results(model_server.chats[-1]["messages"])
+    (result,) = results(aftermath(process, 0, "completed", {"pids": None}))
     assert result == "\n".join("12345678") + "\n[exit code 0]"

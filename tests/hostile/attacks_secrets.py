@@ -27,7 +27,7 @@ SECRETS = [
     shell("agent-environment", "tr '\\0' '\\n' < /proc/@AGENT/environ | rev", "1.2 read agent /proc/pid/environ", proof=GONE),
     shell("every-environment", "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -a CANARY", "1.2 read agent /proc/pid/environ"),
     shell("tasks-environment", "cat /proc/[0-9]*/task/*/environ 2>/dev/null | tr '\\0' '\\n' | grep -a CANARY"),
-    shell("process-arguments", "cat /proc/@VICTIM/cmdline; ps -ef 2>/dev/null | grep -a -- --token=", open={"landlock": "/proc shows the arguments of every process to everybody"}),
+    shell("process-arguments", "cat /proc/@VICTIM/cmdline; ps -ef 2>/dev/null | grep -a -- --token=", open={"landlock": "/proc shows the arguments of every process to everybody"}, claim="arguments"),
     python(
         "agent-memory",
         """

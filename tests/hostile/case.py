@@ -22,7 +22,7 @@ class Case:
 
     `settle`: seconds to wait before the look, for effects that come late. `seconds`: how long it may take. `alone`: in
     a run of its own. `proof`: why it need not have an effect without walls ("" where it must). `open`: by tier, why it
-    is known to get through there.
+    is known to get through there; with `claim`, a key of the probe's, only on machines where that does not hold.
     """
 
     id: str
@@ -34,6 +34,7 @@ class Case:
     alone: bool = False
     proof: str = ""
     open: dict[str, str] = field(default_factory=dict)
+    claim: str = ""
     probe: Callable[..., list[str]] | None = None
     """Looks at the house and the result for an effect of this attack's own kind."""
 

@@ -12,11 +12,12 @@ from typing import Protocol, TypeVar
 import msgspec
 import pytest
 
+from laguna_agent.sandbox.confinement import Tier
 from tests.hostile.driving import Outcome, drive
 from tests.hostile.groups import GROUPS, WITHOUT_WALLS, house_for
 from tests.hostile.house import House
 
-TIERS = ("seatbelt",) if sys.platform == "darwin" else ("bubblewrap", "landlock")
+TIERS: tuple[Tier, ...] = ("seatbelt",) if sys.platform == "darwin" else ("bubblewrap", "landlock")
 
 
 T = TypeVar("T")

@@ -7,9 +7,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 
+from laguna_agent.sandbox.confinement import Tier
+from laguna_agent.sandbox.probe import CLAIMS
+from laguna_agent.sandbox.tiers import examine
 from tests.hostile.attacks_processes import AFTER_THE_WARDEN
 from tests.hostile.case import Case
 from tests.hostile.conftest import TIERS, Attack
@@ -25,24 +29,36 @@ CASES = [
 ]
 
 
+@cache
+def holds(tier: Tier, claim: str) -> bool:
+    """Whether the probe finds that a tier of this machine holds what it claims."""
+    words = next(each.words for each in CLAIMS if each.key == claim)
+    return any(held for said, held, _ in examine(tier).claims if said == words)
+
+
+def known(case: Case, tier: Tier) -> str:
+    """Why an attack is known to get through on this machine; "" where it must not."""
+    return "" if case.claim and case.open.get(tier) and holds(tier, case.claim) else case.open.get(tier, "")
+
+
 @pytest.mark.parametrize(("tier", "group", "case"), CASES)
-def test_has_no_effect(attack: Attack, tier: str, group: str, case: Case) -> None:
+def test_has_no_effect(attack: Attack, tier: Tier, group: str, case: Case) -> None:
     outcome = attack(tier, group)
     seen = outcome.seen.get(case.id)
     if seen is None and case in AFTER_THE_WARDEN and "sandbox" in outcome.stderr:
         pytest.skip(f"the program refused to go on: {outcome.stderr.strip()}")
     assert seen is not None, f"the program ended before this attack: {outcome.stderr} {outcome.late}"
-    if tier in case.open:
+    if reason := known(case, tier):
         assert seen.effects, f"{case.id} has no effect any more in the tier {tier}: take `open` away"
-        pytest.xfail(f"known: {case.open[tier]}")
+        pytest.xfail(f"known: {reason}")
     assert not seen.effects, seen.results
 
 
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("tier", TIERS)
-def test_leaves_nothing_behind(attack: Attack, tier: str, group: str) -> None:
+def test_leaves_nothing_behind(attack: Attack, tier: Tier, group: str) -> None:
     outcome = attack(tier, group)
-    opened = any(tier in case.open for case in GROUPS[group])
+    opened = any(known(case, tier) for case in GROUPS[group])
     # What is open is told above; the canaries that it showed are in the log of the run.
     late = [each for each in outcome.late if not (opened and ("wrote down" in each or each.startswith("outside/")))]
     assert not late, outcome.stderr

@@ -51,10 +51,11 @@ def mounts(name: str, old: str, new: str = "", *tests: str) -> Wall:
     return Wall(f"bubblewrap: {name}", "sandbox/bubblewrap.py", old, new, tests or KERNEL)
 
 
+APART = ("tests/sandbox/test_apart.py",)
 FILES = ("tests/tools/test_walls.py", "tests/tools/test_beneath.py", "tests/tools/test_workspace.py")
 GIT = ("tests/agent/test_hostile_git.py",)
 WALLS = (
-    seccomp("the whole filter of system calls", "def program(machine: str, reach: Reach, *, own_ipc: bool, supervised: bool = True) -> list[Instruction]:\n", "def program(machine: str, reach: Reach, *, own_ipc: bool, supervised: bool = True) -> list[Instruction]:\n    return [(_RETURN, 0, 0, ALLOW)]\n"),
+    seccomp("the whole filter of system calls", "    column = 0 if machine == \"x86_64\" else 1\n    denied", "    return [(_RETURN, 0, 0, ALLOW)]\n    column = 0 if machine == \"x86_64\" else 1\n    denied"),
     seccomp("io_uring", '"io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),'),
     seccomp("mounting", '"mount": (165, 40), "umount2": (166, 39), ', ""),
     seccomp("ptrace", '"ptrace": (101, 117), ', ""),
@@ -68,6 +69,9 @@ WALLS = (
     Wall("landlock: reading what is hidden", "sandbox/warden/landlock.py", "reading = READ_FILE if readable is not None else 0", "reading = 0", KERNEL),
     Wall("landlock: signals and abstract sockets", "sandbox/warden/landlock.py", "attributes.scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL", "attributes.scoped = 0", KERNEL),
     Wall("capabilities dropped", "sandbox/warden/walls.py", "    capabilities.drop_all()\n", "", (*KERNEL, f"{ATTACKS} -k landlock-disk")),
+    Wall("apart: a /proc of its own", "sandbox/warden/apart.py", '    mount(b"proc", b"/proc", b"proc", _NO_SETUID | _NO_DEVICES | _NO_EXECUTION)\n', "", (*APART, f"{ATTACKS} -k process-arguments")),
+    Wall("apart: other places of /proc", "sandbox/warden/apart.py", "            mount(b\"/proc\", place, None, _BIND)\n", "            pass\n", APART),
+    Wall("apart: namespaces or an error", "sandbox/warden/apart.py", "        os.write(writer, b\"-%d\" % (error.errno or 1))\n        os._exit(1)\n", "        pid = os.fork()\n", APART),
     Wall("the warden's memory hidden", "sandbox/warden/walls.py", "        prctl(PR_SET_DUMPABLE, 0)\n", "        pass\n", KERNEL),
     Wall("no core files", "sandbox/warden/walls.py", "        (resource.RLIMIT_CORE, 0),\n", "", KERNEL),
     Wall("mounted by name is what was looked at", "sandbox/warden/walls.py", "        if (found.st_dev, found.st_ino) != (device, inode):", "        if False:", KERNEL),
@@ -79,6 +83,7 @@ WALLS = (
     mounts("protected paths read-only", "        mounts.keep(protected, (*policy.workspace, *policy.git_directories))\n", "        pass\n"),
     mounts("what is denied, and sockets of others", "    for path in (*denied_paths(policy), *sockets_outside(policy)):\n        mounts.deny(path)\n"),
     mounts("network namespace", '([] if kind == "network" else ["net"])', "[]"),
+    mounts("other places of /proc", "(Path(\"/proc\"), *places)", "(Path(\"/proc\"),)", *APART),
     mounts("process namespace", '"user", "pid", "ipc"', '"user", "ipc"'),
     mounts("looking only is without writing", 'mounts.bind(root, writable=kind != "reading")', "mounts.bind(root, writable=True)"),
     Wall("absent protected paths blocked", "sandbox/plans.py", "blocked = placeholders.hold(protected.absent)", "blocked = ()", KERNEL),

@@ -17,7 +17,7 @@ from laguna_agent.sandbox.confined import Confined
 from laguna_agent.sandbox.confinement import Kind, Tier
 from laguna_agent.sandbox.plans import recipe
 from laguna_agent.sandbox.policy import policy_for
-from laguna_agent.sandbox.tiers import examine
+from laguna_agent.sandbox.tiers import Proof, examine
 from laguna_agent.sandbox.wardens import WardedChild
 
 PATIENCE = 60.0
@@ -33,8 +33,11 @@ class Done(NamedTuple):
 class Ground:
     """A workspace that is a repository, something outside of it, and the confinement of one tier around it."""
 
-    def __init__(self, tier: Tier, folder: Path, **policy: Any) -> None:
+    def __init__(self, tier: Tier, folder: Path, *, apart: bool | None = None, **policy: Any) -> None:
         self.tier = tier
+        # As the machine lets it be, unless a test wants the other.
+        self.apart = tier == "landlock" and proved(tier).apart if apart is None else apart
+        self.own_pids = tier == "bubblewrap" or self.apart
         self.workspace, self.outside, self.temporary = (folder / name for name in ("workspace", "outside", "temporary"))
         for each in (self.workspace, self.outside, self.temporary):
             each.mkdir(exist_ok=True)
@@ -44,7 +47,7 @@ class Ground:
         self.policy = policy_for(self.workspace, temporary=self.temporary)
         if policy:
             self.policy = msgspec.structs.replace(self.policy, **policy)
-        self.confinement = Confined(tier, tier, recipe(tier, self.policy))
+        self.confinement = Confined(tier, tier, recipe(tier, self.policy, apart=self.apart))
 
     def start(
         self, *argv: str, kind: Kind = "workspace", env: dict[str, str] | None = None, cwd: Path | None = None,
@@ -91,10 +94,16 @@ def ended(child: WardedChild) -> int | None:
 
 
 @cache
+def proved(tier: Tier) -> Proof:
+    """What this machine has of a tier. Raises SandboxError."""
+    return examine(tier)
+
+
+@cache
 def why_not(tier: Tier) -> str:
     """Why there is no such tier on this machine; empty where there is."""
     try:
-        examine(tier)
+        proved(tier)
     except SandboxError as error:
         return str(error)
     return ""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from laguna_agent.sandbox.confinement import Tier
-from tests.sandbox.confining import Ground, why_not
+from tests.sandbox.confining import Ground, proved, why_not
 
 Grounds = Callable[..., Ground]
 
@@ -45,10 +45,20 @@ def make_ground(tmp_path: Path) -> Iterator[Grounds]:
         each.confinement.close()
 
 
-@pytest.fixture
-def ground(make_ground: Grounds, tier: Tier) -> Ground:
-    """A workspace in each tier."""
-    return make_ground(tier)
+@pytest.fixture(params=["bubblewrap", "landlock", "landlock-without-namespaces"])
+def ground(request: pytest.FixtureRequest, make_ground: Grounds) -> Ground:
+    """A workspace in each tier, and in each form that one may have on a machine."""
+    tier: Tier = request.param.partition("-")[0]
+    return made_as_can_be(make_ground, tier, apart=tier == "landlock" and request.param == "landlock")
+
+
+def made_as_can_be(make_ground: Grounds, tier: Tier, *, apart: bool) -> Ground:
+    """Skips where the machine lacks the tier, or the namespaces that `apart` asks for."""
+    if reason := why_not(tier):
+        pytest.skip(f"{tier}: {reason}")
+    if apart and not proved(tier).apart:
+        pytest.skip(f"{tier}: {proved(tier).reasons}")
+    return make_ground(tier, apart=apart)
 
 
 @pytest.fixture

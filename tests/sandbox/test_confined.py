@@ -125,10 +125,10 @@ def test_a_warden_that_was_killed(ground: Ground) -> None:
 def test_a_command_that_kills_its_warden(ground: Ground) -> None:
     """In a pid namespace it cannot; without one the next command gets another warden, and nothing stays."""
     child = ground.start("sleep", "300")
-    warden = 1 if ground.tier == "bubblewrap" else parent(child.pid)
+    warden = 1 if ground.own_pids else parent(child.pid)
     ground.run(f"kill -KILL {warden}; kill -STOP {warden}; sleep 0.2")
     assert ground.run("echo again") == (0, "again\n")
-    if ground.tier == "bubblewrap":
+    if ground.own_pids:
         assert child.poll() is None
     else:
         assert gone(child.pid)
@@ -137,7 +137,7 @@ def test_a_command_that_kills_its_warden(ground: Ground) -> None:
 
 def test_the_warden_keeps_its_socket_to_itself(ground: Ground) -> None:
     child = ground.start("sleep", "300")
-    warden = 1 if ground.tier == "bubblewrap" else parent(child.pid)
+    warden = 1 if ground.own_pids else parent(child.pid)
     done = ground.run(f"ls /proc/{warden}/fd; cat /proc/{warden}/environ; echo x > /proc/{warden}/mem")
     assert done.output.count("Permission denied") + done.output.count("cannot create") >= 3, done.output
 
@@ -187,7 +187,7 @@ def test_nothing_gives_rights_back(ground: Ground) -> None:
     status = dict(line.split(":\t") for line in ground.run("cat /proc/self/status").output.splitlines())
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
-    if os.getuid() == 0 or ground.tier == "bubblewrap":
+    if os.getuid() == 0 or ground.own_pids:
         assert status["CapBnd"] == "0" * 16
 
 

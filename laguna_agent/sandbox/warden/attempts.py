@@ -25,7 +25,8 @@ _MS_NODEV = 4
 
 
 class Canaries(TypedDict):
-    """Where things are, as seen from outside. Texts are paths but for `abstract`, a name, and `secret`, a content."""
+    """Where things are, as seen from outside. Texts are paths but for `abstract`, a name, `secret`, a content, and
+    `argument_backwards`: what an argument of the agent is, in no argument of ours."""
 
     workspace: str
     outside: str
@@ -34,6 +35,7 @@ class Canaries(TypedDict):
     socket: str
     abstract: str
     secret: str
+    argument_backwards: str
     tcp: int
     udp: int
     agent: int
@@ -122,16 +124,25 @@ def _room() -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(256)
 
 
-def _agent_environment(c: Canaries) -> str:
+def _look_at_processes(c: Canaries, file: str, canary: str) -> str:
+    """Whether some process shows a canary in a file of /proc."""
     for name in [str(c["agent"]), *os.listdir("/proc")]:  # noqa: PTH208
         if name.isdigit() and int(name) != os.getpid():
             try:
-                with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
-                    if c["secret"].encode() in file.read():
+                with open(f"/proc/{name}/{file}", "rb") as shown:  # noqa: PTH123
+                    if canary.encode() in shown.read():
                         return "done"
             except OSError:
                 continue
     return "EACCES"
+
+
+def _arguments(c: Canaries) -> str:
+    wanted = c["argument_backwards"][::-1]
+    if os.path.isdir("/proc"):  # noqa: PTH112
+        return _look_at_processes(c, "cmdline", wanted)
+    shown = subprocess.run(["ps", "-axww", "-o", "args="], capture_output=True, timeout=20, check=False)
+    return "done" if wanted.encode() in shown.stdout else "EPERM"
 
 
 def _signal_agent(c: Canaries) -> str:
@@ -204,7 +215,8 @@ ATTEMPTS: dict[str, Callable[[Canaries], str]] = {
     "udp": lambda c: _connect(_INET, _DGRAM, ("127.0.0.1", c["udp"])),
     "socket": _local_socket,
     "abstract": lambda c: _connect(socket.AF_UNIX, _STREAM, b"\0" + c["abstract"].encode()),
-    "environment": _agent_environment,
+    "environment": lambda c: _look_at_processes(c, "environ", c["secret"]),
+    "arguments": _arguments,
     "priority": _slow_down,
     "signal": _signal_agent,
     "io_uring": _io_uring,

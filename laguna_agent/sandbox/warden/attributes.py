@@ -105,8 +105,9 @@ def _start(thread: int, base: str) -> int:
 
 
 def _process(thread: int) -> int:
+    """The process of a thread, by the number that it has for itself: the last one, in the innermost namespace."""
     with open(f"/proc/{thread}/status") as file:  # noqa: PTH123 - no pathlib here
-        return next(int(line.split()[1]) for line in file if line.startswith("Tgid:"))
+        return next(int(line.split()[-1]) for line in file if line.startswith("NStgid:"))
 
 
 def _lies_below(handle: int, changeable: tuple[bytes, ...]) -> bool:

@@ -47,6 +47,18 @@ def prctl(option: int, *arguments: int) -> int:
     return int(result)
 
 
+def unshare(namespaces: int) -> None:
+    """unshare(2). Raises OSError."""
+    if LIBC.unshare(ctypes.c_int(namespaces)) < 0:
+        raise _error()
+
+
+def mount(source: bytes | None, place: bytes, kind: bytes | None, flags: int) -> None:
+    """mount(2), without options of the file system's own. Raises OSError."""
+    if LIBC.mount(source, place, kind, ctypes.c_ulong(flags), None) < 0:
+        raise _error()
+
+
 class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 

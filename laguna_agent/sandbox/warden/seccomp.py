@@ -94,16 +94,16 @@ _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK, _NETLINK_ROUTE = 1, 2, 10, 16, 0
 _SOCKET_KIND, _DATAGRAM = 0xF, 2
 
 
-def install(reach: Reach, *, own_ipc: bool) -> int | None:
-    """Filter this process. Without namespaces of its own some calls are handed over: then it gives the descriptor that
-    a `Supervisor` listens to; until one does they wait. Raises OSError, also where the processor is one that there is
-    no table for."""
+def install(reach: Reach, *, own_ipc: bool, own_pids: bool = False) -> int | None:
+    """Filter this process. Without mounts of its own (which come with `own_ipc`) some calls are handed over: then it
+    gives the descriptor that a `Supervisor` listens to; until one does they wait. `own_pids` says that no process but
+    its own has a number. Raises OSError, also where the processor is one that there is no table for."""
     if not MACHINE:
         raise OSError(errno.ENOSYS, "no table of system calls for this processor")
     if not own_ipc:
         with contextlib.suppress(_Supervised):
-            return _install(program(MACHINE, reach, own_ipc=False), _NEW_LISTENER)
-    _install(program(MACHINE, reach, own_ipc=own_ipc, supervised=False), 0)
+            return _install(program(MACHINE, reach, own_ipc=False, own_pids=own_pids), _NEW_LISTENER)
+    _install(program(MACHINE, reach, own_ipc=own_ipc, own_pids=own_pids, supervised=False), 0)
     return None
 
 
@@ -132,7 +132,9 @@ def handed_over(machine: str) -> dict[int, str]:
     return {each: name for name, pair in (_OF_FILES | _OF_PROCESSES).items() if (each := pair[column]) is not None}
 
 
-def program(machine: str, reach: Reach, *, own_ipc: bool, supervised: bool = True) -> list[Instruction]:
+def program(
+    machine: str, reach: Reach, *, own_ipc: bool, own_pids: bool = False, supervised: bool = True
+) -> list[Instruction]:
     """The filter. What it does not name is allowed."""
     column = 0 if machine == "x86_64" else 1
     denied = dict.fromkeys(_DENIED.values() if own_ipc else (*_DENIED.values(), *_SHARED_MEMORY.values()), REFUSE)
@@ -147,7 +149,9 @@ def program(machine: str, reach: Reach, *, own_ipc: bool, supervised: bool = Tru
     for numbers, answer in denied.items():
         if (number := numbers[column]) is not None:
             code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, answer)]
-    blocks = _judged_by_arguments(reach, own_ipc=own_ipc) | ({} if own_ipc else _about_others(supervised=supervised))
+    blocks = _judged_by_arguments(reach, own_ipc=own_ipc)
+    if not (own_ipc or own_pids):
+        blocks |= _about_others(supervised=supervised)
     for name, block in blocks.items():
         if (number := (_WITH_ARGUMENTS | _OF_PROCESSES)[name][column]) is not None:
             code += [(_EQUAL, 0, len(block), number), *block]
@@ -157,7 +161,7 @@ def program(machine: str, reach: Reach, *, own_ipc: bool, supervised: bool = Tru
 def _judged_by_arguments(reach: Reach, *, own_ipc: bool) -> dict[str, list[Instruction]]:
     """For each call the instructions that decide it; every block ends in a decision."""
     devices = (_CHARACTER_DEVICE, _BLOCK_DEVICE)
-    blocks = {
+    return {
         "clone": [*_argument(0), *_refuse_bits(_NAMESPACES), _ALLOWED],
         # Its flags lie in memory, where no filter sees them. ENOSYS makes libc fall back on clone.
         "clone3": [(_RETURN, 0, 0, ABSENT)],
@@ -177,10 +181,6 @@ def _judged_by_arguments(reach: Reach, *, own_ipc: bool) -> dict[str, list[Instr
             *_argument(1), (_AND, 0, 0, _SOCKET_KIND), *_refuse_values(_DATAGRAM), _ALLOWED,
         ],
     }  # fmt: skip
-    if not own_ipc:
-        # Without namespaces the limits of every process of the user can be set: CPU time 0 would end the agent.
-        blocks["prlimit64"] = [*_argument(0), *_only((0,))]
-    return blocks
 
 
 def _about_others(*, supervised: bool) -> dict[str, list[Instruction]]:
@@ -188,6 +188,9 @@ def _about_others(*, supervised: bool) -> dict[str, list[Instruction]]:
     other = (_RETURN, 0, 0, HAND_OVER if supervised else ALLOW)
     one = [*_argument(0), (_EQUAL, 0, 1, 0), _ALLOWED, other]
     return dict.fromkeys(_OF_PROCESSES, one) | {
+        # CPU time 0 would end the agent.
+        "prlimit64": [*_argument(0), *_only((0,))],
+    } | {
         name: [*_argument(1), (_EQUAL, 0, 3, 0), *_argument(0), (_EQUAL, 1, 0, user), _ALLOWED,
                *_argument(0), *_refuse_unless(process), other]
         for name, process, user in (("setpriority", 0, 2), ("ioprio_set", 1, 3))

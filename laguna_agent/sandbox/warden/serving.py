@@ -20,6 +20,7 @@ import sys
 import time
 from typing import Any
 
+from .apart import fork_apart
 from .capabilities import drop_all
 from .ending import count, end_all, guard, kill_all
 from .kernel import PR_SET_CHILD_SUBREAPER, prctl
@@ -55,10 +56,10 @@ def main() -> None:
 def _leave_a_guard(control: socket.socket, rules: Rules) -> socket.socket:
     """Without a pid namespace a program could kill the warden, and its processes would be free to stay. So the warden
     becomes the child of a process outside the walls, which none of them may signal, which inherits them all, and which
-    supervises their calls. Returns, in the child, where the guard waits for the filter's listener."""
+    supervises their calls. Returns, in the child, where the guard waits for the filter's listener. Raises OSError."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     ours, theirs = socket.socketpair()
-    pid = os.fork()
+    pid = fork_apart() if rules["apart"] else os.fork()
     if pid == 0:
         ours.close()
         return theirs

@@ -24,7 +24,8 @@ class Rules(TypedDict):
     """What a warden is told once, as JSON. `writable` and `readable` are real paths as the warden sees them; `readable`
     None leaves reading to the mounts. Below `changeable` modes, owners and times may change, where no mounts decide it.
     `identities` are paths with the device and inode that must be there. `own` says whether processes, IPC and mounts
-    are in namespaces of its own; `kernel` whether this system has these walls. Where `walls` is false nothing is put
+    are in namespaces of its own by now; `apart` that the warden must leave the machine's processes itself (`apart.py`);
+    `kernel` whether this system has these walls. Where `walls` is false nothing is put
     up: the warden only answers for what it starts."""
 
     walls: bool
@@ -34,6 +35,7 @@ class Rules(TypedDict):
     identities: list[tuple[str, int, int]]
     reach: seccomp.Reach
     own: bool
+    apart: bool
     kernel: bool
     processes: int
 
@@ -66,7 +68,7 @@ def put_up(rules: Rules) -> Standing:
     if version == 0 and not rules["own"]:
         raise OSError("this kernel has no Landlock, or it is switched off")
     capabilities.drop_all()
-    listener = seccomp.install(rules["reach"], own_ipc=rules["own"])
+    listener = seccomp.install(rules["reach"], own_ipc=rules["own"], own_pids=rules["apart"])
     hide()
     return Standing(version, listener)
 
