@@ -144,7 +144,7 @@ class Prompting:
         from laguna_agent.terminal import slash
 
         near = difflib.get_close_matches(name, [*known, *slash.names(self._face)], n=1)
-        meant = f"; is it /{near[0]}?" if near else ""
+        meant = f" (is it /{near[0]}?)" if near else ""
         return f"unknown command /{one_line(name, 40)}{meant}; /help lists them"
 
     async def _obey(self, command: SlashCommand, text: str) -> None:
