@@ -19,8 +19,9 @@ Said = list[tuple[str, str]]
 def greeting(link: Link) -> Said:
     """The first line, known before the session is there."""
     facts = link.facts
-    who = f"{facts.agent}, driven by laguna-agent" if facts.agent else "laguna-agent"
-    return [(f"{who} {__version__}: {facts.model or 'no model'} in {facts.cwd}; /help for help", "")]
+    who = f"{facts.agent}, shown by laguna-agent {__version__}," if facts.agent else f"laguna-agent {__version__}:"
+    model = "" if facts.agent else facts.model or "no model"
+    return [(" ".join(filter(None, (who, model, f"in {facts.cwd}; /help for help"))), "")]
 
 
 def welcome(link: Link) -> Said:
