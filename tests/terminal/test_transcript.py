@@ -34,12 +34,12 @@ from tests.terminal.snapshots import check
 def test_a_whole_turn(width: int) -> None:
     rows = history(list(fix()), width)
     assert max(map(cell_len, rows)) <= width
-    check(f"transcript_fix_{width}", rows)
+    check(f"transcript_fix_{width}", rows, exact=True)
 
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_what_goes_wrong_is_said(width: int) -> None:
-    check(f"transcript_troubles_{width}", history(list(troubles()), width))
+    check(f"transcript_troubles_{width}", history(list(troubles()), width), exact=True)
 
 
 def test_the_turn_while_it_runs() -> None:
@@ -54,7 +54,7 @@ def test_the_turn_while_it_runs() -> None:
         shown.feed(event)
         told += [f"--- {type(event).__name__}", *plain(shown.finished())]
         told += [f"    ~ {row}" for row in plain(shown.live(12))]
-    check("transcript_frames", told)
+    check("transcript_frames", told, exact=True)
 
 
 def test_a_running_command_shows_its_last_rows_and_time() -> None:
