@@ -38,6 +38,7 @@ def test_no_colour_where_none_is_wanted(
     plain.leave()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "mono"])
 def test_other_themes(chat: StartChat, model_server: ModelServer, theme: str) -> None:
     model_server.reply(text("# Title\n\n`code` and\n\n```python\nx = 1  # one\n```\n\nDone."))
@@ -84,6 +85,7 @@ def test_without_a_terminal_it_says_what_to_do(run_cli: RunCli) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_bell_for_somebody_who_looks_elsewhere(chat: StartChat) -> None:
     # Nobody waits ten seconds in a test: who has just typed hears nothing.
     quiet = chat()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.model_server import ModelServer, http, reasoning, stream, text, tool_call
 from tests.terminal.conftest import StartChat
 
@@ -85,6 +87,7 @@ def test_pasted_text_ends_where_it_ends(chat: StartChat, model_server: ModelServ
     pasting.leave()
 
 
+@pytest.mark.slow
 def test_split_over_many_pieces(chat: StartChat, model_server: ModelServer) -> None:
     attacks = ("\x1b[?2004l", "\x1b]0;x", "\x1bP")
     model_server.reply(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.model_server import ModelServer, text
 from tests.terminal import snapshots
 from tests.terminal.conftest import StartChat
@@ -99,6 +101,7 @@ def test_a_large_paste_is_one_mark_and_sent_in_full(chat: StartChat, model_serve
     typing.leave()
 
 
+@pytest.mark.slow
 def test_a_short_paste_with_line_ends_is_not_sent_by_them(chat: StartChat, model_server: ModelServer) -> None:
     model_server.reply(text("Short."))
     typing = chat()
@@ -127,6 +130,7 @@ def test_the_persons_own_shell_command_is_told_to_the_model(
     typing.leave()
 
 
+@pytest.mark.slow
 def test_the_persons_shell_command_is_ended_by_a_key(chat: StartChat, workspace: Path) -> None:
     typing = chat()
     typing.send("!echo begun; sleep 300")

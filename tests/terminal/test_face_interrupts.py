@@ -15,7 +15,7 @@ from tests.terminal.conftest import StartChat, StartTty
 from tests.terminal.driving import Chat
 
 
-@pytest.mark.parametrize("key", ["\x1b", "\x03"])
+@pytest.mark.parametrize("key", ["\x1b", pytest.param("\x03", marks=pytest.mark.slow)])
 def test_a_turn_is_ended_by_a_key(chat: StartChat, model_server: ModelServer, workspace: Path, key: str) -> None:
     model_server.reply(
         stream(text("half an answer\n\n"), stall()), tool_call("shell", {"command": "sleep 300"}), text("Fine.")
@@ -94,7 +94,7 @@ def test_prompts_that_come_before_the_session_is_there(tty: StartTty, model_serv
     assert "\n".join(early.history()).count("at once") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGHUP, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_it_and_what_it_started(
     chat: StartChat, model_server: ModelServer, workspace: Path, number: int
 ) -> None:

@@ -63,7 +63,7 @@ def goes_on(chat: StartChat, server: ModelServer) -> None:
     again.leave()
 
 
-@pytest.mark.parametrize(("after", "number"), [(0.4, signal.SIGKILL), (1.1, signal.SIGTERM)])
+@pytest.mark.parametrize(("after", "number"), [(0.4, signal.SIGKILL)])
 def test_killed_in_a_turn(
     chat: StartChat, model_server: ModelServer, workspace: Path, after: float, number: int
 ) -> None:

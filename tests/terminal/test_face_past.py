@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.model_server import ModelServer, text, tool_call
 from tests.terminal import snapshots
 from tests.terminal.conftest import StartChat
@@ -56,6 +58,7 @@ def test_an_undo_and_its_redo(chat: StartChat, model_server: ModelServer, worksp
     taking.leave()
 
 
+@pytest.mark.slow
 def test_a_copy_and_the_way_back_to_the_origin(chat: StartChat, model_server: ModelServer) -> None:
     model_server.reply(text("First."), text("In the copy."), text("In the origin."))
     leading = chat(rows=40)

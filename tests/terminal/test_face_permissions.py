@@ -111,7 +111,7 @@ def test_what_does_not_fit_must_be_seen_before_it_can_be_allowed(
     assert (workspace / "long.txt").read_text() == content
 
 
-@pytest.mark.parametrize("key", ["\x1b", "\x03"])
+@pytest.mark.parametrize("key", ["\x03", pytest.param("\x1b", marks=pytest.mark.slow)])
 def test_leaving_a_question_open_denies_it(
     chat: StartChat, model_server: ModelServer, workspace: Path, key: str
 ) -> None:

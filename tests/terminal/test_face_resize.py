@@ -34,7 +34,7 @@ def in_order(chat: Chat) -> None:
     assert joined.count("asks first") <= 1, joined
 
 
-@pytest.mark.parametrize("reflow", [True, False])
+@pytest.mark.parametrize("reflow", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_resized_in_mid_stream(chat: StartChat, model_server: ModelServer, reflow: bool) -> None:
     slow_lines(model_server)
     reading = chat(reflow=reflow, **({} if reflow else {"XTERM_VERSION": "XTerm(390)"}))
@@ -65,6 +65,7 @@ def test_resized_while_one_types(chat: StartChat, model_server: ModelServer) -> 
     typing.leave()
 
 
+@pytest.mark.slow
 def test_resized_at_a_question(chat: StartChat, model_server: ModelServer) -> None:
     model_server.reply(tool_call("shell", {"command": "touch one && touch two && touch three"}), text("As you wish."))
     asking = chat()
@@ -82,7 +83,7 @@ def test_resized_at_a_question(chat: StartChat, model_server: ModelServer) -> No
     asking.leave()
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(15, 40), (50, 200)])
+@pytest.mark.parametrize(("rows", "columns"), [(15, 40), pytest.param(50, 200, marks=pytest.mark.slow)])
 def test_narrow_and_wide(chat: StartChat, model_server: ModelServer, workspace: Path, rows: int, columns: int) -> None:
     (workspace / "calculator.py").write_text("def add(first, second):\n    return first - second\n")
     model_server.reply(
@@ -107,6 +108,7 @@ def test_narrow_and_wide(chat: StartChat, model_server: ModelServer, workspace: 
     shown.leave()
 
 
+@pytest.mark.slow
 def test_a_screen_smaller_than_anything_can_be_drawn_in(chat: StartChat, model_server: ModelServer) -> None:
     model_server.reply(text("Hello there, small one."))
     small = chat(rows=24, columns=80)

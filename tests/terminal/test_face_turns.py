@@ -47,7 +47,7 @@ def test_the_first_screen(chat: StartChat, workspace: Path) -> None:
     assert first.tty.history()[-1].startswith("sandbox")
 
 
-@pytest.mark.parametrize("how", ["/quit\r", "\x03\x03"])
+@pytest.mark.parametrize("how", ["\x03\x03", pytest.param("/quit\r", marks=pytest.mark.slow)])
 def test_other_ways_to_leave(chat: StartChat, how: str) -> None:
     leaving = chat()
     leaving.tty.send(how)
@@ -77,6 +77,7 @@ def test_what_is_open_shows_while_it_streams(chat: StartChat, model_server: Mode
     reading.leave()
 
 
+@pytest.mark.slow
 def test_an_answer_longer_than_the_screen_is_all_in_the_scrollback(chat: StartChat, model_server: ModelServer) -> None:
     model_server.reply(text("".join(f"Line {number} of many.\n\n" for number in range(80)), pieces=200))
     reading = chat(rows=15)
