@@ -123,7 +123,9 @@ def write(screen: Screen, tty: Tty) -> Path:
         console.print(row, no_wrap=True, crop=False, soft_wrap=True)
     path = FOLDER / f"{screen.name}.svg"
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path.write_text(console.export_svg(title=screen.title, theme=theme, unique_id=screen.name) + "\n", encoding="utf-8")
+    # Classes of CSS do not begin with a digit.
+    picture = console.export_svg(title=screen.title, theme=theme, unique_id=f"s{screen.name}")
+    path.write_text(f"{picture}\n", encoding="utf-8")
     return path
 
 
