@@ -23,9 +23,9 @@ _VOLATILE = (
     (re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4,}\b"), "SESSION"),
     (re.compile(r"\b127\.0\.0\.1:\d{2,5}\b"), "127.0.0.1:PORT"),
     # How long something took is shown from a second on, and may be what a row was wrapped for.
-    (re.compile(r" \u00b7\s(?:\d+ min )?\d+(?:\.\d+)?\sm?s\b"), ""),
+    (re.compile(r" \u00b7\s(?:took )?(?:\d+ min )?\d+(?:\.\d+)?\sm?s\b"), ""),
     (re.compile(r" \u00b7 (?:sandbox:? (?:bubblewrap|landlock|seatbelt)|no sandbox)\b"), ""),
-    (re.compile(r"^\d+(?:\.\d+)? s\n\n", re.MULTILINE), ""),
+    (re.compile(r"^(?:took )?\d+(?:\.\d+)? s\n\n", re.MULTILINE), ""),
     (re.compile(re.escape(__version__)), "VERSION"),
 )
 
