@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT = 5.0
 GATHERING, LASTING = 0.04, 10
 """Pieces of a stream that follow one another within so many seconds are gathered, once so many have."""
+AT_HAND = 0.001
+"""A piece that took longer was waited for: nothing more of the stream is here."""
 
 _DEFAULT_DIALECT = Dialect()
 _DEFAULT_SETTINGS = Settings()
@@ -316,6 +318,7 @@ async def _bytes_of(response: httpx.Response, timer: Timer, origin: Origin, prox
         yield chunk
         timer.pause(monotonic() - lent_at)
         quick = quick + 1 if lent_at - asked_at < GATHERING else 0
-        if quick > LASTING:
-            # The pieces of a fast stream cost more one by one than together, and nobody sees a moment as short.
+        if quick > LASTING and lent_at - asked_at > AT_HAND:
+            # The pieces of a fast stream cost more one by one than together, and nobody sees a moment as short. What
+            # was gathered comes piece by piece too: each is at hand, and waiting behind it would slow down the stream.
             await anyio.sleep(GATHERING)

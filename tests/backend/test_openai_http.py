@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from laguna_agent.backend.base import Finished, RetryDelta, TextDelta
-from laguna_agent.backend.openai_http import OpenAIBackend
+from laguna_agent.backend.openai_http import GATHERING, OpenAIBackend
 from laguna_agent.backend.retry import RetryPolicy
 from laguna_agent.config import Settings
 from laguna_agent.errors import (
@@ -311,6 +311,14 @@ def test_a_server_that_never_answers(model_server: ModelServer) -> None:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
         error = error_of(url, stall_timeout=0.03, policy=RetryPolicy(budget=0.1))
     assert "no answer in time" in str(error)
+
+
+def test_a_fast_stream_is_not_slowed_down(model_server: ModelServer) -> None:
+    # Each piece in a chunk of its own, as servers send them: 400 of them, gathered one by one, would take 16 seconds.
+    model_server.reply(text("abcd" * 400, pieces=400))
+    began = time.monotonic()
+    assert reply_of(model_server).message.text == "abcd" * 400
+    assert time.monotonic() - began < 400 * GATHERING / 4
 
 
 def test_a_slow_reader_is_not_taken_for_a_stalled_server(model_server: ModelServer) -> None:

@@ -22,9 +22,14 @@ FOLDER = Path(__file__).with_name("snapshots")
 _VOLATILE = (
     (re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4,}\b"), "SESSION"),
     (re.compile(r"\b127\.0\.0\.1:\d{2,5}\b"), "127.0.0.1:PORT"),
+    (re.compile(r"^  ! there is no sandbox here: .*\n", re.MULTILINE), ""),
+    # The path of the workspace is among what is counted.
+    (re.compile(r"about [\d,]+ tokens"), "about N tokens"),
+    (re.compile(r"^([stwymr]  \S.*?) +[\d,]+ +\d+%$", re.MULTILINE), r"\1  N"),
+    (re.compile(r"^[stwymr]{20,}$", re.MULTILINE), "BAR"),
     # How long something took is shown from a second on, and may be what a row was wrapped for.
     (re.compile(r" \u00b7\s(?:took )?(?:\d+ min )?\d+(?:\.\d+)?\sm?s\b"), ""),
-    (re.compile(r" \u00b7 (?:sandbox:? (?:bubblewrap|landlock|seatbelt)|no sandbox)\b"), ""),
+    (re.compile(r" \u00b7 (?:sandbox:? (?:bubblewrap|landlock|seatbelt|none)|no sandbox)\b"), ""),
     (re.compile(r"^(?:took )?\d+(?:\.\d+)? s\n\n", re.MULTILINE), ""),
     (re.compile(re.escape(__version__)), "VERSION"),
 )
@@ -46,7 +51,8 @@ def _greeted(rows: list[str]) -> list[str]:
     sandbox."""
     if not rows[0].startswith("laguna-agent "):
         return rows
-    end = next((number + 1 for number, row in enumerate(rows) if row.endswith("help")), 1)
+    ends = (n for n in range(1, len(rows)) if "".join(rows[:n]).replace(" ", "").endswith("/helpforhelp"))
+    end = next(ends, 1)
     model = rows[0].split()[2]
     if end < len(rows) and rows[end].startswith("sandbox: "):
         end = next(number for number, row in enumerate(rows) if number > end and not re.match(r"\w", row))
