@@ -56,7 +56,7 @@ def program_keys(face: InteractiveFace) -> KeyBindings:
     @keys.add("c-d", filter=Condition(lambda: not face.composer.text))
     def _leave(event: KeyPressEvent) -> None:
         now = monotonic()
-        if face.busy and now - pressed[0] >= AGAIN:
+        if face.prompting.began is not None and now - pressed[0] >= AGAIN:
             pressed[0] = now
             face.say("Ctrl-D again leaves, and ends the turn.", "dim")
         else:

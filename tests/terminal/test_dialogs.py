@@ -44,7 +44,7 @@ def test_the_persons_reason_reaches_the_model(tty: StartTty, model_server: Model
     screen.send("do it\r")
     screen.wait_for("May it change this?")
     screen.send("r")
-    screen.wait_for("deny: what should it do instead?")
+    screen.wait_for("refuse: what should it do instead?")
     screen.send("yes, but into b.txt\r")
     screen.wait_for("Another way then.")
     result = model_server.chats[-1]["messages"][-1]["content"]

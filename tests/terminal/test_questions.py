@@ -45,7 +45,7 @@ def test_a_command_is_shown_with_its_parts_and_what_is_unusual() -> None:
     for piece in ("git add -A && git push origin main", "it runs:", "- git push origin main", "! wants the network"):
         assert piece in words
     assert "a  always: allow exactly this for this session\n" in words
-    assert "> y  allow this once" in words
+    assert "> n  refuse this once" in words, "what is unusual is not allowed by Enter alone"
 
 
 def test_a_grant_that_is_not_what_stands_above_is_told_whole() -> None:
