@@ -133,7 +133,7 @@ def _steering(person: Person) -> None:
     person.send("run the long check")
     person.tty.wait_for("checked 12 of")
     person.send("and tell me how long it took")
-    person.tty.wait_for("to be said next")
+    person.tty.wait_for("goes to the model")
 
 
 def _context(person: Person) -> None:

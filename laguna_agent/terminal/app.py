@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from laguna_agent.terminal.transcript import Transcript
 
 R = TypeVar("R")
+ASKED_KEYS = "a letter answers · Enter takes what > marks · Esc ends the turn"
+MENU_KEYS = "Tab takes what > marks · Esc closes the list"
+PATIENCE = 1.0
+"""Seconds that opening a session takes until it is told."""
 TYPING = 1.5
 """Seconds since the last key in which somebody with a text begun is still typing it."""
 
@@ -92,8 +96,9 @@ class InteractiveFace:
 
     @property
     def asked(self) -> bool:
-        """Whether it is the turn that waits for the person, not a list that they opened."""
-        return isinstance(self.surface.panel, PermissionPanel)
+        """Whether it is the turn that waits for the person's answer, not a list that they opened."""
+        panel = self.surface.panel
+        return isinstance(panel, PermissionPanel) and panel.reading is None
 
     @property
     def width(self) -> int:
@@ -210,6 +215,7 @@ class InteractiveFace:
         loop.set_exception_handler(lambda _, about: self.fail(about.get("exception") or RuntimeError(about["message"])))
         # In it prompt_toolkit knows which application is meant.
         self._frames.context = contextvars.copy_context()
+        self._frames.ask(PATIENCE)
         # What is imported for a session takes time from the first frame, which the person is waiting for.
         self.surface.when_drawn(lambda: self.start(asyncio.create_task(self._open())))
 
@@ -251,11 +257,17 @@ class InteractiveFace:
 
     def live(self, width: int, height: int) -> list[Line]:
         """What is open: of the turn, and what waits for its end."""
+        if not self.opened and self._frames.running_for > PATIENCE:
+            return rendered(Text("opening the session", style=self.theme.style("dim")), width)
         waiting = self.prompting.waiting_lines(width)
         return [*self.transcript.live(max(1, height - len(waiting))), *waiting]
 
     def status(self, width: int) -> Line:
-        """The status line."""
+        """The status line; while something has the keyboard, what its keys are."""
+        hint = ASKED_KEYS if self.asked else ""
+        hint = hint or (MENU_KEYS if self.composer.menu.open else "")
+        if hint:
+            return rendered(Text(hint, style=self.theme.style("status"), no_wrap=True, overflow="ellipsis"), width)[0]
         began = self.prompting.began
         elapsed = None if began is None else monotonic() - began
         facts, queued = self._link.facts, self.prompting.queued

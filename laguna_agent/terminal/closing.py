@@ -64,7 +64,7 @@ def _facts(event: TurnEnded, changes: Changes, elapsed: float, width: int, theme
     style = theme.style({"verified": "ok", "unverified": "warning"}.get(event.evidence, "dim"))
     told = [(evidence_words(event.evidence, event.evidence_note).removeprefix(", "), style)]
     told += [(_files(event.files_changed, changes), theme.style("dim"))] if event.files_changed else []
-    told += [(elapsed_words(elapsed), theme.style("dim"))] if elapsed >= 1 else []
+    told += [(f"took {elapsed_words(elapsed)}", theme.style("dim"))] if elapsed >= 1 else []
     wrapper = Wrapper(width)
     for index, (text, style) in enumerate(each for each in told if each[0]):
         wrapper.feed(" \u00b7 " if index else "", theme.style("dim"))

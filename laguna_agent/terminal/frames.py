@@ -20,7 +20,13 @@ class Frames:
         self._loop = loop
         self._draw = draw
         self._last = 0.0
+        self._since = loop.time()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def running_for(self) -> float:
+        """Seconds since the beginning."""
+        return self._loop.time() - self._since
 
     def ask(self, within: float = 0.0) -> None:
         """Draw in at most that many seconds, but not sooner than an interval after the last frame."""

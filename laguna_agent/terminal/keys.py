@@ -55,7 +55,12 @@ def program_keys(face: InteractiveFace) -> KeyBindings:
 
     @keys.add("c-d", filter=Condition(lambda: not face.composer.text))
     def _leave(event: KeyPressEvent) -> None:
-        face.leave()
+        now = monotonic()
+        if face.busy and now - pressed[0] >= AGAIN:
+            pressed[0] = now
+            face.say("Ctrl-D again leaves, and ends the turn.", "dim")
+        else:
+            face.leave()
 
     @keys.add("c-o")
     def _unfold(event: KeyPressEvent) -> None:

@@ -45,18 +45,18 @@ def newest(events: Iterable[Event], prompts: int = SHOWN_PROMPTS) -> list[Event]
     """The events from the newest `prompts` prompts on; one notice stands for those before."""
     from laguna_agent.agent.events import Notice, UserMessage
 
-    kept: deque[list[Event]] = deque([[]], maxlen=prompts)
-    left_out = -1
+    before: list[Event] = []
+    kept: deque[list[Event]] = deque(maxlen=prompts)
+    count = 0
     for event in events:
         if isinstance(event, UserMessage):
-            left_out += len(kept) == prompts or left_out < 0
+            count += 1
             kept.append([])
-        kept[-1].append(event)
-    shown = [event for group in kept for event in group]
-    if left_out > 0:
-        said = f"{left_out} earlier prompts are not shown; `laguna-agent sessions show` has them."
-        shown.insert(0, Notice("info", said))
-    return shown
+        (kept[-1] if kept else before).append(event)
+    if count > prompts:
+        said = f"{count - prompts} earlier prompts are not shown; `laguna-agent sessions show` has them."
+        before = [Notice("info", said)]
+    return [*before, *(event for group in kept for event in group)]
 
 
 class Crossing:
@@ -154,7 +154,13 @@ class Linked:
         """Open the way, and begin over there."""
         self._crossing = Crossing(self._portal)
         self._beginning = asyncio.ensure_future(self._crossing.call(begin, self._crossing))
-        await asyncio.shield(self._beginning)
+        try:
+            await asyncio.shield(self._beginning)
+        except Exception:
+            # There is nothing to be closed later, and the thread's end would wait for the way.
+            await asyncio.to_thread(self._crossing.end)
+            self._crossing = None
+            raise
 
     async def _return(self, end: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """End over there, what has not begun yet too, and close the way."""

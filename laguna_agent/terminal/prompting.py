@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import re
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -96,8 +97,8 @@ class Prompting:
     def waiting_lines(self, width: int) -> list[Line]:
         """What waits, as rows of the screen."""
         style = self._face.theme.style("dim")
-        texts = [f"  to be said next: {one_line(text)}" for text in self._steering]
-        texts += [f"  waits: {one_line(each.text)}" for each in self._waiting]
+        texts = [f"› goes to the model with its next request: {one_line(text)}" for text in self._steering]
+        texts += [f"› waits for the end of the turn: {one_line(each.text)}" for each in self._waiting]
         if len(texts) > WAITING_ROWS:
             texts[WAITING_ROWS - 1 :] = [f"  and {len(texts) - WAITING_ROWS + 1} more wait"]
         cut = [Text(text, style=style, no_wrap=True, overflow="ellipsis") for text in texts]
@@ -225,10 +226,15 @@ class Prompting:
     def _told(self) -> list[ContentBlock]:
         """What the person ran since the last prompt, for the agent to know."""
         banged, self._banged = self._banged, []
-        return [
-            TextBlock(f"\n\nI ran `{each.command}` (exit code {each.exit_code}):\n```\n{each.output_tail}\n```")
-            for each in banged
-        ]
+        return [TextBlock(_account(each)) for each in banged]
+
+
+def _account(banged: Banged) -> str:
+    """What a command of the person's wrote, fenced in by more marks than it holds."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", banged.output_tail)), default=0))
+    cut = ", the end of its output" if banged.cut else ""
+    head = f"I ran `{banged.command}` (exit code {banged.exit_code}{cut}):"
+    return f"\n\n{head}\n{fence}\n{banged.output_tail}\n{fence}"
 
 
 def _name(text: str) -> str:

@@ -29,15 +29,16 @@ if TYPE_CHECKING:
     from laguna_agent.terminal.theme import Theme
 
 SAYING_WHY = "r"
+SAY_WHY = "refuse, and say why"
 ALL_OF_A_DIFF = 1_000_000
 """Lines of a change that are shown before it is allowed: all."""
 SHORT = {
     "allow_once": "allow once",
     "allow_always": "always, as said above",
-    "reject_once": "deny",
+    "reject_once": "refuse",
     "reject_always": "never, as said above",
 }
-WORDS = {"y": "once", "a": "always", "n": "deny", "x": "never", SAYING_WHY: "deny and say why"}
+WORDS = {"y": "once", "a": "always", "n": "refuse", "x": "never", SAYING_WHY: SAY_WHY}
 REFUSED = "the person refused"
 SAYS = f"{REFUSED} and says: "
 """Goes before the person's reason, so that the model knows whose words they are."""
@@ -57,13 +58,19 @@ class PermissionPanel:
         self._theme = theme
         self._cwd = cwd
         self._options = _one_of_each(request.options)
-        self._at = 0
+        self._at = self._first()
         self._top = 0
         self._seen = 0
         self._made_for = (0, False)
         self._room = 1
         self._body: list[Line] = []
         self._deaf_until = monotonic() + STILL if typing else 0.0
+
+    def _first(self) -> int:
+        """The answer in focus: what is not certain is not allowed by Enter alone."""
+        if not self.request.unusual:
+            return 0
+        return next((at for at, each in enumerate(self._options) if not each.kind.startswith("allow")), 0)
 
     # -- what is shown ----------------------------------------------------------------------------------------------
 
@@ -120,7 +127,7 @@ class PermissionPanel:
     def _rows(self, choices: list[tuple[str, str]], width: int) -> list[Line]:
         rows: list[Line] = []
         locked = not self._all_seen
-        for at, (key, words) in enumerate([*choices, (SAYING_WHY, "deny and say why")]):
+        for at, (key, words) in enumerate([*choices, (SAYING_WHY, SAY_WHY)]):
             chosen = at == self._at
             allows = at < len(self._options) and self._options[at].kind.startswith("allow")
             style = self._theme.style("strong" if chosen else "dim" if allows and locked else "text")
@@ -188,7 +195,7 @@ class PermissionPanel:
         self._finish(allowed, "" if allowed else REFUSED, remember=kind.endswith("always"))
 
     def _say_why(self) -> None:
-        self.reading = "deny: what should it do instead?"
+        self.reading = "refuse: what should it do instead?"
 
     def typed(self, text: str | None) -> None:
         """The reason; None goes back to the answers."""

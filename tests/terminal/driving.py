@@ -71,7 +71,7 @@ class Chat:
     def asked(self, about: str = "? May it") -> None:
         """Wait for a question, and for the moment in which keys that were meant for the input line are over."""
         self.tty.wait_for(about)
-        self.tty.wait_for("r  deny and say why")
+        self.tty.wait_for("r  refuse, and say why")
         time.sleep(STILL)
 
     def press(self, *keys: str) -> None:

@@ -28,9 +28,9 @@ _VOLATILE = (
     (re.compile(r"^([stwymr]  \S.*?) +[\d,]+ +\d+%$", re.MULTILINE), r"\1  N"),
     (re.compile(r"^[stwymr]{20,}$", re.MULTILINE), "BAR"),
     # How long something took is shown from a second on, and may be what a row was wrapped for.
-    (re.compile(r" \u00b7\s(?:\d+ min )?\d+(?:\.\d+)?\sm?s\b"), ""),
+    (re.compile(r" \u00b7\s(?:took )?(?:\d+ min )?\d+(?:\.\d+)?\sm?s\b"), ""),
     (re.compile(r" \u00b7 (?:sandbox:? (?:bubblewrap|landlock|seatbelt|none)|no sandbox)\b"), ""),
-    (re.compile(r"^\d+(?:\.\d+)? s\n\n", re.MULTILINE), ""),
+    (re.compile(r"^(?:took )?\d+(?:\.\d+)? s\n\n", re.MULTILINE), ""),
     (re.compile(re.escape(__version__)), "VERSION"),
 )
 

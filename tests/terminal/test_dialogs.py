@@ -23,7 +23,7 @@ def test_a_question_is_seen_whole_before_it_is_allowed(
     screen.wait_for("May it run this?")
     seen = []
     while "then allow" in screen.text():
-        assert "  r  deny and say why" in screen.text() or "[r]" in screen.text(), "the last answer is there too"
+        assert "  r  refuse, and say why" in screen.text() or "[r]" in screen.text(), "the last answer is there too"
         seen.append(screen.text())
         screen.send("y ")
         screen.settle()

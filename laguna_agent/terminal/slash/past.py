@@ -96,7 +96,7 @@ async def _rewind(face: Face, argument: str) -> None:
         face.say("There is no prompt to go back to yet.", "dim")
         return
     items = [
-        (back, one_line(words), "the last one" if back == 1 else f"takes back {back} prompts")
+        (back, one_line(words), "takes back 1 prompt" if back == 1 else f"takes back {back} prompts")
         for back, words in enumerate(reversed(asked), 1)
     ]
     back = await face.show(Picker("Back to before which prompt? Its files go back too", items, face.theme))
