@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from laguna_agent.acp.client.agent import ForeignAgent
     from laguna_agent.agent.commands import Command
     from laguna_agent.agent.events import Event
+    from laguna_agent.agent.prompting import Cause
     from laguna_agent.config import Settings
     from laguna_agent.messages import ContentBlock
 
@@ -67,7 +68,7 @@ class AgentLink(Linked):
     async def steer(self, content: tuple[ContentBlock, ...]) -> bool:
         return False
 
-    def cancel(self) -> None:
+    def cancel(self, cause: Cause = "interrupted") -> None:
         if self._agent is not None:
             self._over_there().post(self._agent.cancel)
 

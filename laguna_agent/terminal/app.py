@@ -182,10 +182,16 @@ class InteractiveFace:
             self._exit_code = EXIT_SIGTERM
         finally:
             self._frames.stop()
+            self.prompting.stop()
+            # First, so that a turn that runs ends by the reason that there is, and not because nobody waits for it.
+            await self._link.close()
             for task in (*self._tasks, *self._questions):
                 task.cancel()
+            for item in self._inbox.take():
+                if not isinstance(item, Question):
+                    self.transcript.feed(item)
+            self.transcript.settle()
             self._put(self.transcript.finished())
-            await self._link.close()
         return self._exit_code
 
     def end(self, exit_code: int) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from laguna_agent.agent.commands import Command
     from laguna_agent.agent.events import Event, PermissionRequested
     from laguna_agent.agent.permissions import PermissionAnswer
+    from laguna_agent.agent.prompting import Cause
     from laguna_agent.agent.session import Session
     from laguna_agent.config import Settings
     from laguna_agent.messages import ContentBlock
@@ -92,7 +93,7 @@ class Link(Protocol):
     def files(self) -> Files:
         """The workspace's files, as far as the person's own rules show them."""
 
-    def cancel(self) -> None:
+    def cancel(self, cause: Cause = "interrupted") -> None:
         """End the turn that runs as soon as its processes are gone."""
 
     async def change(self, **settings: Any) -> None:

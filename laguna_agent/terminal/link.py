@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from laguna_agent.agent.commands import Command
     from laguna_agent.agent.events import Event, PermissionRequested
     from laguna_agent.agent.permissions import PermissionAnswer
+    from laguna_agent.agent.prompting import Cause
     from laguna_agent.agent.session import Session
     from laguna_agent.config import Settings
     from laguna_agent.messages import ContentBlock
@@ -234,9 +235,9 @@ class SessionLink(Linked):
     def unsaid(self) -> tuple[tuple[ContentBlock, ...], ...]:
         return self._session.untaken if self._session is not None else ()
 
-    def cancel(self) -> None:
+    def cancel(self, cause: Cause = "interrupted") -> None:
         if self._session is not None:
-            self._over_there().post(self._session.cancel)
+            self._over_there().post(self._session.cancel, cause)
 
     async def change(self, **settings: Any) -> None:
         session = self._session

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from laguna_agent.agent.commands import command_in
 from laguna_agent.agent.events import Forked, Rewound
 from laguna_agent.config import MODES
-from laguna_agent.errors import LagunaError
+from laguna_agent.early_signals import unwind_on_signals
+from laguna_agent.errors import EXIT_SIGTERM, LagunaError
 from laguna_agent.messages import TextBlock
 from laguna_agent.terminal.face import Link, Question
 from laguna_agent.terminal.greeting import greeting, in_copy, welcome
@@ -39,6 +40,7 @@ class PlainChat:
         self._screen = Screen()
         self._history = HistoryFile()
         self._draft = self._copy = ""
+        self._terminated = False
         self._links = links
         self._inbox = Inbox(self._loop, self._show_all)
         self._link: Link = links(self._inbox.deliver, settings, resumed)
@@ -92,14 +94,16 @@ class PlainChat:
         return ""
 
     def _turn(self, prompt: str) -> None:
-        self._loop.add_signal_handler(signal.SIGINT, self._link.cancel)
+        self._hear_signals()
         try:
             self._wait(self._link.send((TextBlock(prompt),)))
             self._show_all()
         except LagunaError as error:
             self._screen.say(str(error), "red")
         finally:
-            self._loop.remove_signal_handler(signal.SIGINT)
+            self._leave_signals()
+        if self._terminated:
+            raise SystemExit(EXIT_SIGTERM)
         if self._copy:
             self._go_on_in_copy()
 
@@ -111,14 +115,30 @@ class PlainChat:
                 self._show(item)
 
     def _ask(self, question: Question) -> None:
-        # Ctrl-C at the question is for `input`, which waits here, not in the loop.
-        self._loop.remove_signal_handler(signal.SIGINT)
+        # Signals at the question are for `input`, which waits here, not in the loop.
+        self._leave_signals()
         try:
             question.answer(self._screen.ask(question.request))
         except KeyboardInterrupt:
             self._link.cancel()
         finally:
-            self._loop.add_signal_handler(signal.SIGINT, self._link.cancel)
+            self._hear_signals()
+
+    def _hear_signals(self) -> None:
+        """Have them end the turn, by the loop: what raises in the middle of its work would leave it half ended."""
+        self._loop.add_signal_handler(signal.SIGINT, self._link.cancel)
+        for number in ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._loop.add_signal_handler(number, self._terminate)
+
+    def _leave_signals(self) -> None:
+        for number in (signal.SIGINT, *ENDING):
+            self._loop.remove_signal_handler(number)
+        unwind_on_signals()
+
+    def _terminate(self) -> None:
+        self._terminated = True
+        self._link.cancel("terminated")
 
     def _show(self, event: Event) -> None:
         if isinstance(event, Rewound):
@@ -180,6 +200,7 @@ class PlainChat:
         self._screen.say(", ".join(settings.values()))
 
 
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 PLAIN_STYLES = {"dim": "dim", "warning": "yellow", "error": "red"}
 HELP_BEGIN = """\
 /help          this

@@ -40,7 +40,7 @@ class Prompting:
         self._banged: list[Banged] = []
         self._worker: asyncio.Task[None] | None = None
         self._turn: asyncio.Task[None] | None = None
-        self._interrupted = False
+        self._interrupted = self._stopped = False
         self.began: float | None = None
         """When what runs began, by the monotonic clock; None while nothing does."""
 
@@ -93,6 +93,11 @@ class Prompting:
         self._interrupted = True
         self._turn.cancel() if self._turn.get_name() == "bang" else self._face.link.cancel()
         return True
+
+    def stop(self) -> None:
+        """Nothing is begun any more."""
+        self._waiting.clear()
+        self._stopped = True
 
     def waiting_lines(self, width: int) -> list[Line]:
         """What waits, as rows of the screen."""
@@ -160,8 +165,9 @@ class Prompting:
         content = (*submission.content, *self._told())
         self._turn = asyncio.create_task(self._face.link.send(content), name="turn")
         await self._attend(self._turn)
-        await self._face.turn_over()
-        self._take_back()
+        if not self._stopped:
+            await self._face.turn_over()
+            self._take_back()
 
     async def _attend(self, turn: asyncio.Task[None]) -> None:
         """Wait for what runs, and tell what went wrong."""
