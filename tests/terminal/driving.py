@@ -82,6 +82,8 @@ class Chat:
     def leave(self, *, code: int = 0) -> None:
         """Ctrl-D. The terminal must be as it was before, and have been sent nothing but what belongs to a face."""
         self.idle()
+        # A command that was just sent may not have begun: Ctrl-D would ask whether it is meant.
+        self.tty.settle(0.1, 2)
         self.tty.send("\x04")
         self.ended(code)
 

@@ -51,7 +51,7 @@ def test_other_themes(chat: StartChat, model_server: ModelServer, theme: str) ->
 def test_a_theme_that_was_chosen_stays(chat: StartChat) -> None:
     choosing = chat()
     choosing.send("/theme mono")
-    choosing.idle()
+    choosing.tty.wait_for("\ntheme mono")
     choosing.leave()
     again = chat()
     assert coloured(bytes(again.tty.raw)) == []
@@ -90,6 +90,6 @@ def test_a_bell_for_somebody_who_looks_elsewhere(chat: StartChat) -> None:
     # Nobody waits ten seconds in a test: who has just typed hears nothing.
     quiet = chat()
     quiet.send("/mode plan")
-    quiet.idle()
+    quiet.tty.wait_for("plans only")
     assert quiet.tty.modes.bells == 0
     quiet.leave()

@@ -74,8 +74,7 @@ def test_in_the_branch_the_model_and_the_server(chat: StartChat, model_server: M
     (workspace / ".git" / "HEAD").write_text("ref: refs/heads/a\u202e\u200bb\n")
     model_server.reply(http(400, {"error": {"message": EVERYTHING}}))
     reading = chat(LAGUNA_MODEL="mo\x1b]0;owned\x07del\x9b2J")
-    reading.ask("go", "owned")
-    reading.idle()
+    reading.ask("go", "refuses the request")
     reading.leave()
 
 
