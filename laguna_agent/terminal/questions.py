@@ -239,16 +239,19 @@ def _key(option: PermissionOption) -> str:
 
 
 def _granting(option: PermissionOption, request: PermissionRequested) -> str:
-    """What an answer grants, without the command, its parts or the file where these stand above, word for word."""
+    """What an answer grants, without the command or its parts where these stand above, word for word."""
     always = {"allow_always": "always: ", "reject_always": "never: "}.get(option.kind, "")
     grant = on_one_line(option.grant)
-    # `$ command`, or a verb and a file.
-    _, _, subject = on_one_line(request.title).partition(" ")
+    # `$ command`. What a server or another agent calls its tool, `db: query`, is no subject that could be left out.
+    verb, _, subject = on_one_line(request.title).partition(" ")
+    subject = "" if verb.endswith(":") else subject
     head, _, rest = grant.partition(f": {subject}")
     parts = f" (it runs {'; '.join(map(on_one_line, request.parts))})"
     return always + (head if subject and rest in {"", parts} else grant)
 
 
+COMMANDS = ("command", "cmd")
+"""Arguments that hold a command, whose parts are shown."""
 QUESTIONS = {
     "edit": "May it change this?",
     "delete": "May it delete this?",
@@ -269,10 +272,8 @@ def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, gra
     )
     yield from hanging(printable(request.title), width, theme.style("strong"), "  ")
     yield from _unusual(request, width, theme)
-    if request.kind == "other":
-        for name, value in request.input.items():
-            said = printable(f"{name}: {json.dumps(value, ensure_ascii=False)}")
-            yield from hanging(said, width, text, "  ")
+    for name, value in _arguments(request):
+        yield from hanging(printable(f"{name}: {json.dumps(value, ensure_ascii=False)}"), width, text, "  ")
     if len(request.parts) > 1 or (request.parts and request.parts[0].split() != _subject(request).split()):
         yield from hanging("it runs:", width, dim, "  ")
         for part, times in Counter(request.parts).items():
@@ -284,6 +285,22 @@ def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, gra
         if option.kind.endswith("always"):
             word = "always" if option.kind == "allow_always" else "never"
             yield from hanging(f"{word}: {on_one_line(option.grant)}", width, dim, "  ")
+
+
+def _arguments(request: PermissionRequested) -> Iterator[tuple[str, object]]:
+    """What the call is given, as far as nothing else shows it: not the title, the parts of a command, nor a change.
+    Our own titles say it all; those of other agents say what they like."""
+    if request.kind != "other" and (request.diffs or proposed(request)):
+        return
+    for name, value in request.input.items():
+        if request.kind != "other":
+            # Numbers and flags of a command are when it is stopped, and wishes that are told as unusual.
+            if request.parts and (name in COMMANDS or isinstance(value, bool | int | float)):
+                continue
+            # A whole word of it: the `/` that is to be deleted is not told by `Delete a/b`.
+            if any(f" {each} " in f" {request.title} " for each in (value, repr(value))):
+                continue
+        yield name, value
 
 
 def _unusual(request: PermissionRequested, width: int, theme: Theme) -> Iterator[Line]:

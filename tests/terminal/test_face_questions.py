@@ -7,8 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
-
 from laguna_agent.trust import SERVERS, look, trust
 from tests.mcp.serving import HERE
 from tests.model_server import ModelServer, text, tool_call
@@ -158,17 +156,20 @@ def test_a_tool_of_a_server_shows_what_it_is_given(chat: StartChat, model_server
     model_server.reply(
         tool_call("notes__echo", {"text": "drop table users;\n-- all of it"}),
         tool_call("notes__echo", {"text": "select"}),
+        tool_call("notes__echo", {"text": "what was not shown"}),
         text("So far."),
     )
     asking = chat(**WIDE)
     asking.send("ask the notes")
     answer(asking, "tool_of_a_server", "drop table users", "n", workspace)
-    answer(asking, "tool_of_a_server_again", "select", "y", workspace)
+    question(asking, "select")
+    asking.press("a")
     asking.tty.wait_for("So far.")
     asking.idle()
-    refused, said = told(model_server)
+    refused, said, unasked = told(model_server)
     assert refused == "Denied: the person refused. Do not repeat it."
     assert "select" in said
+    assert "what was not shown" in unasked, "always holds for the tool, and the answer said so"
     asking.leave()
 
 
