@@ -6,7 +6,6 @@ first answer in focus allows once at most. Knows the request; must not know how 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -19,7 +18,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from rich.segment import Segment
 
-from laguna_agent.event_lines import ANSWER_KEYS, on_one_line, one_line, printable, proposed
+from laguna_agent.event_lines import ANSWER_KEYS, on_one_line, one_line, printable, proposed, untold_arguments
 from laguna_agent.terminal.folding import cut, hanging
 from laguna_agent.terminal.lines import Line
 
@@ -250,8 +249,6 @@ def _granting(option: PermissionOption, request: PermissionRequested) -> str:
     return always + (head if subject and rest in {"", parts} else grant)
 
 
-COMMANDS = ("command", "cmd")
-"""Arguments that hold a command, whose parts are shown."""
 QUESTIONS = {
     "edit": "May it change this?",
     "delete": "May it delete this?",
@@ -272,8 +269,8 @@ def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, gra
     )
     yield from hanging(printable(request.title), width, theme.style("strong"), "  ")
     yield from _unusual(request, width, theme)
-    for name, value in _arguments(request):
-        yield from hanging(printable(f"{name}: {json.dumps(value, ensure_ascii=False)}"), width, text, "  ")
+    for argument in untold_arguments(request):
+        yield from hanging(argument, width, text, "  ")
     if len(request.parts) > 1 or (request.parts and request.parts[0].split() != _subject(request).split()):
         yield from hanging("it runs:", width, dim, "  ")
         for part, times in Counter(request.parts).items():
@@ -285,22 +282,6 @@ def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, gra
         if option.kind.endswith("always"):
             word = "always" if option.kind == "allow_always" else "never"
             yield from hanging(f"{word}: {on_one_line(option.grant)}", width, dim, "  ")
-
-
-def _arguments(request: PermissionRequested) -> Iterator[tuple[str, object]]:
-    """What the call is given, as far as nothing else shows it: not the title, the parts of a command, nor a change.
-    Our own titles say it all; those of other agents say what they like."""
-    if request.kind != "other" and (request.diffs or proposed(request)):
-        return
-    for name, value in request.input.items():
-        if request.kind != "other":
-            # Numbers and flags of a command are when it is stopped, and wishes that are told as unusual.
-            if request.parts and (name in COMMANDS or isinstance(value, bool | int | float)):
-                continue
-            # A whole word of it: the `/` that is to be deleted is not told by `Delete a/b`.
-            if any(f" {each} " in f" {request.title} " for each in (value, repr(value))):
-                continue
-        yield name, value
 
 
 def _unusual(request: PermissionRequested, width: int, theme: Theme) -> Iterator[Line]:

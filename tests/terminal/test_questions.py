@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from laguna_agent.agent.events import PermissionOption, PermissionRequested
 from laguna_agent.agent.permissions import PermissionAnswer, options
+from laguna_agent.event_lines import question_lines
 from laguna_agent.messages import FileDiff, Location, ToolKind
 from laguna_agent.terminal.folding import folded
 from laguna_agent.terminal.questions import PermissionPanel
@@ -217,6 +218,8 @@ def test_a_tool_of_a_server_shows_its_arguments_and_its_places() -> None:
         ("edit", "Edit", {"edits": [{"line": 1}]}, ['edits: [{"line": 1}]']),
         ("execute", "Terminal", {"script": "rm -rf build"}, ['script: "rm -rf build"']),
         ("execute", "$ make", {"command": "make", "cwd": "/etc", "timeout": 9}, ['cwd: "/etc"']),
+        ("execute", "$ make &", {"command": "make", "background": True, "sandboxed": False}, ["sandboxed: false"]),
+        ("execute", "Build it", {"command": "make"}, ['command: "make"']),
         ("read", "Read notes.txt", {"path": "notes.txt"}, []),
         ("search", "Search 'a b' in x", {"pattern": "a b", "path": "x"}, []),
     ],
@@ -227,8 +230,10 @@ def test_what_the_title_does_not_say_of_the_arguments_is_shown(
     """Another agent's title may say anything; what it asks leave for is in the arguments."""
     parts = ("make",) if "command" in given else ()
     request = PermissionRequested("1", title, kind, given, options(Need("read", "x")), parts=parts)
-    words = plain(shown(request)[0].lines(80, 40)).split("\n\n")[0].split("\n")
+    words = plain(shown(request)[0].lines(80, 40)).split("\n\n")[0].split("  it runs:")[0].strip().split("\n")
     assert [row.strip() for row in words[2:]] == rows
+    plain_rows = [row.strip() for row in question_lines(request)[1:] if not row.startswith("  [")]
+    assert plain_rows == rows
 
 
 def test_nothing_that_a_terminal_obeys_comes_through() -> None:
