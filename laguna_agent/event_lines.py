@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 TITLE_CHARACTERS = 160
 DIFF_LINES = 60
 ANSWER_KEYS = {"allow_once": "y", "allow_always": "a", "reject_once": "n", "reject_always": "x"}
+WISHES = frozenset({"timeout", "background", "network", "unconfined"})
+"""Arguments of our own shell that its title or what is unusual about it tells, or that nobody has to judge."""
 
 
 def printable(text: str) -> str:
@@ -136,8 +138,7 @@ def question_lines(request: PermissionRequested) -> list[str]:
     """
     first, *more = printable(request.title).split("\n")
     lines = [f"? {first}", *(f"  {line}" for line in more)]
-    if request.kind == "other":
-        lines += [printable(f"  {name}: {json.dumps(value)}") for name, value in request.input.items()]
+    lines += [f"  {argument}" for argument in untold_arguments(request)]
     for diff in request.diffs or proposed(request):
         lines.extend(diff_lines(diff))
     if len(request.parts) > 1:
@@ -163,6 +164,19 @@ def proposed(request: PermissionRequested) -> tuple[FileDiff, ...]:
         return ()
     old = given.get("old")
     return (FileDiff(str(given.get("path", "")), old if isinstance(old, str) else None, new),)
+
+
+def untold_arguments(request: PermissionRequested) -> Iterator[str]:
+    """`name: value` of what a call is given, as far as neither its title nor a change shows it. Our own titles say it
+    all; those of other agents say what they like."""
+    if request.kind != "other" and (request.diffs or proposed(request)):
+        return
+    for name, value in request.input.items():
+        # A whole word of it: the `/` that is to be deleted is not told by `Delete a/b`.
+        told = any(f" {each} " in f" {request.title} " for each in (value, repr(value)))
+        if request.kind != "other" and (told or (request.parts and name in WISHES)):
+            continue
+        yield printable(f"{name}: {json.dumps(value, ensure_ascii=False)}")
 
 
 def answer_to(line: str, request: PermissionRequested) -> PermissionAnswer | None:

@@ -17,8 +17,8 @@ protected or hidden.
 
 `ask` goes to the face's approver. A face without a person answers at once with a denial: nothing ever waits for
 somebody who is not there. Grants that a person gives for "always" hold for the session and for exactly what was
-shown: the same command, or writes inside the workspace. A refusal touches the call that was asked about and, for
-"always", exactly that command or file for the rest of the session; the turn goes on.
+shown: the same command, the same file or tool, or writes inside the workspace. A refusal touches the call that was
+asked about and, for "always", exactly that command, file or tool for the rest of the session; the turn goes on.
 """
 
 from __future__ import annotations
@@ -274,16 +274,24 @@ def _is_plain_edit(need: Need) -> bool:
 
 def options(need: Need, shown: tuple[str, ...] = ()) -> tuple[PermissionOption, ...]:
     """The four answers to offer, each saying what it grants; `shown` are the parts of a command."""
-    how = {"network": ", with the network", "unconfined": ", without the sandbox"}.get(need.grant or "", "")
-    exactly = f"for this session{how}: {need.subject}"
-    if _is_plain_edit(need):
-        always = "allow every edit inside the workspace for this session"
-    else:
-        always = f"allow exactly this {exactly}"
-        always += f" (it runs {'; '.join(shown)})" if len(shown) > 1 else ""
+    covered = _covered(need)
+    always = "every edit inside the workspace for this session" if _is_plain_edit(need) else covered
+    always += f" (it runs {'; '.join(shown)})" if len(shown) > 1 else ""
     return (
         PermissionOption("allow", "allow_once", "allow this once"),
-        PermissionOption("always", "allow_always", always),
+        PermissionOption("always", "allow_always", f"allow {always}"),
         PermissionOption("reject", "reject_once", "refuse this once"),
-        PermissionOption("never", "reject_always", f"refuse exactly this {exactly}"),
+        PermissionOption("never", "reject_always", f"refuse {covered}"),
     )
+
+
+def _covered(need: Need) -> str:
+    """What a lasting answer is about. Only a command is the same the next time: a tool or a file is granted whatever
+    a later call does with it, which the words must not hide."""
+    if need.tool:
+        return f"every call of {need.subject} for this session, whatever it is given"
+    if need.access != "execute":
+        what = "reading" if need.access == "read" else "every edit of"
+        return f"{what} {need.subject} for this session"
+    how = {"network": ", with the network", "unconfined": ", without the sandbox"}.get(need.grant or "", "")
+    return f"exactly this for this session{how}: {need.subject}"

@@ -266,7 +266,10 @@ class InteractiveFace:
         if not self.opened and self._frames.running_for > PATIENCE:
             return rendered(Text("opening the session", style=self.theme.style("dim")), width)
         waiting = self.prompting.waiting_lines(width)
-        return [*self.transcript.live(max(1, height - len(waiting))), *waiting]
+        # What is asked about stands in the panel, whole, but for the moment in which a reason is typed in its place.
+        panel = self.surface.panel
+        asked = panel.request.call_id if isinstance(panel, PermissionPanel) and panel.reading is None else ""
+        return [*self.transcript.live(max(1, height - len(waiting)), besides=asked), *waiting]
 
     def status(self, width: int) -> Line:
         """The status line; while something has the keyboard, what its keys are."""

@@ -66,12 +66,13 @@ class OpenCalls:
         self._unshown.clear()
         return self._without(list(self._calls.values()))
 
-    def lines(self, height: int, now: float, width: int, theme: Theme) -> list[Line]:
-        """How they look now, in at most `height` rows."""
-        if height < 1 or not self._calls:
+    def lines(self, height: int, now: float, width: int, theme: Theme, besides: str = "") -> list[Line]:
+        """How they look now, all but the one with the id `besides`, in at most `height` rows."""
+        calls = [call for call in self._calls.values() if call.id != besides]
+        if height < 1 or not calls:
             return []
-        tail = max(0, min(TAIL_ROWS, height // len(self._calls) - 1))
-        drawn = [running_lines(call, now, width, theme, tail) for call in self._calls.values()]
+        tail = max(0, min(TAIL_ROWS, height // len(calls) - 1))
+        drawn = [running_lines(call, now, width, theme, tail) for call in calls]
         return [line for rows in drawn for line in rows][-height:]
 
     def _begin(self, event: ToolCallStarted, now: float) -> list[Call]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from laguna_agent.agent.commands import text_of
+from laguna_agent.agent.commands import is_for_the_model, text_of
 from laguna_agent.errors import LagunaError
 from laguna_agent.event_lines import one_line
 from laguna_agent.messages import ContentBlock, TextBlock
@@ -162,7 +162,8 @@ class Prompting:
 
     async def _prompt(self, submission: Submission) -> None:
         self._face.transcript.said(submission.text)
-        content = (*submission.content, *self._told())
+        told = self._told() if is_for_the_model(submission.content) else ()
+        content = (*submission.content, *told)
         self._turn = asyncio.create_task(self._face.link.send(content), name="turn")
         await self._attend(self._turn)
         if not self._stopped:
@@ -198,15 +199,15 @@ class Prompting:
     # -- while a turn runs ------------------------------------------------------------------------------------------
 
     async def _steer(self, submission: Submission) -> None:
-        self._steering.append(submission.text)
+        text = text_of(submission.content)
+        self._steering.append(text)
         self._face.refresh()
         if not await self._face.link.steer(submission.content):
-            if submission.text in self._steering:
-                self._steering.remove(submission.text)
+            self.heard(text)
             self.queue(submission)
 
     def heard(self, text: str) -> None:
-        """What was said into the turn has reached the agent."""
+        """What was said into the turn has reached the agent, or waits elsewhere now."""
         if text in self._steering:
             self._steering.remove(text)
 

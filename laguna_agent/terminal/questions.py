@@ -6,7 +6,6 @@ first answer in focus allows once at most. Knows the request; must not know how 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -19,7 +18,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from rich.segment import Segment
 
-from laguna_agent.event_lines import ANSWER_KEYS, on_one_line, one_line, printable, proposed
+from laguna_agent.event_lines import ANSWER_KEYS, on_one_line, one_line, printable, proposed, untold_arguments
 from laguna_agent.terminal.folding import cut, hanging
 from laguna_agent.terminal.lines import Line
 
@@ -246,11 +245,12 @@ def _key(option: PermissionOption) -> str:
 
 
 def _granting(option: PermissionOption, request: PermissionRequested) -> str:
-    """What an answer grants, without the command, its parts or the file where these stand above, word for word."""
+    """What an answer grants, without the command or its parts where these stand above, word for word."""
     always = {"allow_always": "always: ", "reject_always": "never: "}.get(option.kind, "")
     grant = on_one_line(option.grant)
-    # `$ command`, or a verb and a file.
-    _, _, subject = on_one_line(request.title).partition(" ")
+    # `$ command`. What a server or another agent calls its tool, `db: query`, is no subject that could be left out.
+    verb, _, subject = on_one_line(request.title).partition(" ")
+    subject = "" if verb.endswith(":") else subject
     head, _, rest = grant.partition(f": {subject}")
     parts = f" (it runs {'; '.join(map(on_one_line, request.parts))})"
     return always + (head if subject and rest in {"", parts} else grant)
@@ -276,10 +276,8 @@ def _body(request: PermissionRequested, width: int, theme: Theme, cwd: Path, gra
     )
     yield from hanging(printable(request.title), width, theme.style("strong"), "  ")
     yield from _unusual(request, width, theme)
-    if request.kind == "other":
-        for name, value in request.input.items():
-            said = printable(f"{name}: {json.dumps(value, ensure_ascii=False)}")
-            yield from hanging(said, width, text, "  ")
+    for argument in untold_arguments(request):
+        yield from hanging(argument, width, text, "  ")
     if len(request.parts) > 1 or (request.parts and request.parts[0].split() != _subject(request).split()):
         yield from hanging("it runs:", width, dim, "  ")
         for part, times in Counter(request.parts).items():

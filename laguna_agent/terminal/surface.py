@@ -178,7 +178,7 @@ class Surface:
             return []
         size = self.output.get_size()
         # What a panel takes for shown must not be cut off: above it are the open part and a free line, below the status
-        above = max(1, len(self._live(self.columns, self.live_rows))) + 1
+        above = len(self._live(self.columns, self.live_rows)) + 1
         return fragments(self._panel.lines(size.columns - 1, max(3, size.rows - above - 1)))
 
     def _status_fragments(self) -> StyleAndTextTuples:

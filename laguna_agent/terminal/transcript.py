@@ -83,7 +83,7 @@ class Transcript:
         self._waiting_since = 0.0
         self._now = self._ticked = 0.0
         self._folds: deque[Fold] = deque(maxlen=FOLDS)
-        self._live: tuple[tuple[int, int, Theme], list[Line]] | None = None
+        self._live: tuple[tuple[int, int, Theme, str], list[Line]] | None = None
 
     def feed(self, event: Event) -> None:
         """Take an event; the work is done when lines are asked for."""
@@ -132,11 +132,12 @@ class Transcript:
         self._turn_since = None
         self.dirty = True
 
-    def live(self, height: int) -> list[Line]:
-        """The open part, at most `height` rows: the end of what is said, calls that run, the plan. After `finished`."""
-        look = (height, self.width, self.theme)
+    def live(self, height: int, *, besides: str = "") -> list[Line]:
+        """The open part, at most `height` rows: the end of what is said, calls that run, the plan. After `finished`.
+        The call with the id `besides` is left out, for it is shown elsewhere."""
+        look = (height, self.width, self.theme, besides)
         if self._live is None or self.dirty or self._live[0] != look:
-            self._live = look, self._drawn(height) if height > 0 else []
+            self._live = look, self._drawn(height, besides) if height > 0 else []
             self.dirty = bool(self._events or self._out)
         return list(self._live[1])
 
@@ -302,13 +303,13 @@ class Transcript:
         self._out += rows
         self._last = kind
 
-    def _drawn(self, height: int) -> list[Line]:
+    def _drawn(self, height: int, besides: str) -> list[Line]:
         """The live rows, from below: what is least in danger of filling the screen gets its room first."""
         below = self._status_rows()[:height]
         plan: list[Line] = []
         if self._turn_since is not None and self._plan and self._plan != self._shown_plan:
             plan = plan_window(self._plan, self.width, self.theme, min(PLAN_ROWS, height // 3))
-        calls = self._calls.lines(height - len(below) - len(plan), self._now, self.width, self.theme)
+        calls = self._calls.lines(height - len(below) - len(plan), self._now, self.width, self.theme, besides)
         words = self._words(height - len(below) - len(plan) - len(calls))
         blocks = [
             (self._kind(self._speech) if self._speech else "thought", words),

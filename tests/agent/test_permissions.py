@@ -217,7 +217,7 @@ def test_options_say_in_words_what_they_grant() -> None:
     assert grants["never"] == "refuse exactly this for this session, with the network: a; b"
     assert options(Need("write", "a"))[1].grant == "allow every edit inside the workspace for this session"
     for guarded in (NEEDS["write outside"], NEEDS["write protected"]):
-        assert options(guarded)[1].grant == f"allow exactly this for this session: {guarded.subject}"
+        assert options(guarded)[1].grant == f"allow every edit of {guarded.subject} for this session"
 
 
 def test_nobody_to_ask_is_a_denial_that_says_why() -> None:

@@ -115,7 +115,7 @@ def test_the_person_is_asked_and_always_means_this_tool(model_server: ModelServe
         ("bare: echo", {"text": "one"}),
         ("bare: lines", {"count": 1}),
     ]
-    assert asked[0].options[1].grant == "allow exactly this for this session: bare: echo"
+    assert asked[0].options[1].grant == "allow every call of bare: echo for this session, whatever it is given"
     answers = [message["content"] for message in model_server.chats[-1]["messages"] if message["role"] == "tool"]
     assert answers[:2] == ["one", "two"]
     assert answers[2].startswith("Denied: no.")

@@ -174,3 +174,20 @@ def test_vi_keys(chat: StartChat, model_server: ModelServer) -> None:
     typing.ask("", "Vi.")
     assert "one two four" in newest(model_server)
     typing.leave()
+
+
+def test_what_the_person_ran_is_told_with_the_next_prompt(chat: StartChat, model_server: ModelServer) -> None:
+    model_server.reply(text("I see."))
+    running = chat()
+    running.send("!printf 'a ``` b'; exit 3")
+    running.tty.wait_for("exit 3")
+    running.idle()
+    # A command of the agent's takes nothing of it away from the model.
+    running.send("/undo")
+    running.idle()
+    running.ask("what was that?", "I see.")
+    said = str(model_server.chats[-1]["messages"][-1]["content"])
+    assert "what was that?" in said
+    assert "I ran `printf 'a ``` b'; exit 3` (exit code 3):" in said
+    assert "````" in said, "no output closes its own fence"
+    running.leave()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.process_runs import require_outcome
 from tests.model_server import ModelServer, delay, stall, stream, text, tool_call
 from tests.processes import commands_in
 from tests.terminal.conftest import StartChat, StartTty
@@ -105,6 +106,8 @@ def test_a_signal_ends_it_and_what_it_started(
     working.tty.signal(number)
     working.ended(143)
     assert not commands_in(workspace)
+    # Why it ended is on record, not that somebody left.
+    require_outcome("terminated")
 
 
 def test_ctrl_z_gives_the_terminal_to_the_shell_and_takes_it_back(

@@ -28,6 +28,8 @@ def test_a_command_is_shown_in_its_parts_and_denied_with_a_reason(
     snapshots.check("question_command", asking.tty.history(), workspace)
     asking.press("r")
     asking.tty.wait_for("what should it do instead?")
+    # The question has made room for the reason; until then what is asked about stands in it alone.
+    assert asking.tty.text().count("waits for your answer") == 1
     asking.send("never pipe the net into a shell")
     asking.tty.wait_for("As you wish.")
     asking.idle()

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laguna_agent.agent.events import PermissionRequested
+from laguna_agent.agent.events import PermissionOption, PermissionRequested
 from laguna_agent.agent.permissions import PermissionAnswer, options
+from laguna_agent.event_lines import question_lines
 from laguna_agent.messages import FileDiff, Location, ToolKind
 from laguna_agent.terminal.folding import folded
 from laguna_agent.terminal.questions import PermissionPanel
@@ -57,10 +58,9 @@ def test_a_grant_that_is_not_what_stands_above_is_told_whole() -> None:
     words = plain(shown(msgspec.structs.replace(request, options=wider))[0].lines(80, 30))
     assert "always: allow every command for this session" in words
     assert "never: refuse exactly this for this session, with the network: make install" in words
-    other = PermissionRequested("1", "Read /a b", "read", {}, options(Need("read", "/a b")))
-    assert "always: allow exactly this for this session\n" in plain(shown(other)[0].lines(80, 30))
-    other = PermissionRequested("1", "Read /a b", "read", {}, options(Need("read", "/a")))
-    assert "always: allow exactly this for this session: /a\n" in plain(shown(other)[0].lines(80, 30))
+    told = PermissionOption("1", "allow_always", "always allow db: query")
+    other = PermissionRequested("1", "db: query", "other", {}, (told,))
+    assert "always: always allow db: query\n" in plain(shown(other)[0].lines(80, 30))
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,33 @@ def test_a_tool_of_a_server_shows_its_arguments_and_its_places() -> None:
     words = plain(shown(request)[0].lines(80, 40))
     assert 'sql: "drop table users"' in words
     assert "in schema.sql:3" in words
+
+
+@pytest.mark.parametrize(
+    ("kind", "title", "given", "rows"),
+    [
+        ("fetch", "Fetch", {"url": "https://example.org/x"}, ['url: "https://example.org/x"']),
+        ("delete", "Delete a/b", {"path": "/"}, ['path: "/"']),
+        ("move", "Move", {"from": "a", "to": "b"}, ['from: "a"', 'to: "b"']),
+        ("edit", "Edit", {"edits": [{"line": 1}]}, ['edits: [{"line": 1}]']),
+        ("execute", "Terminal", {"script": "rm -rf build"}, ['script: "rm -rf build"']),
+        ("execute", "$ make", {"command": "make", "cwd": "/etc", "timeout": 9}, ['cwd: "/etc"']),
+        ("execute", "$ make &", {"command": "make", "background": True, "sandboxed": False}, ["sandboxed: false"]),
+        ("execute", "Build it", {"command": "make"}, ['command: "make"']),
+        ("read", "Read notes.txt", {"path": "notes.txt"}, []),
+        ("search", "Search 'a b' in x", {"pattern": "a b", "path": "x"}, []),
+    ],
+)
+def test_what_the_title_does_not_say_of_the_arguments_is_shown(
+    kind: ToolKind, title: str, given: dict[str, Any], rows: list[str]
+) -> None:
+    """Another agent's title may say anything; what it asks leave for is in the arguments."""
+    parts = ("make",) if "command" in given else ()
+    request = PermissionRequested("1", title, kind, given, options(Need("read", "x")), parts=parts)
+    words = plain(shown(request)[0].lines(80, 40)).split("\n\n")[0].split("  it runs:")[0].strip().split("\n")
+    assert [row.strip() for row in words[2:]] == rows
+    plain_rows = [row.strip() for row in question_lines(request)[1:] if not row.startswith("  [")]
+    assert plain_rows == rows
 
 
 def test_nothing_that_a_terminal_obeys_comes_through() -> None:

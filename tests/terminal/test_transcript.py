@@ -117,6 +117,8 @@ def test_a_call_that_asks_says_so_and_its_time_begins_with_the_answer() -> None:
     shown.tick(60)
     shown.finished()
     assert plain(shown.live(5)) == ["? $ make · waits for your answer"]
+    assert shown.live(5, besides="1") == []
+    assert plain(shown.live(5, besides="2")) == ["? $ make · waits for your answer"]
     shown.feed(PermissionResolved("1", True))
     shown.finished()
     assert plain(shown.live(5))[0].endswith(" $ make")
