@@ -51,13 +51,8 @@ def _greeted(rows: list[str]) -> list[str]:
     sandbox."""
     if not rows[0].startswith("laguna-agent "):
         return rows
-<<<<<<< HEAD
-    ends = (n for n in range(1, len(rows)) if "".join(rows[:n]).replace(" ", "").endswith("/helpforhelp"))
-    end = next(ends, 1)
-=======
     # Between any two of these words there may be the end of a row.
     end = next((number for number in range(1, 9) if " ".join(rows[:number]).endswith("; /help for help")), 1)
->>>>>>> kinds
     model = rows[0].split()[2]
     if end < len(rows) and rows[end].startswith("sandbox: "):
         end = next(number for number, row in enumerate(rows) if number > end and not re.match(r"\w", row))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.process_runs import require_outcome
+from tests.faults.aftermath import require_outcome
 from tests.model_server import ModelServer, delay, stall, stream, text, tool_call
 from tests.processes import commands_in
 from tests.terminal.conftest import StartChat, StartTty

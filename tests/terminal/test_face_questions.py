@@ -26,7 +26,7 @@ def question(asking: Chat, about: str) -> list[str]:
         rows = asking.tty.screen()
         starts = [at for at, row in enumerate(rows) if row.startswith("? May it")]
         found[:] = rows[starts[-1] : rows.index(asking.status)] if starts else []
-        return any(about in row for row in found) and any("deny and say why" in row for row in found)
+        return any(about in row for row in found) and any("refuse, and say why" in row for row in found)
 
     asking.tty.wait_for(shown)
     return list(found)
