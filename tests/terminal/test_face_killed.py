@@ -63,18 +63,11 @@ def goes_on(chat: StartChat, server: ModelServer) -> None:
     again.leave()
 
 
-@pytest.mark.parametrize(("after", "number"), [(0.4, signal.SIGKILL)])
+TWENTY = [pytest.param(*moment, marks=pytest.mark.slow) for moment in moments(20, seed=7)]
+
+
+@pytest.mark.parametrize(("after", "number"), [(0.4, signal.SIGKILL), *TWENTY])
 def test_killed_in_a_turn(
-    chat: StartChat, model_server: ModelServer, workspace: Path, after: float, number: int
-) -> None:
-    killed(chat, model_server, after, number)
-    goes_on(chat, model_server)
-    assert not commands_in(workspace)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("after", "number"), moments(20, seed=7))
-def test_killed_at_twenty_moments(
     chat: StartChat, model_server: ModelServer, workspace: Path, after: float, number: int
 ) -> None:
     killed(chat, model_server, after, number)
