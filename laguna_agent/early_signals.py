@@ -11,7 +11,8 @@ from typing import NoReturn
 
 from laguna_agent.errors import EXIT_SIGTERM
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+STOPPING = (signal.SIGINT, *ENDING)
 
 _arrived: list[int] = []
 
@@ -25,7 +26,7 @@ def note_signals() -> None:
 
 def unwind_on_signals() -> None:
     """Have SIGTERM and SIGHUP end the program as SIGINT does, through its `finally` clauses, with exit code 143."""
-    for number in STOPPING[1:]:
+    for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _unwind)
 

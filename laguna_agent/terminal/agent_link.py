@@ -7,7 +7,6 @@ session of ours could: be told something in the middle of a turn, be asked what 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +57,13 @@ class AgentLink(Linked):
         return self._agent.commands if self._agent is not None else ()
 
     async def open(self) -> Sequence[Event]:
-        await self._cross(self._begin)
+        await self._cross()
         assert self._agent is not None, "it has begun"
         return await self.call(self._agent.past)
 
     async def send(self, content: tuple[ContentBlock, ...]) -> None:
-        await self._over_there().call(self._pump, content)
+        assert self._agent is not None, "a turn runs in a session"
+        await self._over_there().call(self._pump, self._agent.prompt, content)
 
     async def steer(self, content: tuple[ContentBlock, ...]) -> bool:
         return False
@@ -86,9 +86,6 @@ class AgentLink(Linked):
                 raise UsageError(f"{agent.name} lets nobody choose its {name}")
             await self.call(agent.set_option, option.id, str(value))
 
-    async def close(self) -> None:
-        await self._return(self._end)
-
     # -- on the session's thread ----------------------------------------------------------------------------------
 
     async def _begin(self, crossing: Crossing) -> None:
@@ -102,12 +99,6 @@ class AgentLink(Linked):
             resume=self._resumed,
             settings=self._settings,
         )
-
-    async def _pump(self, content: tuple[ContentBlock, ...]) -> None:
-        assert self._agent is not None, "a turn runs in a session"
-        async with aclosing(self._agent.prompt(content)) as events:
-            async for event in events:
-                self._deliver(event)
 
     async def _end(self) -> None:
         if self._agent is not None:

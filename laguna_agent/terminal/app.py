@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 from rich.console import RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from laguna_agent.agent.events import Event, Forked, Rewound, Steered, UsageUpdated
@@ -25,6 +26,7 @@ from laguna_agent.event_lines import printable
 from laguna_agent.terminal import git_state
 from laguna_agent.terminal.chosen_theme import first_theme, keep
 from laguna_agent.terminal.face import Facts, Link, Panel, Question
+from laguna_agent.terminal.folding import cut
 from laguna_agent.terminal.frames import TICK, Frames
 from laguna_agent.terminal.greeting import greeting, in_copy, welcome
 from laguna_agent.terminal.inbox import Inbox
@@ -97,8 +99,13 @@ class InteractiveFace:
     @property
     def asked(self) -> bool:
         """Whether it is the turn that waits for the person's answer, not a list that they opened."""
+        return self._question is not None
+
+    @property
+    def _question(self) -> PermissionPanel | None:
+        """What the turn asks, while it waits for a key and not for a reason that is typed."""
         panel = self.surface.panel
-        return isinstance(panel, PermissionPanel) and panel.reading is None
+        return panel if isinstance(panel, PermissionPanel) and panel.reading is None else None
 
     @property
     def width(self) -> int:
@@ -121,7 +128,6 @@ class InteractiveFace:
         panel = self.surface.panel
         if panel is not None and panel.reading is not None:
             panel.typed(submission.text)
-            self.surface.focus()
         elif self._later:
             self.prompting.queue(submission)
         else:
@@ -187,11 +193,7 @@ class InteractiveFace:
             await self._link.close()
             for task in (*self._tasks, *self._questions):
                 task.cancel()
-            for item in self._inbox.take():
-                if not isinstance(item, Question):
-                    self.transcript.feed(item)
-            self.transcript.settle()
-            self._put(self.transcript.finished())
+            self._settle()
         return self._exit_code
 
     def end(self, exit_code: int) -> None:
@@ -231,7 +233,7 @@ class InteractiveFace:
         await asyncio.to_thread(import_module, "laguna_agent.terminal.slash")
         self.opened = True
         await self._show_past(past)
-        await self.prompting.opened()
+        self.prompting.go_on()
 
     async def _show_past(self, past: Iterable[Event]) -> None:
         for line, style in await asyncio.to_thread(welcome, self._link):
@@ -267,16 +269,13 @@ class InteractiveFace:
             return rendered(Text("opening the session", style=self.theme.style("dim")), width)
         waiting = self.prompting.waiting_lines(width)
         # What is asked about stands in the panel, whole, but for the moment in which a reason is typed in its place.
-        panel = self.surface.panel
-        asked = panel.request.call_id if isinstance(panel, PermissionPanel) and panel.reading is None else ""
+        asked = self._question.request.call_id if self._question is not None else ""
         return [*self.transcript.live(max(1, height - len(waiting)), besides=asked), *waiting]
 
     def status(self, width: int) -> Line:
         """The status line; while something has the keyboard, what its keys are."""
-        hint = ASKED_KEYS if self.asked else ""
-        hint = hint or (MENU_KEYS if self.composer.menu.open else "")
-        if hint:
-            return rendered(Text(hint, style=self.theme.style("status"), no_wrap=True, overflow="ellipsis"), width)[0]
+        if hint := ASKED_KEYS if self.asked else MENU_KEYS if self.composer.menu.open else "":
+            return (Segment(cut(hint, width), self.theme.style("status")),)
         began = self.prompting.began
         elapsed = None if began is None else monotonic() - began
         facts, queued = self._link.facts, self.prompting.queued
@@ -309,6 +308,15 @@ class InteractiveFace:
                 self._copy = event.session_id
         self.transcript.feed(event)
 
+    def _settle(self) -> None:
+        """Draw all that has come, closed where it is open: nothing follows it, and nobody waits for an answer."""
+        for item in self._inbox.take():
+            if not isinstance(item, Question):
+                self._take(item)
+        self.transcript.width = self.width
+        self.transcript.settle()
+        self._put(self.transcript.finished())
+
     def _put(self, lines: list[Line]) -> None:
         if lines:
             self.surface.put(lines)
@@ -334,10 +342,8 @@ class InteractiveFace:
 
     async def turn_over(self) -> None:
         """What a turn leaves to be done: questions that nobody waits for, a text to change, a copy to go on in."""
-        self.drain()
         # A link that broke off sends no end of its turn.
-        self.transcript.settle()
-        self._put(self.transcript.finished())
+        self._settle()
         self._tell("the turn is over")
         for task in self._questions:
             task.cancel()

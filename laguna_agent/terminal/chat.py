@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from laguna_agent.config import Settings, load
+from laguna_agent.early_signals import ENDING
 from laguna_agent.errors import EXIT_SIGTERM, UsageError
 from laguna_agent.session_choice import choose_session, working_directory
 from laguna_agent.terminal.link import Links, SessionLink
@@ -67,7 +68,7 @@ def _links(portal: BlockingPortal, directory: Path, agent: str | None) -> Links:
 async def _interactive(links: Links, settings: Settings, resumed: str | None) -> int:
     face = build(links, settings, resumed)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, face.end, EXIT_SIGTERM)
     return await face.run()

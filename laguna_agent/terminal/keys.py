@@ -51,7 +51,6 @@ def program_keys(face: InteractiveFace) -> KeyBindings:
                 panel.interrupted()
         elif not face.composer.dismiss():
             panel.typed(None)
-            face.surface.focus()
 
     @keys.add("c-d", filter=Condition(lambda: not face.composer.text))
     def _leave(event: KeyPressEvent) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Deliver = Callable[["Event | Question"], None]
 """Takes what comes from the session's thread, at once; to be called on that thread."""
+Prompt = Callable[[tuple["ContentBlock", ...]], AsyncGenerator["Event", None]]
 Links = Callable[[Deliver, "Settings", "str | None"], Link]
 """Makes the link to a session: where its events go, its settings, and which one is taken up again (None: a new one)."""
 
@@ -120,7 +122,7 @@ class Asking:
         return given[0]
 
 
-class Linked:
+class Linked(ABC):
     """What both kinds of link have: the way across, and what they were made with."""
 
     def __init__(
@@ -151,10 +153,22 @@ class Linked:
         """Run something on the session's thread; raises what it raises."""
         return await self._over_there().call(function, *arguments)
 
-    async def _cross(self, begin: Callable[[Crossing], Coroutine[Any, Any, None]]) -> None:
+    async def close(self) -> None:
+        """End over there, what has not begun yet too, and close the way."""
+        if self._crossing is None:
+            return
+        try:
+            if self._beginning is not None and not self._beginning.done():
+                self._beginning.cancel()
+                await asyncio.wait([self._beginning])
+            await self._crossing.call(self._end)
+        finally:
+            await asyncio.to_thread(self._crossing.end)
+
+    async def _cross(self) -> None:
         """Open the way, and begin over there."""
         self._crossing = Crossing(self._portal)
-        self._beginning = asyncio.ensure_future(self._crossing.call(begin, self._crossing))
+        self._beginning = asyncio.ensure_future(self._crossing.call(self._begin, self._crossing))
         try:
             await asyncio.shield(self._beginning)
         except Exception:
@@ -163,21 +177,23 @@ class Linked:
             self._crossing = None
             raise
 
-    async def _return(self, end: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """End over there, what has not begun yet too, and close the way."""
-        if self._crossing is None:
-            return
-        try:
-            if self._beginning is not None and not self._beginning.done():
-                self._beginning.cancel()
-                await asyncio.wait([self._beginning])
-            await self._crossing.call(end)
-        finally:
-            await asyncio.to_thread(self._crossing.end)
-
     def _over_there(self) -> Crossing:
         assert self._crossing is not None, "the link was never opened"
         return self._crossing
+
+    # -- on the session's thread ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def _begin(self, crossing: Crossing) -> None: ...
+
+    @abstractmethod
+    async def _end(self) -> None: ...
+
+    async def _pump(self, prompt: Prompt, content: tuple[ContentBlock, ...]) -> None:
+        """Have a prompt worked on, and hand its events on."""
+        async with aclosing(prompt(content)) as events:
+            async for event in events:
+                self._deliver(event)
 
 
 class SessionLink(Linked):
@@ -217,14 +233,15 @@ class SessionLink(Linked):
         return self._commands or COMMANDS
 
     async def open(self) -> Sequence[Event]:
-        await self._cross(self._begin)
+        await self._cross()
         assert self._session is not None, "it has begun"
         past = await asyncio.to_thread(newest, self._session.replay_events())
         await self._look_at_commands()
         return past
 
     async def send(self, content: tuple[ContentBlock, ...]) -> None:
-        await self._over_there().call(self._pump, content)
+        assert self._session is not None, "a turn runs in a session"
+        await self._over_there().call(self._pump, self._session.prompt, content)
         await self._look_at_commands()
 
     async def steer(self, content: tuple[ContentBlock, ...]) -> bool:
@@ -246,9 +263,6 @@ class SessionLink(Linked):
             return
         wanted = replace(session.wanted, **settings)
         await self.call(lambda: session.configure(wanted, anew="model" in settings))
-
-    async def close(self) -> None:
-        await self._return(self._end)
 
     async def _look_at_commands(self) -> None:
         """See which commands there are: they change with files, and with what is trusted."""
@@ -272,12 +286,6 @@ class SessionLink(Linked):
         self._session = session
         session.trusting = True
         await start_servers(session, crossing.tasks)
-
-    async def _pump(self, content: tuple[ContentBlock, ...]) -> None:
-        assert self._session is not None
-        async with aclosing(self._session.prompt(content)) as events:
-            async for event in events:
-                self._deliver(event)
 
     async def _end(self) -> None:
         if self._session is not None:

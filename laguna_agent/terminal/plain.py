@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from laguna_agent.agent.commands import command_in
 from laguna_agent.agent.events import Forked, Rewound
 from laguna_agent.config import MODES
-from laguna_agent.early_signals import unwind_on_signals
+from laguna_agent.early_signals import ENDING, unwind_on_signals
 from laguna_agent.errors import EXIT_SIGTERM, LagunaError
 from laguna_agent.messages import TextBlock
 from laguna_agent.terminal.face import Link, Question
@@ -200,7 +200,6 @@ class PlainChat:
         self._screen.say(", ".join(settings.values()))
 
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)
 PLAIN_STYLES = {"dim": "dim", "warning": "yellow", "error": "red"}
 HELP_BEGIN = """\
 /help          this

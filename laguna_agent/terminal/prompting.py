@@ -13,7 +13,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from rich.text import Text
+from rich.segment import Segment
 
 from laguna_agent.agent.commands import is_for_the_model, text_of
 from laguna_agent.errors import LagunaError
@@ -21,7 +21,8 @@ from laguna_agent.event_lines import one_line
 from laguna_agent.messages import ContentBlock, TextBlock
 from laguna_agent.terminal.bang import Banged, run_bang
 from laguna_agent.terminal.composer import Submission
-from laguna_agent.terminal.lines import Line, rendered
+from laguna_agent.terminal.folding import cut
+from laguna_agent.terminal.lines import Line
 
 if TYPE_CHECKING:
     from laguna_agent.terminal.app import InteractiveFace
@@ -60,31 +61,26 @@ class Prompting:
 
     def send(self, submission: Submission) -> None:
         """Take what the person sent."""
-        command = self._command(submission.text)
-        if not self._face.opened:
-            self._waiting.append(submission)
-        elif self._worker is None:
-            self._waiting.append(submission)
-            self._begin()
-        elif command is not None and command.at_work:
+        command = self._command(submission.text) if self.busy else None
+        if command is not None and command.at_work:
             self._face.start(asyncio.create_task(self._obey(command, submission.text)))
+            self._face.refresh()
         elif self._turn is not None and submission.text[:1] not in ("/", "!"):
             self._face.start(asyncio.create_task(self._steer(submission)))
         else:
-            self._waiting.append(submission)
-        self._face.refresh()
+            self.queue(submission)
 
     def queue(self, submission: Submission) -> None:
         """Have it wait for the end of what runs, whatever it is."""
         self._waiting.append(submission)
-        if self._face.opened and self._worker is None:
-            self._begin()
+        self.go_on()
         self._face.refresh()
 
-    async def opened(self) -> None:
-        """The session is there: what was sent before is done now."""
-        if self._waiting and self._worker is None:
-            self._begin()
+    def go_on(self) -> None:
+        """Begin with what waits, where the session is there and nothing runs."""
+        if self._waiting and self._face.opened and self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+            self._face.start(self._worker)
 
     def interrupt(self) -> bool:
         """End what runs; False where nothing does."""
@@ -106,14 +102,9 @@ class Prompting:
         texts += [f"› waits for the end of the turn: {one_line(each.text)}" for each in self._waiting]
         if len(texts) > WAITING_ROWS:
             texts[WAITING_ROWS - 1 :] = [f"  and {len(texts) - WAITING_ROWS + 1} more wait"]
-        cut = [Text(text, style=style, no_wrap=True, overflow="ellipsis") for text in texts]
-        return [line for text in cut for line in rendered(text, width - 1)]
+        return [(Segment(cut(text, width - 1), style),) for text in texts]
 
     # -- doing it ---------------------------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        self._worker = asyncio.create_task(self._work())
-        self._face.start(self._worker)
 
     async def _work(self) -> None:
         try:

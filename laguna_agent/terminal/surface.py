@@ -138,22 +138,22 @@ class Surface:
             panel.done = lambda value: None if result.done() else result.set_result(value)
             self.composer.take_draft()
             self._panel = panel
-            self.focus()
+            self._focus()
             try:
                 return await result
             finally:
                 self._panel = None
                 self.composer.restore_draft()
-                self.focus()
+                self._focus()
 
     def _follow_panel(self) -> None:
         """A key may have made the panel begin or end to read a text."""
         panel = self._panel
         if panel is not None and self.app.layout.has_focus(self._panel_window) == (panel.reading is not None):
-            self.focus()
+            self._focus()
 
-    def focus(self) -> None:
-        """The keyboard goes to whom it belongs: to be called when a panel has begun or ended to read a text."""
+    def _focus(self) -> None:
+        """The keyboard goes to whom it belongs."""
         panel = self._panel
         self.composer.label = panel.reading if panel is not None and panel.reading is not None else ""
         if panel is not None and panel.reading is None:
