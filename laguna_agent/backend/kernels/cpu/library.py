@@ -20,42 +20,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from laguna_agent.atomic import replace_file
+from laguna_agent.backend.kernels.cpu.abi import declare
+from laguna_agent.backend.kernels.cpu.variants import FLAGS, LINK, variants_of
 from laguna_agent.directories import cache_directory
 from laguna_agent.program import find_program
 
-SOURCES = Path(__file__).parent
-COMPILERS = ("cc", "gcc", "clang")
-# Contraction makes one rounding of a multiplication and an addition, as the kernels' comments count on.
-FLAGS = (
-    "-std=gnu11",
-    "-O3",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-fvisibility=hidden",
-    "-fPIC",
-    "-shared",
-    "-pthread",
-)
-# The processor at hand, in the words of the compilers for x86 and for ARM; the last try is a plain one.
-TUNING = ("-march=native", "-mcpu=native", "")
+SOURCES = Path(__file__).parent / "native"
+COMPILERS = ("c++", "g++", "clang++")
 PATIENCE = 120.0
-POINTER, INT64 = ctypes.c_void_p, ctypes.c_int64
-
-
-class Matrix(ctypes.Structure):
-    """A stack of stored matrices; `Matrix` of matrix.h. `kind` and `scale_type` are its enums."""
-
-    _fields_ = [
-        ("kind", ctypes.c_int32),
-        ("scale_type", ctypes.c_int32),
-        ("count", INT64),
-        ("rows", INT64),
-        ("columns", INT64),
-        ("group", INT64),
-        ("codes", POINTER),
-        ("scales", POINTER),
-        ("minimums", POINTER),
-    ]
 
 
 @dataclass(frozen=True)
@@ -116,9 +88,10 @@ def _built() -> Path:
 def _place(compiler: list[str]) -> Path:
     """Where the library belongs that this compiler makes of these sources on this processor."""
     digest = sha256()
-    for part in (*FLAGS, *TUNING, *compiler, _version(compiler), _processor()):
+    variants = variants_of(platform.machine())
+    for part in (*FLAGS, *LINK, repr(variants), *compiler, _version(compiler)):
         digest.update(part.encode() + b"\0")
-    for source in _sources(".c", ".h"):
+    for source in _sources(".cpp", ".h"):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return cache_directory() / "kernels" / f"cpu-{digest.hexdigest()[:24]}.so"
 
@@ -128,13 +101,13 @@ def _sources(*suffixes: str) -> list[Path]:
 
 
 def _compiler() -> list[str]:
-    wanted = os.environ.get("CC", "").split()
+    wanted = os.environ.get("CXX", "").split()
     for words in [wanted] if wanted else [[name] for name in COMPILERS]:
         found = find_program(words[0], last=())
         if found:
             return [found, *words[1:]]
-    named = f"$CC is {wanted[0]!r}, which is not there" if wanted else f"none of {', '.join(COMPILERS)} is installed"
-    raise _Unusable(f"no C compiler: {named}")
+    named = f"$CXX is {wanted[0]!r}, which is not there" if wanted else f"none of {', '.join(COMPILERS)} is installed"
+    raise _Unusable(f"no C++ compiler: {named}")
 
 
 def _version(compiler: list[str]) -> str:
@@ -142,28 +115,26 @@ def _version(compiler: list[str]) -> str:
     return done.stdout or done.stderr
 
 
-def _processor() -> str:
-    """What `-march=native` depends on: the machine's kind and the first processor's features."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    telling = ("flags", "Features", "model name", "CPU part")
-    features = {line for line in lines if line.split(":")[0].strip() in telling}
-    return "\n".join([platform.machine(), *sorted(features)])
-
-
 def _compiled(compiler: list[str]) -> bytes:
-    """The bytes of a library made of the C files."""
+    """The bytes of a library with every variant of this kind of machine."""
     with tempfile.TemporaryDirectory(prefix="laguna-kernels-") as folder:
+        objects = []
+        for name, flags in (("", ()), *variants_of(platform.machine()).items()):
+            sources = [SOURCES / "variant.cpp"] if name else [s for s in _sources(".cpp") if s.name != "variant.cpp"]
+            for source in sources:
+                objects.append(str(Path(folder) / f"{source.stem}-{name}.o"))
+                named = (f"-DLAGUNA_VARIANT={name}",) if name else ()
+                _succeed([*compiler, *FLAGS, *flags, *named, "-c", str(source), "-o", objects[-1]])
         made = Path(folder) / "kernels.so"
-        complaint = ""
-        for tuning in TUNING:
-            done = _run([*compiler, *FLAGS, *tuning.split(), *map(str, _sources(".c")), "-o", str(made)])
-            if done.returncode == 0 and made.exists():
-                return made.read_bytes()
-            complaint = complaint or next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
-    raise _Unusable(f"{compiler[0]} cannot compile the kernels: {complaint.strip()[:300] or 'it says nothing'}")
+        _succeed([*compiler, *LINK, *objects, "-o", str(made)])
+        return made.read_bytes()
+
+
+def _succeed(command: list[str]) -> None:
+    done = _run(command)
+    if done.returncode:
+        complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
+        raise _Unusable(f"{command[0]} cannot compile the kernels: {complaint.strip()[:300] or 'it says nothing'}")
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -177,12 +148,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 def _opened(place: Path) -> Library:
     try:
-        opened = ctypes.CDLL(str(place))
-        opened.laguna_vectors.restype = ctypes.c_char_p
-        vectors = opened.laguna_vectors().decode()
-        matrix = ctypes.POINTER(Matrix)
-        opened.laguna_product.argtypes = [matrix, POINTER, POINTER, POINTER, INT64, POINTER, ctypes.c_int]
-        opened.laguna_rows.argtypes = [matrix, POINTER, INT64, INT64, POINTER, ctypes.c_int]
+        opened = declare(ctypes.CDLL(str(place)))
     except (OSError, AttributeError) as error:
         raise _Unusable(f"{place} cannot be opened ({error}); delete it") from error
-    return Library(opened, f"compiled kernels ({vectors}): {place}")
+    return Library(opened, f"compiled kernels ({opened.laguna_variant().decode()}): {place}")

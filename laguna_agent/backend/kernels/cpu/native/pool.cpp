@@ -9,9 +9,13 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include <atomic>
 
 #define MOST_WORKERS 63
 // How long a worker looks out for the next job before it sleeps, and a caller for its last worker. Between two products
@@ -24,21 +28,22 @@
 #define WANTED(gate) ((gate) >> 8 & 0xff)
 #define ROUND(gate) ((gate) >> 32)
 
-typedef struct {
+struct Pool {
     pthread_mutex_t busy;  // held by the thread whose job it is
     pthread_mutex_t lock;  // for `wake` and `finished`
     pthread_cond_t wake, finished;
-    _Atomic uint64_t gate;
-    _Atomic int sleeping, left, awaited, lookout;
-    _Atomic int64_t next;
+    std::atomic<uint64_t> gate;
+    std::atomic<int> sleeping, left, awaited, lookout;
+    std::atomic<int64_t> next;
     int workers;
     int64_t tasks;
     Work work;
     void *job;
-} Pool;
+};
 
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
-static _Atomic(Pool *) the_pool;
+static std::atomic<Pool *> the_pool;
+static std::atomic<int> pinned;
 
 static inline void pause_a_little(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -55,38 +60,38 @@ static double microseconds(void) {
 }
 
 static void do_tasks(Pool *pool, int worker) {
-    for (int64_t task; (task = atomic_fetch_add(&pool->next, 1)) < pool->tasks;) pool->work(pool->job, task, worker);
+    for (int64_t task; (task = pool->next.fetch_add(1)) < pool->tasks;) pool->work(pool->job, task, worker);
 }
 
 static uint64_t wait_for_round(Pool *pool, uint64_t seen) {
     uint64_t gate;
-    const double until = microseconds() + atomic_load(&pool->lookout);
+    const double until = microseconds() + pool->lookout.load();
     do {
         for (int i = 0; i < 64; i++) {
-            if (ROUND(gate = atomic_load(&pool->gate)) != seen) return gate;
+            if (ROUND(gate = pool->gate.load()) != seen) return gate;
             pause_a_little();
         }
     } while (microseconds() < until);
     pthread_mutex_lock(&pool->lock);
     // Counted before the gate is read again; the caller writes the gate before it reads the count. One of us sees.
-    atomic_fetch_add(&pool->sleeping, 1);
-    while (ROUND(gate = atomic_load(&pool->gate)) == seen) pthread_cond_wait(&pool->wake, &pool->lock);
-    atomic_fetch_sub(&pool->sleeping, 1);
+    pool->sleeping.fetch_add(1);
+    while (ROUND(gate = pool->gate.load()) == seen) pthread_cond_wait(&pool->wake, &pool->lock);
+    pool->sleeping.fetch_sub(1);
     pthread_mutex_unlock(&pool->lock);
     return gate;
 }
 
 static void *worker_life(void *argument) {
-    Pool *pool = argument;
+    Pool *pool = static_cast<Pool *>(argument);
     uint64_t seen = 0;
     for (;;) {
         uint64_t gate = wait_for_round(pool, seen);
         seen = ROUND(gate);
         while (ROUND(gate) == seen && !(gate & CLOSED) && ENTERED(gate) < WANTED(gate)) {
-            if (!atomic_compare_exchange_weak(&pool->gate, &gate, gate + 1)) continue;
+            if (!pool->gate.compare_exchange_weak(gate, gate + 1)) continue;
             do_tasks(pool, (int)ENTERED(gate) + 1);
-            atomic_fetch_add(&pool->left, 1);
-            if (atomic_load(&pool->awaited)) {
+            pool->left.fetch_add(1);
+            if (pool->awaited.load()) {
                 pthread_mutex_lock(&pool->lock);
                 pthread_cond_signal(&pool->finished);
                 pthread_mutex_unlock(&pool->lock);
@@ -94,30 +99,47 @@ static void *worker_life(void *argument) {
             break;
         }
     }
-    return NULL;
+    return nullptr;
 }
 
 static void forget_pool(void) {
-    atomic_store(&the_pool, NULL);
-    making = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    the_pool.store(nullptr);
+    const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    making = fresh;
 }
 
 static Pool *pool_of_process(void) {
-    static _Atomic int watched;
-    Pool *pool = atomic_load(&the_pool);
+    static std::atomic<int> watched;
+    Pool *pool = the_pool.load();
     if (pool) return pool;
     pthread_mutex_lock(&making);
-    pool = atomic_load(&the_pool);
-    if (!pool && (pool = calloc(1, sizeof *pool))) {
-        pthread_mutex_init(&pool->busy, NULL);
-        pthread_mutex_init(&pool->lock, NULL);
-        pthread_cond_init(&pool->wake, NULL);
-        pthread_cond_init(&pool->finished, NULL);
-        if (!atomic_exchange(&watched, 1)) pthread_atfork(NULL, NULL, forget_pool);
-        atomic_store(&the_pool, pool);
+    pool = the_pool.load();
+    if (!pool && (pool = static_cast<Pool *>(calloc(1, sizeof *pool)))) {
+        pthread_mutex_init(&pool->busy, nullptr);
+        pthread_mutex_init(&pool->lock, nullptr);
+        pthread_cond_init(&pool->wake, nullptr);
+        pthread_cond_init(&pool->finished, nullptr);
+        if (!watched.exchange(1)) pthread_atfork(nullptr, nullptr, forget_pool);
+        the_pool.store(pool);
     }
     pthread_mutex_unlock(&making);
     return pool;
+}
+
+// Bind a worker to the n-th of the processors that this process may use, where there are so many.
+static void pin(pthread_t thread, int n) {
+#if defined(__linux__)
+    cpu_set_t usable, one;
+    if (sched_getaffinity(0, sizeof usable, &usable)) return;
+    CPU_ZERO(&one);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &usable) && n-- == 0) {
+            CPU_SET(cpu, &one);
+            pthread_setaffinity_np(thread, sizeof one, &one);
+        }
+#else
+    (void)thread, (void)n;
+#endif
 }
 
 // Start workers until there are `wanted`; fewer where the system gives no more. `busy` is held.
@@ -129,51 +151,54 @@ static void hire(Pool *pool, int wanted) {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool->workers < wanted) {
         pthread_t thread;
-        if (pthread_create(&thread, NULL, worker_life, pool)) break;
+        if (pthread_create(&thread, nullptr, worker_life, pool)) break;
         pthread_detach(thread);
+        if (pinned.load()) pin(thread, pool->workers + 1);
         pool->workers++;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 static void wait_for_workers(Pool *pool, int entered) {
-    if (atomic_load(&pool->left) == entered) return;
+    if (pool->left.load() == entered) return;
     const double until = microseconds() + LOOKOUT_MICROSECONDS;
     do {
         for (int i = 0; i < 64; i++) {
-            if (atomic_load(&pool->left) == entered) return;
+            if (pool->left.load() == entered) return;
             pause_a_little();
         }
     } while (microseconds() < until);
     // A worker that lost its core to another process may need ours.
     pthread_mutex_lock(&pool->lock);
-    atomic_store(&pool->awaited, 1);
-    while (atomic_load(&pool->left) < entered) pthread_cond_wait(&pool->finished, &pool->lock);
-    atomic_store(&pool->awaited, 0);
+    pool->awaited.store(1);
+    while (pool->left.load() < entered) pthread_cond_wait(&pool->finished, &pool->lock);
+    pool->awaited.store(0);
     pthread_mutex_unlock(&pool->lock);
 }
+
+void pin_workers(int on) { pinned.store(on); }
 
 void run_tasks(int threads, int64_t tasks, Work work, void *job, int more_follow) {
     int wanted = threads - 1 < MOST_WORKERS ? threads - 1 : MOST_WORKERS;
     if (wanted > tasks - 1) wanted = (int)(tasks - 1);
-    Pool *pool = wanted > 0 ? pool_of_process() : NULL;
+    Pool *pool = wanted > 0 ? pool_of_process() : nullptr;
     if (!pool || pthread_mutex_trylock(&pool->busy)) {
         for (int64_t task = 0; task < tasks; task++) work(job, task, 0);
         return;
     }
     hire(pool, wanted);
-    atomic_store(&pool->lookout, more_follow ? LOOKOUT_MICROSECONDS : 0);
+    pool->lookout.store(more_follow ? LOOKOUT_MICROSECONDS : 0);
     pool->work = work, pool->job = job, pool->tasks = tasks;
-    atomic_store(&pool->next, 0);
-    atomic_store(&pool->left, 0);
-    const uint64_t round = ROUND(atomic_load(&pool->gate)) + 1;
-    atomic_store(&pool->gate, round << 32 | (uint64_t)wanted << 8);
-    if (atomic_load(&pool->sleeping)) {
+    pool->next.store(0);
+    pool->left.store(0);
+    const uint64_t round = ROUND(pool->gate.load()) + 1;
+    pool->gate.store(round << 32 | (uint64_t)wanted << 8);
+    if (pool->sleeping.load()) {
         pthread_mutex_lock(&pool->lock);
         pthread_cond_broadcast(&pool->wake);
         pthread_mutex_unlock(&pool->lock);
     }
     do_tasks(pool, 0);
-    wait_for_workers(pool, (int)ENTERED(atomic_fetch_or(&pool->gate, CLOSED)));
+    wait_for_workers(pool, (int)ENTERED(pool->gate.fetch_or(CLOSED)));
     pthread_mutex_unlock(&pool->busy);
 }

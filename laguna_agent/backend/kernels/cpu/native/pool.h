@@ -10,3 +10,6 @@ typedef void (*Work)(void *job, int64_t task, int worker);
 // May be called from any thread. Where another thread's job has the workers, the caller does its own alone. `more_follow`
 // tells the workers to look out for the next job; without it they sleep at once, for torch's threads may come next.
 void run_tasks(int threads, int64_t tasks, Work work, void *job, int more_follow);
+
+// Bind workers that are hired from now on to processors of their own (1), or let the system place them (0, the default).
+void pin_workers(int on);

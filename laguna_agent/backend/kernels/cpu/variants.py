@@ -1,0 +1,33 @@
+"""Which variants of the library there are, and the flags that each is compiled with.
+
+`variant.cpp` is compiled once for each of a machine's variants, the other files once for all. `native/library.cpp` has
+the same list, and chooses when it is loaded.
+"""
+
+from __future__ import annotations
+
+# Nothing is contracted or reordered behind the source's back: where two roundings become one, `fma` stands there.
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-ffp-contract=off")
+LINK = ("-shared", "-pthread")
+AVX2 = ("-mavx2", "-mfma", "-mf16c")
+AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni")
+
+X86 = {
+    "avx512vnni": AVX512,
+    "avxvnni": (*AVX2, "-mavxvnni"),
+    "avx2": AVX2,
+    "portable": (),
+}
+ARM = {
+    "i8mm": ("-march=armv8.2-a+dotprod+i8mm",),
+    "dotprod": ("-march=armv8.2-a+dotprod",),
+    "portable": (),
+}
+OTHER: dict[str, tuple[str, ...]] = {"portable": ()}
+
+
+def variants_of(machine: str) -> dict[str, tuple[str, ...]]:
+    """The variants for `machine` (as `platform.machine()` says it), the best first."""
+    if machine in ("x86_64", "AMD64"):
+        return X86
+    return ARM if machine in ("aarch64", "arm64") else OTHER
