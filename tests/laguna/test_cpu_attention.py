@@ -116,7 +116,7 @@ def roomy(x: Tensor, beyond: float) -> Tensor:
 
 
 def a_span(tokens: int, past: int, start: int, cuts: list[int], shape: tuple[int, int, int], kind: str) -> Span:
-    """Random queries after `past` keys, the first of them at `start`; `cuts` is where a run ends and the next begins."""
+    """Random queries after `past` keys, the first of them at `start`; a run ends and the next begins at each cut."""
     heads, kv_heads, dim = shape
     count = past + tokens
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < count}), count]
