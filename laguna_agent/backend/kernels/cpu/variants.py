@@ -1,14 +1,14 @@
 """Which variants of the library there are, and the flags that each is compiled with.
 
-`variant.cpp` is compiled once for each of a machine's variants, the other files once for all. `native/library.cpp` has
-the same list, and chooses when it is loaded.
+`variant.cpp` is compiled once for each of a machine's variants, the other files once for all; `native/library.cpp` is
+told their names and knows what each of them needs. Which machine compiles does not matter: nothing here means "as this
+processor", so one binary serves all of a kind.
 """
 
 from __future__ import annotations
 
 # Nothing is contracted or reordered behind the source's back: where two roundings become one, `fma` stands there.
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-ffp-contract=off")
-LINK = ("-shared", "-pthread")
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni")
 
@@ -18,12 +18,16 @@ X86 = {
     "avx2": AVX2,
     "portable": (),
 }
+# As -mcpu, for `zig c++` takes no other word for it.
 ARM = {
-    "i8mm": ("-march=armv8.2-a+dotprod+i8mm",),
-    "dotprod": ("-march=armv8.2-a+dotprod",),
+    "i8mm": ("-mcpu=generic+dotprod+i8mm",),
+    "dotprod": ("-mcpu=generic+dotprod",),
     "portable": (),
 }
 OTHER: dict[str, tuple[str, ...]] = {"portable": ()}
+
+NEWER = ("avxvnni", "i8mm")
+"""Unknown to gcc before 11 and 10: where one of these does not compile, the library is made without it."""
 
 
 def variants_of(machine: str) -> dict[str, tuple[str, ...]]:
