@@ -12,19 +12,22 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions",
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni")
 
+# Four registers for sixteen lanes make much code; at -O3 it takes half a minute to compile and is no faster.
+PORTABLE = ("-O2",)
+
 X86 = {
     "avx512vnni": AVX512,
     "avxvnni": (*AVX2, "-mavxvnni"),
     "avx2": AVX2,
-    "portable": (),
+    "portable": PORTABLE,
 }
 # As -mcpu, for `zig c++` takes no other word for it.
 ARM = {
     "i8mm": ("-mcpu=generic+dotprod+i8mm",),
     "dotprod": ("-mcpu=generic+dotprod",),
-    "portable": (),
+    "portable": PORTABLE,
 }
-OTHER: dict[str, tuple[str, ...]] = {"portable": ()}
+OTHER: dict[str, tuple[str, ...]] = {"portable": PORTABLE}
 
 NEWER = ("avxvnni", "i8mm")
 """Unknown to gcc before 11 and 10: where one of these does not compile, the library is made without it."""
