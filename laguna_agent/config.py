@@ -38,8 +38,10 @@ PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 ENVIRONMENT_PREFIX = "LAGUNA_"
-NOT_SETTINGS = frozenset({"LAGUNA_SERVE_TOKEN"})
-"""Variables with the prefix that are secrets: they belong in no file of settings and are never shown with them."""
+NOT_SETTINGS = frozenset(
+    {"LAGUNA_SERVE_TOKEN", "LAGUNA_KERNEL_VARIANT", "LAGUNA_COMPILE_KERNELS", "LAGUNA_PIN_THREADS"}
+)
+"""Variables with the prefix that belong in no file of settings: secrets, and what is for one machine or one try."""
 PROJECT_KEYS = frozenset(
     {
         "temperature",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import pytest
 
 from laguna_agent.backend.kernels.cpu.library import library
+from tests.laguna.processor import variants_here
 
 
 def opened() -> ctypes.CDLL:
@@ -18,21 +18,6 @@ def opened() -> ctypes.CDLL:
     if found.opened is None:
         pytest.skip(f"the compiled kernels are not here: {found.says}")
     return found.opened
-
-
-@cache
-def variants() -> tuple[str, ...]:
-    """Those that run here, the best first; one that cannot be chosen where there is no library."""
-    found = library().opened
-    if found is None:
-        return ("none",)
-    names = []
-    while name := found.laguna_variant_name(len(names)):
-        names.append(name)
-    best = found.laguna_variant()
-    running = tuple(name.decode() for name in names if not found.laguna_choose_variant(name))
-    found.laguna_choose_variant(best)
-    return running
 
 
 @contextmanager
@@ -47,4 +32,5 @@ def using(variant: str) -> Iterator[ctypes.CDLL]:
         found.laguna_choose_variant(before)
 
 
-every_variant = pytest.mark.parametrize("variant", variants())
+every_variant = pytest.mark.parametrize("variant", variants_here())
+"""Runs a test once for each variant that this machine's processor has."""
