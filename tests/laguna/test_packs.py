@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from laguna_agent.backend.kernels.formats import GroupInt, PackedTensor
+from laguna_agent.backend.kernels.formats import GroupInt, PackedTensor, Tiled
 from laguna_agent.backend.kernels.reference import dequantise
 from laguna_agent.backend.laguna.cache import SLACK, KVCache, total_bytes
 from laguna_agent.backend.laguna.cache_format import FORMATS
@@ -58,7 +58,7 @@ def test_a_pack_has_every_tensor_within_its_rounding(model, packs, quant, larges
 
 
 def test_which_tensors_are_packed(model, packs):
-    four, eight = GroupInt(4, 32), GroupInt(8, 128)
+    four, eight = Tiled(GroupInt(4, 32)), GroupInt(8, 128)
     tensors = open_weights(model, "int4", folder=packs).tensors
     formats = {name: tensor.format for name, tensor in tensors.items() if isinstance(tensor, PackedTensor)}
     assert formats["model.embed_tokens.weight"] == formats["lm_head.weight"] == eight

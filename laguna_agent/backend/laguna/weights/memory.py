@@ -72,7 +72,7 @@ def cache_bytes(config: ModelConfig, context: int, kv: KVFormatName = DEFAULT) -
 def weight_bytes(checkpoint: Checkpoint, quant: Quant) -> int:
     """Bytes of all weights in the formats of `quant`."""
     return sum(
-        bytes_needed(target_format(checkpoint.tensors[name].format, role, quant), shape)
+        bytes_needed(target_format(checkpoint.tensors[name].format, role, quant, shape), shape)
         for name, shape, role in expected_tensors(checkpoint.config)
     )
 
