@@ -16,6 +16,7 @@ from laguna_agent.backend.kernels.formats import GroupInt, PackedTensor, Tiled
 from laguna_agent.backend.kernels.reference import dequantise
 from laguna_agent.backend.laguna.cache import SLACK, KVCache, total_bytes
 from laguna_agent.backend.laguna.cache_format import FORMATS
+from laguna_agent.backend.laguna.cache_storage import AT_ONCE
 from laguna_agent.backend.laguna.config_json import parse_config
 from laguna_agent.backend.laguna.weights import memory, open_weights, packing, whole_file
 from laguna_agent.backend.laguna.weights.memory import available_memory, cache_bytes, choose
@@ -283,7 +284,7 @@ def test_the_cache_is_counted_by_layer_type():
     """Specification section 4: 4096 bytes a token and full layer at K = 8, D = 128; windows stop growing."""
     config = parse_config({**CONFIG, "num_key_value_heads": 2, "head_dim": 16})
     each = 2 * 2 * 16
-    ring = 8 + 2 * SLACK
+    ring = 8 + max(2 * SLACK, AT_ONCE)
     assert cache_bytes(config, 100, "f32") == 4 * each * (100 + ring + 100)
     assert cache_bytes(config, 4, "f16") == 2 * each * (4 + ring + 4)
     assert cache_bytes(config, 100, "int8") == (each + 2 * 2 * 4) * (100 + ring + 100)
