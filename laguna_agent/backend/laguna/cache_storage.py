@@ -56,8 +56,8 @@ class Shape:
 
 
 class Place(NamedTuple):
-    """Where the keys of consecutive positions from `start` on lie in one layer: addresses of the first one's codes and
-    scales (0 where there are none), slots from one head to the next, and how many there are."""
+    """Where the keys of `tokens` consecutive positions from `start` on lie in one layer: addresses of the first one's
+    codes and scales (0 where there are none), and slots from one head to the next."""
 
     k: int
     v: int
@@ -65,7 +65,7 @@ class Place(NamedTuple):
     v_scale: int
     capacity: int
     start: int
-    count: int
+    tokens: int
 
 
 class Addresses:
@@ -77,11 +77,11 @@ class Addresses:
         self._slots = parts[0].shape[1]
         self._bytes = parts[0].shape[2] * parts[0].itemsize
 
-    def place(self, slot: int, start: int, count: int) -> Place:
-        """`count` slots from `slot` on, the first of them at position `start`."""
+    def place(self, slot: int, start: int, tokens: int) -> Place:
+        """`tokens` slots from `slot` on, the first of them at position `start`."""
         codes = slot * self._bytes
         k_scale, v_scale = (at + 4 * slot for at in self._scales) if self._scales else (0, 0)
-        return Place(self._k + codes, self._v + codes, k_scale, v_scale, self._slots, start, count)
+        return Place(self._k + codes, self._v + codes, k_scale, v_scale, self._slots, start, tokens)
 
 
 def key_run(parts: Parts, begin: int, end: int, start: int) -> KeyRun:

@@ -1,23 +1,25 @@
 """Decoder layers in the compiled library: a stack of weights and numbers in, a pass over all of them in one call.
 
-Weights in tiles, and plain rows, are read where they lie; row-wise group integers are laid out in tiles here, in memory.
-Activations meet packed weights in 8 bits, 32 columns to a scale. Knows tensors and the library's structs; must not know
-a model's classes, nor who keeps the keys.
+Weights in tiles, and plain rows, are read where they lie; row-wise group integers are laid out in tiles here, in
+memory. Activations meet packed weights in 8 bits, 32 columns to a scale. Knows tensors and the library's structs; must
+not know a model's classes, nor who keeps the keys.
 """
 
 from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from laguna_agent.backend.kernels.cpu import abi
 from laguna_agent.backend.kernels.formats import GroupInt, PackedTensor, Plain, Tiled, Weight
-from laguna_agent.backend.kernels.tiles import STEP, padded_tiles
+from laguna_agent.backend.kernels.tiles import STEP, padded_tiles, untile
 
 SCALE_TYPES = {torch.float32: abi.SCALE_F32, torch.float16: abi.SCALE_F16, torch.bfloat16: abi.SCALE_BF16}
 PLAIN_KINDS = {torch.float32: abi.PLAIN_F32, torch.bfloat16: abi.PLAIN_BF16, torch.float16: abi.PLAIN_F16}
@@ -83,6 +85,16 @@ class LayerWeights:
     mlp: MlpWeights | None
     experts: ExpertWeights | None
 
+    def matrices(self) -> Iterator[Weight]:
+        """Every weight that is multiplied with; all must be `served`."""
+        yield from (weight for weight, _ in (self.q, self.k, self.v, self.o))
+        if self.gate is not None:
+            yield self.gate
+        if self.mlp is not None:
+            yield from (self.mlp.gate, self.mlp.up, self.mlp.down)
+        if self.experts is not None:
+            yield from (self.experts.router, self.experts.gate_up, self.experts.down)
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -98,10 +110,6 @@ class Pass:
     runs: array[int]
     turns: Sequence[tuple[Tensor, Tensor]]
     kv: torch.dtype
-
-
-class _NotServed(Exception):
-    """A weight in a format that the library does not read."""
 
 
 class Stack:
@@ -183,7 +191,7 @@ class Stack:
         layer.per_token, layer.normalize = given.per_token, int(given.normalize)
         layer.routed_scale, layer.softcap = given.scale, given.softcap
         layer.router, layer.router_bias = matrix(given.router, self._kept), self._vector(given.bias)
-        layer.gate_up, layer.down = matrix(given.gate_up, self._kept), matrix(given.down, self._kept)
+        layer.gate_up, layer.down = matrix(_halves(given.gate_up), self._kept), matrix(given.down, self._kept)
 
     def _vector(self, values: Tensor | None) -> int | None:
         """The address of the values in fp32, which are kept."""
@@ -246,6 +254,27 @@ def matrix(weight: Weight, kept: list[Tensor]) -> abi.Matrix:
     return found
 
 
+def _halves(gate_up: Weight) -> Weight:
+    """gate_up [experts, 2 inner, hidden] with both halves filled up to whole tiles by rows of zeros, as the library
+    wants it; itself where nothing is missing."""
+    inner = gate_up.shape[1] // 2
+    missing = -inner % Tiled.rows_together
+    if not missing:
+        return gate_up
+    if isinstance(gate_up, Tensor):
+        return _filled(gate_up, missing)
+    packed = untile(gate_up) if isinstance(gate_up.format, Tiled) else gate_up
+    # Whatever the codes are, a scale and a minimum of zero make zeros.
+    parts = {name: _filled(part, missing) for name, part in packed.parts.items()}
+    return PackedTensor(packed.format, (packed.shape[0], 2 * (inner + missing), packed.shape[2]), parts)
+
+
+def _filled(rows: Tensor, missing: int) -> Tensor:
+    """[n, 2 inner, columns] -> [n, 2 (inner + missing), columns]."""
+    halves = rows.view(rows.shape[0], 2, -1, rows.shape[2])
+    return F.pad(halves, (0, 0, 0, missing)).flatten(1, 2)
+
+
 def _tiles(weight: PackedTensor) -> tuple[Tensor, GroupInt]:
     if isinstance(weight.format, Tiled):
         return weight.parts["tiles"].contiguous(), weight.format.base
@@ -253,7 +282,7 @@ def _tiles(weight: PackedTensor) -> tuple[Tensor, GroupInt]:
     return padded_tiles(weight), weight.format
 
 
-def _pointer[C](words: array[int], kind: type[C]) -> ctypes._Pointer[C]:
+def _pointer(words: array[int], kind: type[ctypes.Structure] | type[ctypes.c_int32]) -> Any:
     return ctypes.cast(words.buffer_info()[0], ctypes.POINTER(kind))
 
 
