@@ -90,6 +90,12 @@ class CausalLM(nn.Module):
             self.compiled = compiled_layers(self.config, layers, table.weight)
         return self.compiled is not None
 
+    def cancel(self, on: bool) -> None:
+        """From any thread: let the pass under way end with PassCancelled between two layers, its caches as they were,
+        and those to come too until it is taken back. Where the modules compute, nothing is heard of it."""
+        if self.compiled is not None:
+            self.compiled.stack.cancel = on
+
     def new_cache(self, format: KVFormatName | None = None, **options: int) -> KVCache:
         """An empty cache for one sequence of this model; without `format` it keeps what is computed as it is.
 
