@@ -167,9 +167,11 @@ class CausalLM(nn.Module):
     def _check_ids(self, ids: Tensor) -> None:
         if ids.dtype != torch.int64 or ids.dim() != 1:
             raise ValueError(f"token ids are {ids.dtype} of {ids.dim()} dimensions, expected int64 of one")
-        wrong = ((ids < 0) | (ids >= self.config.vocab_size)).nonzero()
-        if len(wrong):
-            at = int(wrong[0])
+        if not len(ids):
+            return
+        least, most = torch.aminmax(ids)
+        if least < 0 or most >= self.config.vocab_size:
+            at = int(((ids < 0) | (ids >= self.config.vocab_size)).nonzero()[0])
             raise UsageError(
                 f"token id {int(ids[at])} at place {at}: the model knows ids 0 to {self.config.vocab_size - 1}; does "
                 "the tokenizer belong to it?"
