@@ -21,7 +21,7 @@ from torch import Tensor
 from laguna_agent.backend.kernels.attention import KeyRun
 from laguna_agent.backend.laguna.cache_format import FORMATS, KVFormatName
 from laguna_agent.backend.laguna.cache_snapshots import Snapshot, Snapshots
-from laguna_agent.backend.laguna.cache_storage import AT_ONCE, Block, Parts, Place, Run, Shape, Sliding, key_run
+from laguna_agent.backend.laguna.cache_storage import AT_ONCE, Block, Parts, Run, Shape, Sliding, key_run
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.errors import ContextTooLong
 
@@ -192,10 +192,11 @@ class KVCache:
         older = [view.run.read(place, view.end) for view in self._views[:-1]]
         return [*older, newest.read(place, self.length + parts[0].shape[1])]
 
-    def places(self, place: int, end: int) -> list[Place]:
-        """Where the keys before position `end` lie in the full layer at `place`; room for them must have been made."""
+    def places(self, end: int) -> list[Tensor]:
+        """Where the keys before position `end` lie in the full layers, run after run (`Run.places`); room for them must
+        have been made."""
         *older, newest = self._views
-        return [*(view.run.place(place, view.end) for view in older), newest.run.place(place, end)]
+        return [*(view.run.places(view.end) for view in older), newest.run.places(end)]
 
     def committed(self, ids: list[int]) -> None:
         """Count tokens that every layer has stored."""
@@ -289,16 +290,17 @@ class Step:
         own = key_run(parts, 0, len(self.ids), self.first)
         return [key_run(past, 0, count, self._low), own] if count else [own]
 
-    def places(self, layer: int) -> list[Place]:
-        """Where every key lies that the step's tokens may see in `layer`, for somebody who writes the step's own there
-        himself: they are the last of the last place. Raises RuntimeError for more than `KVCache.takes` tokens."""
-        place, end = self.cache.place[layer], self.first + len(self.ids)
-        if self.cache.config.layers[layer].attention == "full_attention":
-            return self.cache.places(place, end)
-        assert self.window is not None
+    def places(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Where every key lies that the step's tokens may see, for somebody who writes the step's own there himself:
+        the runs of the full layers, and those of the sliding ones (`Run.places`). The step's own keys are the last of
+        the last run. Raises RuntimeError for more than `KVCache.takes` tokens."""
+        end = self.first + len(self.ids)
+        full = self.cache.places(end) if self.cache.full else []
+        if self.window is None:
+            return full, []
         if not self._in_place:
             raise RuntimeError(f"{len(self.ids)} tokens were given to a sliding window of {self.window.capacity} slots")
-        return [self.window.place(place, self._low, end)]
+        return full, [self.window.places(self._low, end)]
 
     def commit(self) -> None:
         """Make the tokens count; after every layer has seen them."""

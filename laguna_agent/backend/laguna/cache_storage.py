@@ -8,7 +8,8 @@ them their scales, [kv_heads, slots]. Knows positions; who shares what is `cache
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -55,33 +56,14 @@ class Shape:
         return 2 * self.kv_heads * self.format.token_bytes(self.head_dim)
 
 
-class Place(NamedTuple):
-    """Where the keys of `tokens` consecutive positions from `start` on lie in one layer: addresses of the first one's
-    codes and scales (0 where there are none), and slots from one head to the next."""
-
-    k: int
-    v: int
-    k_scale: int
-    v_scale: int
-    capacity: int
-    start: int
-    tokens: int
-
-
-class Addresses:
-    """Where one layer's parts lie in memory; they must stay there as long as this is used."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._k, self._v, *scales = (part.data_ptr() for part in parts)
-        self._scales = tuple(scales)
-        self._slots = parts[0].shape[1]
-        self._bytes = parts[0].shape[2] * parts[0].itemsize
-
-    def place(self, slot: int, start: int, tokens: int) -> Place:
-        """`tokens` slots from `slot` on, the first of them at position `start`."""
-        codes = slot * self._bytes
-        k_scale, v_scale = (at + 4 * slot for at in self._scales) if self._scales else (0, 0)
-        return Place(self._k + codes, self._v + codes, k_scale, v_scale, self._slots, start, tokens)
+def addresses(layers: Sequence[Parts]) -> Tensor:
+    """Where the parts of layers lie in memory, and must stay as long as this is used: int64 [layers, 7], each the
+    addresses of k, v and of their scales (0 where there are none), slots from one head to the next, and two zeros."""
+    rows = []
+    for k, v, *scales in layers:
+        k_scale, v_scale = (scale.data_ptr() for scale in scales) if scales else (0, 0)
+        rows.append((k.data_ptr(), v.data_ptr(), k_scale, v_scale, k.shape[1], 0, 0))
+    return torch.tensor(rows, dtype=torch.int64).view(-1, 7)
 
 
 def key_run(parts: Parts, begin: int, end: int, start: int) -> KeyRun:
@@ -99,7 +81,7 @@ class Run:
     def __init__(self, shape: Shape, layers: int, start: int, owner: KVCache) -> None:
         self.shape, self.start, self.capacity = shape, start, 0
         self.layers = [shape.empty(0) for _ in range(layers)]
-        self._addresses = [Addresses(layer) for layer in self.layers]
+        self._addresses = addresses(self.layers)
         self.owner: weakref.ref[KVCache] = weakref.ref(owner)
         self.readers: weakref.WeakSet[KVCache] = weakref.WeakSet([owner])
 
@@ -122,8 +104,8 @@ class Run:
             moved = self.shape.empty(capacity)
             for new_part, old_part in zip(moved, old, strict=True):
                 new_part[:, :kept] = old_part[:, :kept]
-            self.layers[layer], self._addresses[layer] = moved, Addresses(moved)
-        self.capacity = capacity
+            self.layers[layer] = moved
+        self.capacity, self._addresses = capacity, addresses(self.layers)
 
     def write(self, layer: int, parts: Parts, first: int) -> None:
         """Store one layer's tokens from position `first` on; room must have been reserved."""
@@ -135,9 +117,10 @@ class Run:
         """The tokens before position `end`."""
         return key_run(self.layers[layer], 0, end - self.start, self.start)
 
-    def place(self, layer: int, end: int) -> Place:
-        """Where the tokens before position `end` lie."""
-        return self._addresses[layer].place(0, self.start, end - self.start)
+    def places(self, end: int) -> Tensor:
+        """Where the tokens before position `end` lie, in every layer: int64 [layers, 7], each the addresses of k, v and
+        of their scales, the slots from one head to the next, the first position, and how many tokens."""
+        return self._addresses + torch.tensor((0, 0, 0, 0, 0, self.start, end - self.start))
 
     def nbytes(self) -> int:
         """Bytes allocated."""
@@ -178,7 +161,7 @@ class Sliding:
     def _hold(self, parts: Parts) -> None:
         self.parts = parts
         self.layers: list[Parts] = list(zip(*(part.unbind(0) for part in parts), strict=True))
-        self._addresses = [Addresses(layer) for layer in self.layers]
+        self._addresses = addresses(self.layers)
 
     def copied(self) -> Sliding:
         """One of one's own with the same content."""
@@ -233,9 +216,11 @@ class Sliding:
         """The tokens at positions `begin` to `end`."""
         return key_run(self.layers[layer], begin - self.base, end - self.base, begin)
 
-    def place(self, layer: int, begin: int, end: int) -> Place:
-        """Where the tokens at positions `begin` to `end` lie."""
-        return self._addresses[layer].place(begin - self.base, begin, end - begin)
+    def places(self, begin: int, end: int) -> Tensor:
+        """Where the tokens at positions `begin` to `end` lie, in every layer; as `Run.places`."""
+        slot, codes = begin - self.base, self.shape.head_dim * self.shape.format.dtype.itemsize
+        scales = 4 * slot if self.shape.format.scaled else 0
+        return self._addresses + torch.tensor((codes * slot, codes * slot, scales, scales, 0, begin, end - begin))
 
     def copy_of(self, begin: int, end: int) -> Block:
         """The tokens at positions `begin` to `end` of all layers, for keeps."""

@@ -8,7 +8,8 @@ Knows models, caches and the library's stack; must not know files or who asks.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from laguna_agent.backend.kernels.cpu.library import library
 from laguna_agent.backend.kernels.formats import Weight
 from laguna_agent.backend.laguna.cache import KVCache, Step
 from laguna_agent.backend.laguna.cache_storage import AT_ONCE
-from laguna_agent.backend.laguna.config import AttentionType, ModelConfig
+from laguna_agent.backend.laguna.config import ModelConfig, RopeConfig
 from laguna_agent.backend.laguna.holders import Linear
 from laguna_agent.backend.laguna.layers import MLP, DecoderLayer, SparseMLP
 from laguna_agent.backend.laguna.rope import inverse_frequencies, rotation
@@ -38,7 +39,8 @@ class CompiledLayers:
 
     def __init__(self, config: ModelConfig, stack: Stack, head: Product | None) -> None:
         self.config, self.stack, self.head = config, stack, head
-        self._frequencies = {kind: inverse_frequencies(rope) for kind, rope in config.rope.items()}
+        self._turns = {kind: _Turns(rope) for kind, rope in config.rope.items()}
+        self._sliding = tuple(layer.attention == "sliding_attention" for layer in config.layers)
 
     def serves(self, caches: Sequence[KVCache]) -> bool:
         """Whether a pass may go over these caches: all of one format, which the library reads and writes."""
@@ -74,26 +76,59 @@ class CompiledLayers:
         for step in seen:
             spans.extend((at, at + len(step.ids), step.first))
             at += len(step.ids)
-        turns = self._turns(seen)
-        counts, runs = array("i"), array("q")
-        for layer in range(len(self.config.layers)):
-            for step in seen:
-                places = step.places(layer)
-                counts.append(len(places))
-                for place in places:
-                    runs.extend(place)
-        by_layer = [turns[layer.attention] for layer in self.config.layers]
+        turns = {kind: [table.rows(step.first, len(step.ids)) for step in seen] for kind, table in self._turns.items()}
+        joined = {kind: _joined(rows) for kind, rows in turns.items()}
+        counts, runs = self._runs([step.places() for step in seen])
+        by_layer = [joined[layer.attention] for layer in self.config.layers]
         self.stack.run(h, Pass(spans, counts, runs, by_layer, seen[0].cache.shape.format.dtype))
         for step in seen:
             step.commit()
 
-    def _turns(self, steps: Sequence[Step]) -> Mapping[AttentionType, tuple[Tensor, Tensor]]:
-        places = [torch.arange(step.first, step.first + len(step.ids)) for step in steps]
-        positions = places[0] if len(places) == 1 else torch.cat(places)
-        return {
-            kind: rotation(self._frequencies[kind], rope.attention_factor, positions, torch.float32)
-            for kind, rope in self.config.rope.items()
-        }
+    def _runs(self, places: Sequence[tuple[list[Tensor], list[Tensor]]]) -> tuple[Tensor, Tensor]:
+        """How many runs every layer has for each sequence, int32 [layers, sequences], and the runs in that order."""
+        kinds = [torch.stack([run for one in places for run in one[kind]], 1) for kind in (0, 1) if places[0][kind]]
+        widths = [[len(one[kind]) for one in places] for kind in (0, 1)]
+        order, counts = _order(tuple(map(tuple, widths)), self._sliding)
+        return counts, torch.cat([kind.flatten(0, 1) for kind in kinds])[order]
+
+
+class _Turns:
+    """cos and sin of positions from 0 on, as far as they were ever needed: two fp32 [positions, rotary / 2]."""
+
+    def __init__(self, rope: RopeConfig) -> None:
+        self._frequencies, self._factor = inverse_frequencies(rope), rope.attention_factor
+        self._tables = self._computed(0)
+
+    def rows(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Those of `count` positions from `first` on; they must not be changed."""
+        if first + count > len(self._tables[0]):
+            self._tables = self._computed(2 * (first + count))
+        cos, sin = self._tables
+        return cos[first : first + count], sin[first : first + count]
+
+    def _computed(self, positions: int) -> tuple[Tensor, Tensor]:
+        return rotation(self._frequencies, self._factor, torch.arange(positions), torch.float32)
+
+
+def _joined(turns: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(turns) == 1:
+        return turns[0]
+    return torch.cat([cos for cos, _ in turns]), torch.cat([sin for _, sin in turns])
+
+
+@lru_cache(maxsize=64)
+def _order(widths: tuple[tuple[int, ...], tuple[int, ...]], sliding: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+    """For runs that lie kind after kind, layer after layer: where each one of all layers, in their order, is to be
+    taken from; and how many there are, int32 [layers, sequences]. `widths`: runs of each sequence in a layer of either
+    kind; `sliding`: the kind of every layer."""
+    each = [sum(width) for width in widths]
+    begins = [0, each[0] * sliding.count(False)]
+    order: list[int] = []
+    for kind in sliding:
+        order += range(begins[kind], begins[kind] + each[kind])
+        begins[kind] += each[kind]
+    counts = torch.tensor([widths[kind] for kind in sliding], dtype=torch.int32)
+    return torch.tensor(order), counts
 
 
 def compiled_layers(config: ModelConfig, layers: Sequence[DecoderLayer], head: Weight) -> CompiledLayers | None:

@@ -90,6 +90,12 @@ class CausalLM(nn.Module):
             self.compiled = compiled_layers(self.config, layers, table.weight)
         return self.compiled is not None
 
+    def cancel(self, on: bool) -> None:
+        """From any thread: let the pass under way end with PassCancelled between two layers, its caches as they were,
+        and those to come too until it is taken back. Where the modules compute, nothing is heard of it."""
+        if self.compiled is not None:
+            self.compiled.stack.cancel = on
+
     def new_cache(self, format: KVFormatName | None = None, **options: int) -> KVCache:
         """An empty cache for one sequence of this model; without `format` it keeps what is computed as it is.
 
@@ -161,9 +167,11 @@ class CausalLM(nn.Module):
     def _check_ids(self, ids: Tensor) -> None:
         if ids.dtype != torch.int64 or ids.dim() != 1:
             raise ValueError(f"token ids are {ids.dtype} of {ids.dim()} dimensions, expected int64 of one")
-        wrong = ((ids < 0) | (ids >= self.config.vocab_size)).nonzero()
-        if len(wrong):
-            at = int(wrong[0])
+        if not len(ids):
+            return
+        least, most = torch.aminmax(ids)
+        if least < 0 or most >= self.config.vocab_size:
+            at = int(((ids < 0) | (ids >= self.config.vocab_size)).nonzero()[0])
             raise UsageError(
                 f"token id {int(ids[at])} at place {at}: the model knows ids 0 to {self.config.vocab_size - 1}; does "
                 "the tokenizer belong to it?"

@@ -100,14 +100,14 @@ class LayerWeights:
 class Pass:
     """What a pass is about beside its activations.
 
-    `spans`: 3 numbers (begin, end, first) of every sequence; `run_counts`, for every layer and span, how many runs its
-    keys lie in, and `runs` 7 numbers of each (native/abi.h has the order); `turns`: cos and sin of every layer, fp32
-    [tokens, rotary / 2] without gaps; `kv` the dtype of the keys.
+    `spans`: 3 numbers (begin, end, first) of every sequence; `run_counts` int32 [layers, sequences], how many runs its
+    keys lie in, and `runs` int64 [all of them, 7] (native/abi.h has the order); `turns`: cos and sin of every layer,
+    fp32 [tokens, rotary / 2]; all without gaps. `kv` is the dtype of the keys.
     """
 
     spans: array[int]
-    run_counts: array[int]
-    runs: array[int]
+    run_counts: Tensor
+    runs: Tensor
     turns: Sequence[tuple[Tensor, Tensor]]
     kv: torch.dtype
 
@@ -147,10 +147,10 @@ class Stack:
             tokens=h.shape[0],
             span_count=len(given.spans) // 3,
             h=h.data_ptr(),
-            spans=_pointer(given.spans, abi.Span),
-            run_counts=_pointer(given.run_counts, ctypes.c_int32),
-            runs=_pointer(given.runs, abi.Run),
-            turns=_pointer(turns, abi.Turn),
+            spans=_pointer(given.spans.buffer_info()[0], abi.Span),
+            run_counts=_pointer(given.run_counts.data_ptr(), ctypes.c_int32),
+            runs=_pointer(given.runs.data_ptr(), abi.Run),
+            turns=_pointer(turns.buffer_info()[0], abi.Turn),
             cancel=ctypes.addressof(self._cancel),
             kv_kind=KV_KINDS[given.kv],
             threads=torch.get_num_threads(),
@@ -282,8 +282,8 @@ def _tiles(weight: PackedTensor) -> tuple[Tensor, GroupInt]:
     return padded_tiles(weight), weight.format
 
 
-def _pointer(words: array[int], kind: type[ctypes.Structure] | type[ctypes.c_int32]) -> Any:
-    return ctypes.cast(words.buffer_info()[0], ctypes.POINTER(kind))
+def _pointer(address: int, kind: type[ctypes.Structure] | type[ctypes.c_int32]) -> Any:
+    return ctypes.cast(address, ctypes.POINTER(kind))
 
 
 def _check(result: int) -> None:
