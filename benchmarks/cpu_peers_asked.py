@@ -9,6 +9,7 @@ import json
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +50,7 @@ class Process:
         )
 
     def ask(self, question: str, **details: Any) -> dict[str, Any]:
-        """The answer; SystemExit with its words where it fails or dies."""
+        """The answer; SystemExit where its process dies, which has said why on standard error."""
         assert self._process.stdin is not None and self._process.stdout is not None
         time.sleep(BREATH)
         try:
@@ -61,8 +62,6 @@ class Process:
         if not line:
             raise SystemExit(f"{self.name}: its process ended with {self._process.wait()} when asked to {question}")
         told: dict[str, Any] = json.loads(line)
-        if "failed" in told:
-            raise SystemExit(f"{self.name}: {question}: {told['failed']}")
         return told
 
     def __enter__(self) -> Process:
@@ -74,7 +73,8 @@ class Process:
         assert self._process.stdin is not None and self._process.stdout is not None
         if kind is not None:
             self._process.kill()
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 

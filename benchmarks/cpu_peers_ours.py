@@ -12,6 +12,7 @@ from cpu_peers_worker import serve
 
 if TYPE_CHECKING:
     from laguna_agent.backend.laguna.cache import KVCache
+    from laguna_agent.backend.laguna.cache_format import KVFormatName
     from laguna_agent.backend.laguna.model import CausalLM
 
 
@@ -26,22 +27,33 @@ class Ours:
 
         library()
 
-    def __init__(self, path: str, threads: int, kind: str, quant: str = "auto", folder: str = "") -> None:
+    def __init__(
+        self,
+        path: str,
+        threads: int,
+        kind: str,
+        quant: str = "auto",
+        folder: str = "",
+        arithmetic: str = "fast",
+        kv: KVFormatName = "f16",
+    ) -> None:
         """`kind`: "pack" for a packed file, "program" for the program's own opening of a GGUF file with `quant`
-        (packed files go to `folder`), "stored" for a GGUF file's weights as they are, computed in fp32."""
+        (packed files go to `folder`), "stored" for a GGUF file's weights as they are. `arithmetic`: "fast", or "exact"
+        for activations in fp32; `kv`: how keys are kept."""
         import torch
 
         torch.set_num_threads(threads)
         self.torch, self.threads, self.variants = torch, threads, [""]
-        self.model = self._opened(Path(path), kind, quant, folder)
+        self.model = self._opened(Path(path), kind, quant, folder, arithmetic)
+        self.kv: KVFormatName = kv
         self.vocabulary = self.model.config.vocab_size
         self.kept: dict[str, KVCache] = {}
-        self.cache = self.model.new_cache("f16")
+        self.cache = self.model.new_cache(self.kv)
 
     def choose(self, variant: str) -> None:
         """There is but one."""
 
-    def _opened(self, path: Path, kind: str, quant: Any, folder: str) -> CausalLM:
+    def _opened(self, path: Path, kind: str, quant: Any, folder: str, arithmetic: Any) -> CausalLM:
         from laguna_agent.backend.laguna.loading import build_model
         from laguna_agent.backend.laguna.weights.opening import open_checkpoint, open_weights, read_stored
         from laguna_agent.backend.laguna.weights.pack_file import open_pack
@@ -56,7 +68,7 @@ class Ours:
         return build_model(checkpoint.config, read_stored(checkpoint))
 
     def clear(self) -> None:
-        self.cache = self.model.new_cache("f16")
+        self.cache = self.model.new_cache(self.kv)
 
     def read(self, ids: list[int], wanted: int = 1) -> Any:
         from laguna_agent.backend.laguna.model import Piece

@@ -207,7 +207,7 @@ def random_checkpoint(layers: int, formats: Formats, named: str) -> Checkpoint:
         return CanonicalTensor(expected.name, expected.shape, (Piece(matrix, 0, rows),))
 
     tensors = {expected.name: tensor(expected) for expected in expected_tensors(config)}
-    return Checkpoint(f"random-xs2-{layers}", f"random {layers} {named}", config, tensors)
+    return Checkpoint(f"random-xs2-{layers}", f"random-{layers}-{named}", config, tensors)
 
 
 def write_gguf(path: Path, layers: int, formats: Formats) -> None:

@@ -28,8 +28,10 @@ def test_forty_layers_have_the_parameters_of_xs2():
 
 @pytest.mark.parametrize(
     ("role", "kind"),
-    [*((role, "") for role in ("embedding", "head", "matrix", "experts", "router", "gate"))]
-    + [("head", "Q4_0"), ("matrix", "Q4_K_M"), ("experts", "Q4_K_M")],
+    [
+        *((role, "") for role in ("embedding", "head", "matrix", "experts", "router", "gate")),
+        *(("head", "Q4_0"), ("matrix", "Q4_K_M"), ("experts", "Q4_K_M")),
+    ],
 )
 def test_values_are_as_large_as_said_and_come_again(role, kind):
     config = parse_config(xs2_settings(2), "test")
