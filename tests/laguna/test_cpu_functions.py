@@ -1,4 +1,4 @@
-"""The functions of `native/maths.h` against torch in fp64, and routing's sigmoid with them."""
+"""The functions of `native/maths.h` against torch in fp64."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIMITS = {
     SILU: [NAN, INF, NAN],
     SOFTPLUS: [0.0, INF, NAN],
 }
-"""At minus infinity, at infinity, and of what is no number. (x / (1 + e^-x) at minus infinity is none, in torch too.)"""
+"""At minus infinity, at infinity, and of what is no number; x / (1 + e^-x) is none at minus infinity, in torch too."""
 
 
 def computed(variant: str, which: int, x: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ them their scales, [kv_heads, slots]. Knows positions; who shares what is `cache
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from laguna_agent.backend.laguna.cache_format import KVFormat
 if TYPE_CHECKING:
     from laguna_agent.backend.laguna.cache import KVCache
 
+AT_ONCE = 512
+"""Tokens that a sliding window always takes in place, whatever came before: a pass gives it no more."""
 GROWTH = 1.5
 STEP = 64
 """Capacities are multiples of this many tokens."""
@@ -53,6 +55,35 @@ class Shape:
         return 2 * self.kv_heads * self.format.token_bytes(self.head_dim)
 
 
+class Place(NamedTuple):
+    """Where the keys of `tokens` consecutive positions from `start` on lie in one layer: addresses of the first one's
+    codes and scales (0 where there are none), and slots from one head to the next."""
+
+    k: int
+    v: int
+    k_scale: int
+    v_scale: int
+    capacity: int
+    start: int
+    tokens: int
+
+
+class Addresses:
+    """Where one layer's parts lie in memory; they must stay there as long as this is used."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._k, self._v, *scales = (part.data_ptr() for part in parts)
+        self._scales = tuple(scales)
+        self._slots = parts[0].shape[1]
+        self._bytes = parts[0].shape[2] * parts[0].itemsize
+
+    def place(self, slot: int, start: int, tokens: int) -> Place:
+        """`tokens` slots from `slot` on, the first of them at position `start`."""
+        codes = slot * self._bytes
+        k_scale, v_scale = (at + 4 * slot for at in self._scales) if self._scales else (0, 0)
+        return Place(self._k + codes, self._v + codes, k_scale, v_scale, self._slots, start, tokens)
+
+
 def key_run(parts: Parts, begin: int, end: int, start: int) -> KeyRun:
     """Slots `begin` to `end` of one layer, the first of them at position `start`."""
     k, v, *scales = (part[:, begin:end] for part in parts)
@@ -68,6 +99,7 @@ class Run:
     def __init__(self, shape: Shape, layers: int, start: int, owner: KVCache) -> None:
         self.shape, self.start, self.capacity = shape, start, 0
         self.layers = [shape.empty(0) for _ in range(layers)]
+        self._addresses = [Addresses(layer) for layer in self.layers]
         self.owner: weakref.ref[KVCache] = weakref.ref(owner)
         self.readers: weakref.WeakSet[KVCache] = weakref.WeakSet([owner])
 
@@ -90,7 +122,7 @@ class Run:
             moved = self.shape.empty(capacity)
             for new_part, old_part in zip(moved, old, strict=True):
                 new_part[:, :kept] = old_part[:, :kept]
-            self.layers[layer] = moved
+            self.layers[layer], self._addresses[layer] = moved, Addresses(moved)
         self.capacity = capacity
 
     def write(self, layer: int, parts: Parts, first: int) -> None:
@@ -102,6 +134,10 @@ class Run:
     def read(self, layer: int, end: int) -> KeyRun:
         """The tokens before position `end`."""
         return key_run(self.layers[layer], 0, end - self.start, self.start)
+
+    def place(self, layer: int, end: int) -> Place:
+        """Where the tokens before position `end` lie."""
+        return self._addresses[layer].place(0, self.start, end - self.start)
 
     def nbytes(self) -> int:
         """Bytes allocated."""
@@ -120,6 +156,11 @@ class Block:
         return self._bytes
 
 
+def sliding_slots(window: int, slack: int, at_once: int) -> int:
+    """Slots of a sliding window that can give `slack` tokens back and always takes `at_once` in place."""
+    return window + max(2 * slack, at_once)
+
+
 class Sliding:
     """The newest tokens of the sliding layers, in order: position p lies in slot p - `base`.
 
@@ -128,15 +169,16 @@ class Sliding:
     is written.
     """
 
-    def __init__(self, shape: Shape, layers: int, window: int, slack: int) -> None:
+    def __init__(self, shape: Shape, layers: int, window: int, slack: int, at_once: int) -> None:
         self.shape, self.window, self.slack = shape, window, slack
-        self.capacity = window + 2 * slack
+        self.capacity = sliding_slots(window, slack, at_once)
         self.base, self.shared = 0, False
         self._hold(shape.empty(self.capacity, layers))
 
     def _hold(self, parts: Parts) -> None:
         self.parts = parts
         self.layers: list[Parts] = list(zip(*(part.unbind(0) for part in parts), strict=True))
+        self._addresses = [Addresses(layer) for layer in self.layers]
 
     def copied(self) -> Sliding:
         """One of one's own with the same content."""
@@ -145,6 +187,11 @@ class Sliding:
         other.base, other.shared = self.base, False
         other._hold(tuple(part.clone() for part in self.parts))
         return other
+
+    @property
+    def takes(self) -> int:
+        """Tokens that can be appended in place at any time."""
+        return self.capacity - self.window + 1
 
     def holds(self, length: int) -> bool:
         """Whether every key is here that the token at position `length` may see."""
@@ -185,6 +232,10 @@ class Sliding:
     def read(self, layer: int, begin: int, end: int) -> KeyRun:
         """The tokens at positions `begin` to `end`."""
         return key_run(self.layers[layer], begin - self.base, end - self.base, begin)
+
+    def place(self, layer: int, begin: int, end: int) -> Place:
+        """Where the tokens at positions `begin` to `end` lie."""
+        return self._addresses[layer].place(begin - self.base, begin, end - begin)
 
     def copy_of(self, begin: int, end: int) -> Block:
         """The tokens at positions `begin` to `end` of all layers, for keeps."""

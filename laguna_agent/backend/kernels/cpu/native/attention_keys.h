@@ -1,0 +1,104 @@
+// Keys and values as they are kept, and as numbers: rows for a few queries, panels and columns for many.
+//
+// Everything here is about one KV head and consecutive keys of one run; what lies behind the last key is never read.
+#pragma once
+
+#include "abi.h"
+#include "attention_products.h"
+
+namespace LAGUNA_VARIANT {
+namespace attending {
+
+INLINE int64_t bytes_of(int kind) { return kind == KV_F32 ? 4 : kind == KV_INT8 ? 1 : 2; }
+INLINE int64_t rounded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+template <int KIND> INLINE F sixteen_of(const void *from) {
+    if constexpr (KIND == KV_F16) return load_f16((const uint16_t *)from);
+    if constexpr (KIND == KV_BF16) return load_bf16((const uint16_t *)from);
+    if constexpr (KIND == KV_INT8) return load_int8((const int8_t *)from);
+    return load((const float *)from);
+}
+
+// Numbers at .. at + 15 of a row of `dims`; 0 beyond its end.
+template <int KIND> INLINE F numbers(const char *row, int64_t at, int64_t dims) {
+    const int64_t size = bytes_of(KIND);
+    if (at + 16 <= dims) return sixteen_of<KIND>(row + at * size);
+    char end[64] = {0};
+    memcpy(end, row + at * size, (dims - at) * size);
+    return sixteen_of<KIND>(end);
+}
+
+// to [4, dims rounded up to 16]: up to four keys; 0 for those that there are not.
+template <int KIND> static void four_keys(const char *from, int64_t count, int64_t dims, float *to) {
+    const int64_t width = rounded(dims, 16);
+    for (int64_t key = 0; key < 4; key++, to += width)
+        for (int64_t d = 0; d < dims; d += 16)
+            store(to + d, key < count ? numbers<KIND>(from + key * dims * bytes_of(KIND), d, dims) : zeros());
+}
+
+// to [panels of dims, steps, PANEL]: values, times their scales unless those are NULL. `steps` is at least `count`; the
+// rest is left as it is.
+template <int KIND>
+static void value_panels(const char *from, const float *scales, int64_t count, int64_t dims, int64_t steps, float *to) {
+    for (int64_t key = 0; key < count; key++, from += dims * bytes_of(KIND)) {
+        const F scale = splat(scales ? scales[key] : 1.0f);
+        for (int64_t d = 0; d < dims; d += 16) {
+            const F v = numbers<KIND>(from, d, dims);
+            store(to + d / PANEL * steps * PANEL + key * PANEL + d % PANEL, scales ? v * scale : v);
+        }
+    }
+}
+
+// Sixteen vectors of sixteen as a square, rows made columns.
+INLINE void transpose(F *v) {
+#if defined(__AVX512F__)
+    __m512 a[16], b[16];
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_ps((__m512)v[i].part[0], (__m512)v[i + 1].part[0]);
+        a[i + 1] = _mm512_unpackhi_ps((__m512)v[i].part[0], (__m512)v[i + 1].part[0]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            const __m512d x = _mm512_castps_pd(a[i + j]), y = _mm512_castps_pd(a[i + j + 2]);
+            b[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+            b[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+        }
+    // b[4 g + c], piece p: numbers 4 p + c of vectors 4 g .. 4 g + 3.
+    for (int c = 0; c < 4; c++) {
+        const __m512 low = _mm512_shuffle_f32x4(b[c], b[4 + c], 0x44), high = _mm512_shuffle_f32x4(b[c], b[4 + c], 0xee);
+        const __m512 l = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0x44);
+        const __m512 h = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0xee);
+        v[c].part[0] = (FloatPart)_mm512_shuffle_f32x4(low, l, 0x88);
+        v[4 + c].part[0] = (FloatPart)_mm512_shuffle_f32x4(low, l, 0xdd);
+        v[8 + c].part[0] = (FloatPart)_mm512_shuffle_f32x4(high, h, 0x88);
+        v[12 + c].part[0] = (FloatPart)_mm512_shuffle_f32x4(high, h, 0xdd);
+    }
+#else
+    float from[256], to[256];
+    memcpy(from, v, sizeof from);
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 16; j++) to[16 * i + j] = from[16 * j + i];
+    memcpy(v, to, sizeof to);
+#endif
+}
+
+// to [panels of keys, dims, PANEL]: keys as columns, times their scales unless those are NULL; 0 for keys that there are
+// not, up to the next sixteen. `scales` can be read up to there.
+template <int KIND>
+static void key_panels(const char *from, const float *scales, int64_t count, int64_t dims, float *to) {
+    for (int64_t first = 0; first < count; first += 16) {
+        float *panel = to + first / PANEL * PANEL * dims + first % PANEL;
+        const F scale = scales ? load(scales + first) : splat(1.0f);
+        for (int64_t d = 0; d < dims; d += 16) {
+            F square[16];
+            for (int64_t i = 0; i < 16; i++)
+                square[i] = first + i < count ? numbers<KIND>(from + (first + i) * dims * bytes_of(KIND), d, dims) : zeros();
+            transpose(square);
+            for (int64_t i = 0; i < 16 && d + i < dims; i++)
+                store(panel + (d + i) * PANEL, scales ? square[i] * scale : square[i]);
+        }
+    }
+}
+
+}  // namespace attending
+}  // namespace LAGUNA_VARIANT
