@@ -60,12 +60,12 @@ class Ours:
 
         if kind == "pack":
             pack = open_pack(path)
-            return build_model(pack.header.config, pack.tensors)
+            return build_model(pack.header.config, pack.tensors, arithmetic=arithmetic)
         if kind == "program":
             weights = open_weights(path, quant, folder=Path(folder))
-            return build_model(weights.config, weights.tensors)
+            return build_model(weights.config, weights.tensors, arithmetic=arithmetic)
         checkpoint = open_checkpoint(path)
-        return build_model(checkpoint.config, read_stored(checkpoint))
+        return build_model(checkpoint.config, read_stored(checkpoint), arithmetic=arithmetic)
 
     def clear(self) -> None:
         self.cache = self.model.new_cache(self.kv)
