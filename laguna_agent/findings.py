@@ -188,8 +188,13 @@ def _kernels() -> Iterator[Finding]:
         return
     from laguna_agent.backend.kernels.cpu.library import outlook
 
-    fast, says = outlook()
-    yield Finding("kernels", "ok" if fast else "warn", says, "" if fast else "install a C compiler (gcc or clang)")
+    try:
+        fast, says = outlook()
+    except LagunaError as error:
+        yield Finding("kernels", "fail", str(error), "unset LAGUNA_KERNEL_VARIANT")
+        return
+    how = "install a C++ compiler (gcc or clang), or: pip install 'laguna-agent[compiler]'"
+    yield Finding("kernels", "ok" if fast else "warn", says, "" if fast else how)
 
 
 def _sandbox(settings: Settings) -> Finding:

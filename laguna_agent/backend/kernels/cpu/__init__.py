@@ -1,6 +1,6 @@
-"""Products with stored weights on the CPU: a small C library, compiled on the machine that it runs on.
+"""Products with stored weights on the CPU: a small C++ library behind ctypes, one binary with several variants.
 
-`library` builds and opens it (no torch), `products` puts it under `dispatch`. The C files beside them hold the work:
-`vectors.h` and `matrix.h` turn stored rows into floats, `products.c` multiplies, `pool.c` keeps the threads.
-Without a compiler the torch reference computes the same numbers, slowly; `library.status()` says which it is and why.
+`building` compiles it, `library` finds or builds the one to use and opens it (no torch), `abi` has its structs,
+`products` puts it under `dispatch`. The files in `native` hold the work; docs/kernels.md says how it is built, chosen
+and checked. Without the library torch computes, slowly; `library.status()` says which it is and why.
 """

@@ -150,6 +150,7 @@ def declare(opened: ctypes.CDLL) -> ctypes.CDLL:
     ):
         getattr(opened, f"laguna_{name}").argtypes = [POINTER(struct)]
     opened.laguna_function.argtypes = [ctypes.c_int, c_void_p, c_void_p, c_int64]
-    opened.laguna_variant.restype = opened.laguna_variant_name.restype = ctypes.c_char_p
+    for name in ("sources", "variant", "variant_name"):
+        getattr(opened, f"laguna_{name}").restype = ctypes.c_char_p
     opened.laguna_choose_variant.argtypes = [ctypes.c_char_p]
     return opened

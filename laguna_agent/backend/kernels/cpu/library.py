@@ -1,9 +1,12 @@
-"""The C library of the CPU kernels: compiled at its first use, kept in the cache directory, opened with ctypes.
+"""The compiled library of the CPU kernels: which one this process uses, and how it comes to it.
 
-It is compiled where it runs, for exactly the processor that is there: one binary for all would need every loop several
-times over, and a compiler is what a machine for developing software has. The file's name holds a digest of everything
-that it depends on (sources, flags, compiler, processor), so a shared home or a new processor never meets a library made
-for another. Whatever goes wrong is said in words and never raised. Knows no torch: `doctor` asks here.
+The one that was installed with the package, where it was made of the sources that are there (a tree in development has
+newer ones); else one that is compiled at the first use and kept in the cache directory, under a name that depends on
+sources, flags and compiler; else none, and plain torch computes. What goes wrong on this way is said in words and never
+raised; only a variant that a person asks for and that cannot be had is an error. Knows no torch: `doctor` asks here.
+
+    LAGUNA_KERNEL_VARIANT=avx2   this variant and not the best that the processor has
+    LAGUNA_COMPILE_KERNELS=1     not the installed library, but one compiled here (by $CXX where that is set)
 """
 
 from __future__ import annotations
@@ -12,8 +15,6 @@ import ctypes
 import fcntl
 import os
 import platform
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -21,13 +22,21 @@ from pathlib import Path
 
 from laguna_agent.atomic import replace_file
 from laguna_agent.backend.kernels.cpu.abi import declare
-from laguna_agent.backend.kernels.cpu.variants import FLAGS, LINK, variants_of
+from laguna_agent.backend.kernels.cpu.building import (
+    CannotBuild,
+    Compiler,
+    build,
+    digest_of_sources,
+    find_compiler,
+    version,
+)
 from laguna_agent.directories import cache_directory
-from laguna_agent.program import find_program
+from laguna_agent.errors import ConfigError
 
-SOURCES = Path(__file__).parent / "native"
-COMPILERS = ("c++", "g++", "clang++")
-PATIENCE = 120.0
+INSTALLED = Path(__file__).with_name("_library.so")
+"""Where the installer puts it (`hatch_build.py`)."""
+VARIANT = "LAGUNA_KERNEL_VARIANT"
+COMPILE = "LAGUNA_COMPILE_KERNELS"
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,14 @@ class Library:
 
 @cache
 def library() -> Library:
-    """The library of this process, built where it is not there yet (some seconds, once on a machine)."""
+    """The library of this process, built where it is not there yet (some seconds, once on a machine).
+
+    Raises ConfigError where the variant that the environment asks for cannot be had.
+    """
     try:
-        return _opened(_built())
-    except _Unusable as problem:
-        return Library(None, f"plain torch, slow: {problem}")
+        return _installed() or _compiled(_built())
+    except CannotBuild as problem:
+        return _none(problem)
 
 
 def status() -> str:
@@ -53,24 +65,75 @@ def status() -> str:
 
 
 def outlook() -> tuple[bool, str]:
-    """Whether the library is there or can be made, and what to say of it; nothing is built or written."""
+    """Whether the library is there or can be made, and what to say of it; nothing is built or written.
+
+    Raises as `library` does.
+    """
     try:
-        compiler = _compiler()
+        if installed := _installed():
+            return True, installed.says
+        compiler = find_compiler()
         place = _place(compiler)
         if place.exists():
-            return True, _opened(place).says
-        return True, f"{compiler[0]} compiles the kernels when a local model is first opened"
-    except _Unusable as problem:
-        return False, f"plain torch, slow: {problem}"
+            return True, _compiled(place).says
+        return True, f"{_name(compiler)} compiles the kernels when a local model is first opened"
+    except CannotBuild as problem:
+        return False, _none(problem).says
 
 
-class _Unusable(Exception):
-    """Why there is no library, in words."""
+def _none(problem: CannotBuild) -> Library:
+    if wanted := os.environ.get(VARIANT):
+        raise ConfigError(f"{VARIANT}={wanted}: there are no compiled kernels: {problem}")
+    return Library(None, f"plain torch, slow: {problem}")
+
+
+def _name(compiler: Compiler) -> str:
+    return "ziglang" if "ziglang" in compiler.compile else compiler.compile[0]
+
+
+def _installed() -> Library | None:
+    """The library that came with the package; None where there is none, or not for these sources and this machine."""
+    if os.environ.get(COMPILE) == "1" or not INSTALLED.exists():
+        return None
+    try:
+        opened = declare(ctypes.CDLL(str(INSTALLED)))
+    except (OSError, AttributeError):
+        return None
+    if opened.laguna_sources() != digest_of_sources().encode():
+        return None
+    return _ready(opened, "installed with the program")
+
+
+def _compiled(place: Path) -> Library:
+    try:
+        opened = declare(ctypes.CDLL(str(place)))
+    except (OSError, AttributeError) as error:
+        raise CannotBuild(f"{place} cannot be opened ({error}); delete it") from error
+    return _ready(opened, f"compiled here: {place}")
+
+
+def _ready(opened: ctypes.CDLL, origin: str) -> Library:
+    """The library with the variant chosen that the environment asks for, or its own choice."""
+    wanted, forced = os.environ.get(VARIANT), ""
+    if wanted:
+        forced = f", as {VARIANT} says"
+        if opened.laguna_choose_variant(wanted.encode()):
+            raise ConfigError(f"{VARIANT}={wanted}: {_refusal(opened, wanted)}")
+    return Library(opened, f"compiled kernels ({opened.laguna_variant().decode()}{forced}), {origin}")
+
+
+def _refusal(opened: ctypes.CDLL, wanted: str) -> str:
+    names: list[str] = []
+    while found := opened.laguna_variant_name(len(names)):
+        names.append(found.decode())
+    if wanted in names:
+        return f"this processor cannot run it; the best that it can is {opened.laguna_variant().decode()}"
+    return f"there is no such variant; there are {', '.join(names)}"
 
 
 def _built() -> Path:
-    """The library's file, compiled now where nobody did before."""
-    compiler = _compiler()
+    """The library's file in the cache directory, compiled now where nobody did before."""
+    compiler = find_compiler()
     place = _place(compiler)
     try:
         if not place.exists():
@@ -79,76 +142,14 @@ def _built() -> Path:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 # Whoever held the lock may have made it.
                 if not place.exists():
-                    replace_file(place, _compiled(compiler))
+                    replace_file(place, build(compiler))
     except OSError as error:
-        raise _Unusable(f"{place.parent}: the compiled kernels cannot be kept: {error.strerror or error}") from error
+        raise CannotBuild(f"{place.parent}: the compiled kernels cannot be kept: {error.strerror or error}") from error
     return place
 
 
-def _place(compiler: list[str]) -> Path:
-    """Where the library belongs that this compiler makes of these sources on this processor."""
-    digest = sha256()
-    variants = variants_of(platform.machine())
-    for part in (*FLAGS, *LINK, repr(variants), *compiler, _version(compiler)):
-        digest.update(part.encode() + b"\0")
-    for source in _sources(".cpp", ".h"):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+def _place(compiler: Compiler) -> Path:
+    """Where the library belongs that this compiler makes of these sources on this kind of machine."""
+    parts = (digest_of_sources(), platform.machine(), version(compiler), *compiler.compile, *compiler.link)
+    digest = sha256("\0".join(parts).encode())
     return cache_directory() / "kernels" / f"cpu-{digest.hexdigest()[:24]}.so"
-
-
-def _sources(*suffixes: str) -> list[Path]:
-    return sorted(path for path in SOURCES.iterdir() if path.suffix in suffixes)
-
-
-def _compiler() -> list[str]:
-    wanted = os.environ.get("CXX", "").split()
-    for words in [wanted] if wanted else [[name] for name in COMPILERS]:
-        found = find_program(words[0], last=())
-        if found:
-            return [found, *words[1:]]
-    named = f"$CXX is {wanted[0]!r}, which is not there" if wanted else f"none of {', '.join(COMPILERS)} is installed"
-    raise _Unusable(f"no C++ compiler: {named}")
-
-
-def _version(compiler: list[str]) -> str:
-    done = _run([*compiler, "--version"])
-    return done.stdout or done.stderr
-
-
-def _compiled(compiler: list[str]) -> bytes:
-    """The bytes of a library with every variant of this kind of machine."""
-    with tempfile.TemporaryDirectory(prefix="laguna-kernels-") as folder:
-        objects = []
-        for name, flags in (("", ()), *variants_of(platform.machine()).items()):
-            sources = [SOURCES / "variant.cpp"] if name else [s for s in _sources(".cpp") if s.name != "variant.cpp"]
-            for source in sources:
-                objects.append(str(Path(folder) / f"{source.stem}-{name}.o"))
-                named = (f"-DLAGUNA_VARIANT={name}",) if name else ()
-                _succeed([*compiler, *FLAGS, *flags, *named, "-c", str(source), "-o", objects[-1]])
-        made = Path(folder) / "kernels.so"
-        _succeed([*compiler, *LINK, *objects, "-o", str(made)])
-        return made.read_bytes()
-
-
-def _succeed(command: list[str]) -> None:
-    done = _run(command)
-    if done.returncode:
-        complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
-        raise _Unusable(f"{command[0]} cannot compile the kernels: {complaint.strip()[:300] or 'it says nothing'}")
-
-
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=PATIENCE
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _Unusable(f"{command[0]} does not run: {error}") from error
-
-
-def _opened(place: Path) -> Library:
-    try:
-        opened = declare(ctypes.CDLL(str(place)))
-    except (OSError, AttributeError) as error:
-        raise _Unusable(f"{place} cannot be opened ({error}); delete it") from error
-    return Library(opened, f"compiled kernels ({opened.laguna_variant().decode()}): {place}")

@@ -36,16 +36,22 @@ struct F { FloatPart part[PARTS]; };  // sixteen floats
 struct I { IntPart part[PARTS]; };    // sixteen integers of 32 bits
 struct B { BytePart part[PARTS]; };   // sixty-four bytes: four for each lane
 
-#define EACH for (int p = 0; p < PARTS; p++)
+// Unrolled early, so that the parts become registers.
+#define EACH _Pragma("GCC unroll 4") for (int p = 0; p < PARTS; p++)
 
 INLINE F splat(float value) { F r; EACH r.part[p] = value - (FloatPart){}; return r; }
 INLINE F zeros() { F r; EACH r.part[p] = (FloatPart){}; return r; }
 INLINE I splat_int(int32_t value) { I r; EACH r.part[p] = value - (IntPart){}; return r; }
-INLINE F load(const float *from) { F r; memcpy(&r, from, sizeof r); return r; }
-INLINE void store(float *to, F v) { memcpy(to, &v, sizeof v); }
-INLINE I load_int(const int32_t *from) { I r; memcpy(&r, from, sizeof r); return r; }
-INLINE B load_bytes(const void *from) { B r; memcpy(&r, from, sizeof r); return r; }
-INLINE void store_bytes(void *to, B v) { memcpy(to, &v, sizeof v); }
+INLINE F load(const float *from) { F r; EACH memcpy(&r.part[p], from + WIDTH * p, sizeof r.part[p]); return r; }
+INLINE void store(float *to, F v) { EACH memcpy(to + WIDTH * p, &v.part[p], sizeof v.part[p]); }
+INLINE I load_int(const int32_t *from) { I r; EACH memcpy(&r.part[p], from + WIDTH * p, sizeof r.part[p]); return r; }
+INLINE void store_int(int32_t *to, I v) { EACH memcpy(to + WIDTH * p, &v.part[p], sizeof v.part[p]); }
+INLINE B load_bytes(const void *from) {
+    B r;
+    EACH memcpy(&r.part[p], (const char *)from + 4 * WIDTH * p, sizeof r.part[p]);
+    return r;
+}
+INLINE void store_bytes(void *to, B v) { EACH memcpy((char *)to + 4 * WIDTH * p, &v.part[p], sizeof v.part[p]); }
 
 INLINE F operator+(F a, F b) { EACH a.part[p] += b.part[p]; return a; }
 INLINE F operator-(F a, F b) { EACH a.part[p] -= b.part[p]; return a; }
@@ -62,8 +68,8 @@ INLINE F where_less(F a, F b, F yes, F no) {
     EACH yes.part[p] = a.part[p] < b.part[p] ? yes.part[p] : no.part[p];
     return yes;
 }
-INLINE F bits_as_float(I v) { F r; memcpy(&r, &v, sizeof r); return r; }
-INLINE I float_as_bits(F v) { I r; memcpy(&r, &v, sizeof r); return r; }
+INLINE F bits_as_float(I v) { F r; EACH r.part[p] = (FloatPart)v.part[p]; return r; }
+INLINE I float_as_bits(F v) { I r; EACH r.part[p] = (IntPart)v.part[p]; return r; }
 INLINE F to_float(I v) { F r; EACH r.part[p] = __builtin_convertvector(v.part[p], FloatPart); return r; }
 
 // a * b + c; one rounding where the processor has such an instruction, two where it has none.
@@ -238,7 +244,7 @@ INLINE void store_int8(int8_t *to, I v) {
     _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8((__m512i)v.part[0]));
 #else
     int32_t lane[16];
-    memcpy(lane, &v, sizeof v);
+    store_int(lane, v);
     for (int i = 0; i < 16; i++) to[i] = (int8_t)lane[i];
 #endif
 }
@@ -298,11 +304,9 @@ INLINE I dot_bytes(I sum, B weights, int32_t four) {
 constexpr bool BYTES_ARE_OFFSET = true;
 INLINE I dot_nibbles(I sum, B weights, int32_t four) {
     // The bytes of each lane one after the other: shifts of whole lanes, which every processor does four at a time.
-    I words;
-    memcpy(&words, &weights, sizeof words);
     for (int byte = 0; byte < 4; byte++) {
         const int32_t factor = (int8_t)((uint32_t)four >> 8 * byte);
-        EACH sum.part[p] += (words.part[p] >> 8 * byte & 255) * factor;
+        EACH sum.part[p] += ((IntPart)weights.part[p] >> 8 * byte & 255) * factor;
     }
     return sum;
 }

@@ -9,65 +9,57 @@
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-extern "C" {
-#if defined(__x86_64__)
-extern const Variant laguna_variant_avx512vnni, laguna_variant_avxvnni, laguna_variant_avx2;
-#elif defined(__aarch64__)
-extern const Variant laguna_variant_i8mm, laguna_variant_dotprod;
-#endif
-extern const Variant laguna_variant_portable;
-}
+// The names of the variants that were compiled, the best first (building.py): V(avx2) V(portable)
+#define V(name) extern "C" const Variant laguna_variant_##name;
+LAGUNA_VARIANTS
+#undef V
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-// AVX-VNNI has no name in older compilers' __builtin_cpu_supports.
-static bool has_avxvnni() {
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+// Asked of the processor itself: the compilers' own functions for it differ in the names that they know, and want a
+// library. What the system saves of a thread's registers counts too.
+static bool runs(const char *name) {
+    unsigned a, b, c, d, basic, wide, most, vnni;
+    if (!__get_cpuid(1, &a, &b, &basic, &d) || !(basic >> 27 & 1)) return !strcmp(name, "portable");
+    __asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    const bool saves_ymm = (a & 6) == 6, saves_zmm = (a & 0xe6) == 0xe6;
+    if (!__get_cpuid_count(7, 0, &most, &wide, &vnni, &d)) wide = vnni = most = 0;
+    // FMA, F16C and AVX2; then AVX-512 F, DQ, BW and VL
+    const bool avx2 = saves_ymm && (basic >> 12 & 1) && (basic >> 29 & 1) && (wide >> 5 & 1);
+    const bool avx512 = avx2 && saves_zmm && (wide >> 16 & 1) && (wide >> 17 & 1) && (wide >> 30 & 1) && wide >> 31;
+    if (!strcmp(name, "avx512vnni")) return avx512 && (vnni >> 11 & 1);
+    if (!strcmp(name, "avx2")) return avx2;
+    if (strcmp(name, "avxvnni")) return true;
+    return avx2 && most >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
-
-static bool runs(const Variant *v) {
-    __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (v == &laguna_variant_avx512vnni)
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vnni");
-    if (v == &laguna_variant_avxvnni) return avx2 && has_avxvnni();
-    return v == &laguna_variant_avx2 ? avx2 : true;
-}
-
-static const Variant *const all[] = {&laguna_variant_avx512vnni, &laguna_variant_avxvnni, &laguna_variant_avx2,
-                                     &laguna_variant_portable};
-#elif defined(__aarch64__)
-#if defined(__linux__)
+#elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
-#endif
 
-static bool runs(const Variant *v) {
-#if defined(__linux__)
-    if (v == &laguna_variant_dotprod) return getauxval(AT_HWCAP) >> 20 & 1;
-    if (v == &laguna_variant_i8mm) return (getauxval(AT_HWCAP) >> 20 & 1) && (getauxval(AT_HWCAP2) >> 13 & 1);
-#else
-    if (v != &laguna_variant_portable) return v == &laguna_variant_dotprod;  // every Apple processor has it
-#endif
-    return true;
+static bool runs(const char *name) {
+    const bool dotprod = getauxval(AT_HWCAP) >> 20 & 1, i8mm = getauxval(AT_HWCAP2) >> 13 & 1;
+    if (!strcmp(name, "i8mm")) return dotprod && i8mm;
+    return strcmp(name, "dotprod") || dotprod;
 }
-
-static const Variant *const all[] = {&laguna_variant_i8mm, &laguna_variant_dotprod, &laguna_variant_portable};
 #else
-static bool runs(const Variant *) { return true; }
-static const Variant *const all[] = {&laguna_variant_portable};
+// Of the processors without a way to ask, Apple's all have dotprod.
+static bool runs(const char *name) { return strcmp(name, "i8mm"); }
 #endif
+
+#define V(name) &laguna_variant_##name,
+static const Variant *const all[] = {LAGUNA_VARIANTS};
+#undef V
 
 static const Variant *best() {
     for (const Variant *v : all)
-        if (runs(v)) return v;
+        if (runs(v->name)) return v;
     return &laguna_variant_portable;
 }
 
 static const Variant *chosen = best();
+
+// Which sources it was made of: building.py's digest of them.
+EXPORT const char *laguna_sources() { return LAGUNA_SOURCES; }
 
 // The variant in use.
 EXPORT const char *laguna_variant() { return chosen->name; }
@@ -80,7 +72,7 @@ EXPORT const char *laguna_variant_name(int at) {
 // Use that variant from now on, for the whole process; NO_SUCH_INDEX where there is none or it does not run here.
 EXPORT int laguna_choose_variant(const char *name) {
     for (const Variant *v : all)
-        if (!strcmp(v->name, name) && runs(v)) {
+        if (!strcmp(v->name, name) && runs(v->name)) {
             chosen = v;
             return DONE;
         }
