@@ -133,7 +133,18 @@ def close(found: Tensor, expected: Tensor) -> None:
     assert (found - expected).abs().max() <= RELATIVE * expected.abs().max()
 
 
-SHAPES = [(1, 1, 1), (3, 1, 5), (6, 2, 16), (12, 2, 33), (8, 1, 128), (5, 5, 47), (2, 1, 257)]
+SHAPES = [
+    (1, 1, 1),
+    (3, 1, 5),
+    (6, 2, 16),
+    (12, 2, 33),
+    (8, 1, 128),
+    (5, 5, 47),
+    (2, 1, 257),
+    (6, 1, 64),
+    (8, 2, 192),
+    (7, 1, 64),
+]
 SPANS = st.tuples(
     st.sampled_from([1, 2, 3, 7, 16, 17, 33, 70]),
     st.sampled_from([0, 1, 15, 16, 40, 127, 128, 260]),

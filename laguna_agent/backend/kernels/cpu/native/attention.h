@@ -13,7 +13,7 @@
 namespace LAGUNA_VARIANT {
 namespace attending {
 
-constexpr int64_t ROWS_OF_TASK = 256;   // with 128 dims a task's rows and a block of keys take half a megabyte
+constexpr int64_t ROWS_OF_TASK = 384;   // with 128 dims a task's rows and a block of keys take 0.7 megabytes
 constexpr int64_t KEYS_OF_TASK = 1024;  // of few rows; of more
 constexpr int64_t KEYS_OF_TILE = 4096;
 constexpr int64_t SPLIT_UP_TO = 64;     // tokens of a span; longer ones make tasks enough
@@ -150,11 +150,12 @@ static void go_over_keys(const Plan *p, const Tile &tile, const Queries &q, int6
 }
 
 INLINE void store_row(float *out, const float *sums, F factor, int64_t dims) {
-    for (int64_t d = 0; d < dims; d += 16) {
-        float lane[16];
-        store(lane, load(sums + d) * factor);
-        memcpy(out + d, lane, (dims - d < 16 ? dims - d : 16) * sizeof(float));
-    }
+    const int64_t whole = dims / 16 * 16;
+    for (int64_t d = 0; d < whole; d += 16) store(out + d, load(sums + d) * factor);
+    if (whole == dims) return;
+    float lane[16];
+    store(lane, load(sums + whole) * factor);
+    memcpy(out + whole, lane, (dims - whole) * sizeof(float));
 }
 
 INLINE const Tile &tile_of(const Plan *p, int64_t task) {
