@@ -26,7 +26,7 @@ import torch
 from agreement import HEADER, Agreement, compared
 from llama_distributions import LlamaCpp, NextToken
 from model_server import model_server
-from random_laguna import BETA_FAST, random_checkpoint, write_gguf
+from random_laguna import BETA_FAST, all_as, random_checkpoint, write_gguf
 
 from laguna_agent.backend.kernels.cpu.library import status
 from laguna_agent.backend.kernels.formats import Format, Ggml, Plain
@@ -59,7 +59,7 @@ def against_llama(settings: argparse.Namespace, folder: Path) -> None:
     """Write the GGUF file, ask llama.cpp, compare."""
     path, exact = folder / "random.gguf", settings.type == "f32"
     started = time.monotonic()
-    write_gguf(path, settings.layers, TYPES[settings.type])
+    write_gguf(path, settings.layers, all_as(TYPES[settings.type]))
     print(f"{path.name}: {path.stat().st_size / 1e9:.2f} GB, written in {time.monotonic() - started:.0f} s", flush=True)
     source = random.Random(1)
     ids = [source.randrange(256, VOCABULARY) for _ in range(settings.tokens + 1)]
@@ -91,7 +91,7 @@ def ours(path: Path, kind: str, folder: Path, ids: list[int], expected: list[Nex
 
 def whole(settings: argparse.Namespace, folder: Path) -> None:
     """Pack, then open and generate in a process of its own."""
-    checkpoint = random_checkpoint(settings.layers, TYPES[settings.type])
+    checkpoint = random_checkpoint(settings.layers, all_as(TYPES[settings.type]), settings.type)
     # Many small steps on large tensors: a second thread gains little, and waits whenever another program runs.
     torch.set_num_threads(1)
     planned = need(checkpoint, "int4", 4 * (PROMPT + ANSWER))

@@ -13,8 +13,9 @@ that alone makes another distribution.
 from __future__ import annotations
 
 import math
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from laguna_gguf import FULL, SLIDING, add_keys, gguf_keys
 from torch import Tensor
 
-from laguna_agent.backend.kernels.formats import Format, Ggml, Plain
+from laguna_agent.backend.kernels.formats import GGML_BLOCKS, Format, Ggml, Plain
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.config_json import parse_config
 from laguna_agent.backend.laguna.weights.canonical import Expected, expected_tensors
@@ -36,6 +37,8 @@ LOGITS = 4.0
 EXPERTS = 0.25
 """How large the last matrix of a routed expert is beside other matrices."""
 YARN, BETA_FAST = 32.0, 64.0
+Formats = Callable[[Expected], Format]
+"""Which format a tensor, named as in `expected_tensors`, has in the files."""
 
 
 def xs2_settings(layers: int) -> dict[str, Any]:
@@ -81,6 +84,41 @@ def stored_as(tensor: Expected, matrices: Format) -> Format:
     return Ggml("Q8_0") if tensor.role in {"embedding", "head"} else matrices
 
 
+def all_as(matrices: Format) -> Formats:
+    """Every matrix as `stored_as` says."""
+
+    def stored(tensor: Expected) -> Format:
+        return stored_as(tensor, matrices)
+
+    return stored
+
+
+def as_llama_quantize(kind: str, layers: int) -> Formats:
+    """What llama.cpp's own `llama-quantize` makes of a model of many experts: kind "Q4_0" or "Q4_K_M".
+
+    The head is Q6_K in both; of Q4_K_M also the values and the last matrices of half the layers. Steering tensors are
+    fp32, as in our packed files.
+    """
+    matrices = {"Q4_0": Ggml("Q4_0"), "Q4_K_M": Ggml("Q4_K")}[kind]
+
+    def stored(tensor: Expected) -> Format:
+        plain = stored_as(tensor, matrices)
+        if isinstance(plain, Plain) or tensor.role == "embedding":
+            return plain if isinstance(plain, Plain) else matrices
+        found = re.match(r"model\.layers\.(\d+)\..*(v_proj|down_proj)", tensor.name)
+        if tensor.role == "head" or (kind == "Q4_K_M" and found and _more_bits(int(found[1]), layers)):
+            return Ggml("Q6_K")
+        return matrices
+
+    return stored
+
+
+def _more_bits(layer: int, layers: int) -> bool:
+    """Whether a mix gives that layer more bits: the first and the last eighth, and every third between them."""
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
 def size_of(tensor: Expected) -> float:
     """Standard deviation of a matrix's values."""
     if tensor.role == "embedding":
@@ -106,21 +144,61 @@ def random_rows(tensor: Expected, format: Format, start: int, stop: int) -> dict
 
 
 def _blocks(source: np.random.Generator, kind: str, rows: int, columns: int, size: float) -> Any:
-    """Blocks of 32 codes that are all equally likely, after a scale of either sign: values of that size, mean 0."""
-    width, spread = {"Q4_0": (18, 4.637), "Q8_0": (34, 73.9)}[kind]
-    count = rows * columns // 32
+    """Blocks of codes that are all equally likely, after a scale of either sign: values of that size, mean 0."""
+    values, width = GGML_BLOCKS[kind]
+    count = rows * columns // values
     blocks = np.frombuffer(source.bytes(count * width), np.uint8).reshape(count, width).copy()
-    signs = np.where(blocks[:, 0] & 1, 1.0, -1.0)
-    blocks[:, :2] = (signs * (size / spread)).astype("<f2").view(np.uint8).reshape(count, 2)
+    spread = _SPREAD[kind](blocks)
+    signs = np.where(blocks[:, _SCALE_AT[kind]] & 1, 1.0, -1.0)
+    scale = signs * (size / spread)
+    _put_half(blocks, _SCALE_AT[kind], scale)
+    if kind == "Q4_K":
+        # Each group's minimum is its scale's seven and a half, so that its values lie around zero.
+        _put_half(blocks, 2, 7.5 * scale)
     return blocks.reshape(rows, -1)
 
 
-def random_checkpoint(layers: int, matrices: Format) -> Checkpoint:
-    """The model as a checkpoint of which nothing exists until it is read."""
+def _put_half(blocks: Any, at: int, values: Any) -> None:
+    blocks[:, at : at + 2] = values.astype("<f2").view(np.uint8).reshape(len(blocks), 2)
+
+
+def _q4_k(blocks: Any) -> float:
+    """Scales of 32 to 63 for the eight groups of a block, in the 12 bytes of 6-bit fields, and minimums alike."""
+    fields = blocks[:, 4:12] & 31 | 32
+    low, high = fields[:, :4], fields[:, 4:]
+    blocks[:, 4:8] = blocks[:, 8:12] = low | (high >> 4) << 6
+    blocks[:, 12:16] = (high & 15) | (high & 15) << 4
+    return _root_mean_square(np.arange(32, 64)) * _root_mean_square(np.arange(16) - 7.5)
+
+
+def _q6_k(blocks: Any) -> float:
+    """Signed scales of 16 to 31 for the sixteen groups of a block."""
+    fields = blocks[:, 192:208]
+    scales = (fields & 15 | 16).astype(np.int8)
+    blocks[:, 192:208] = np.where(fields & 16, scales, -scales).view(np.uint8)
+    return _root_mean_square(np.arange(16, 32)) * _root_mean_square(np.arange(64) - 32)
+
+
+def _root_mean_square(values: Any) -> float:
+    return math.sqrt(np.square(values, dtype=np.float64).mean())
+
+
+_SPREAD: dict[str, Callable[[Any], float]] = {
+    "Q4_0": lambda _: _root_mean_square(np.arange(16) - 8),
+    "Q8_0": lambda _: _root_mean_square(np.arange(256) - 128),
+    "Q4_K": _q4_k,
+    "Q6_K": _q6_k,
+}
+"""Gives the fields of random blocks sane values; tells the standard deviation for a scale of 1."""
+_SCALE_AT = {"Q4_0": 0, "Q8_0": 0, "Q4_K": 0, "Q6_K": 208}
+
+
+def random_checkpoint(layers: int, formats: Formats, named: str) -> Checkpoint:
+    """The model as a checkpoint of which nothing exists until it is read; `named` tells the formats apart."""
     config = parse_config(xs2_settings(layers), f"XS.2 of {layers} layers")
 
     def tensor(expected: Expected) -> CanonicalTensor:
-        format, rows = stored_as(expected, matrices), math.prod(expected.shape[:-1])
+        format, rows = formats(expected), math.prod(expected.shape[:-1])
 
         def read(start: int, stop: int) -> Mapping[str, Tensor]:
             return random_rows(expected, format, start, stop)
@@ -129,10 +207,10 @@ def random_checkpoint(layers: int, matrices: Format) -> Checkpoint:
         return CanonicalTensor(expected.name, expected.shape, (Piece(matrix, 0, rows),))
 
     tensors = {expected.name: tensor(expected) for expected in expected_tensors(config)}
-    return Checkpoint(f"random-xs2-{layers}", f"random {layers} {matrices.spelling}", config, tensors)
+    return Checkpoint(f"random-xs2-{layers}", f"random-{layers}-{named}", config, tensors)
 
 
-def write_gguf(path: Path, layers: int, matrices: Format) -> None:
+def write_gguf(path: Path, layers: int, formats: Formats) -> None:
     """The model as a GGUF file, one tensor in memory at a time."""
     settings = xs2_settings(layers)
     writer = gguf.GGUFWriter(str(path), "laguna")
@@ -140,7 +218,7 @@ def write_gguf(path: Path, layers: int, matrices: Format) -> None:
     config: ModelConfig = parse_config(settings, str(path))
     # A stack of gate and up rows is two tensors there; each gets values of its own.
     parts = [
-        (Expected(name, shape, one.role), stored_as(one, matrices))
+        (Expected(name, shape, one.role), formats(one))
         for one in expected_tensors(config)
         for name, shape in _split(one)
     ]

@@ -28,6 +28,7 @@ Reasoning = Literal["off", "low", "medium", "high"]
 Quant = Literal["auto", "bf16", "int8", "int4"]
 Sandbox = Literal["auto", "bubblewrap", "landlock", "seatbelt", "none"]
 KVCache = Literal["f32", "f16", "bf16", "int8", "fp8"]
+Arithmetic = Literal["fast", "exact"]
 LogLevel = Literal["off", "error", "warning", "info", "debug"]
 ThemeName = Literal["auto", "dark", "light", "mono"]
 Editing = Literal["emacs", "vi"]
@@ -115,6 +116,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How a `local/` model is packed: bits per weight; auto takes what suits the file and fits the memory."""
     kv_cache: KVCache = "f16"
     """How a `local/` model keeps what it has read."""
+    arithmetic: Arithmetic = "fast"
+    """How a CPU computes a `local/` model: fast rounds activations to 8 bits where they meet packed weights; exact
+    keeps them in 32 bits and takes several times as long."""
     chat_template: str | None = None
     """A file whose Jinja template replaces that of a `local/` model."""
     max_turns: PositiveInt | None = None

@@ -49,11 +49,11 @@ def compare(seed: int, architecture: str) -> None:
     together = ours([Piece(prompt) for prompt in prompts])
     torch.testing.assert_close(together, torch.cat(expected), atol=1e-4, rtol=1e-4)
     for prompt, logits in zip(prompts, expected, strict=True):
-        cache = ours.new_cache(slack=rng.choice([0, 3, 64]))
+        cache = ours.new_cache(at_once=0, slack=rng.choice([0, 3, 64]))
         found = torch.cat([ours([Piece(part, cache)]) for part in chunks(prompt, rng)])
         torch.testing.assert_close(found, logits, atol=1e-4, rtol=1e-4)
     at_window_edges(ours, prompts[1], expected[1])
-    batch = [ours.new_cache(slack=1), ours.new_cache(slack=1)]
+    batch = [ours.new_cache(at_once=0, slack=1), ours.new_cache(slack=1)]
     cut = rng.randrange(sizes[1] + 1)
     for begin, end in ((0, cut), (cut, max(sizes))):
         parts = [prompt[begin:end] for prompt in prompts]
@@ -66,7 +66,7 @@ def at_window_edges(ours: CausalLM, prompt: Tensor, logits: Tensor) -> None:
     """Chunks that end just before, at and after the window's edge, then nothing, then single tokens."""
     window = ours.config.sliding_window or 7
     for first in {max(0, window - 1), window, window + 1}:
-        cache = ours.new_cache(slack=0)
+        cache = ours.new_cache(at_once=0, slack=0)
         parts = [prompt[:first], prompt[:0], *prompt[first : first + 2].split(1), prompt[first + 2 :]]
         found = torch.cat([ours([Piece(part, cache)]) for part in parts])
         torch.testing.assert_close(found, logits, atol=1e-4, rtol=1e-4)

@@ -47,7 +47,7 @@ class Session:
     """Branches of one conversation; the last is the one being written."""
 
     def __init__(self, model: CausalLM, slack: int) -> None:
-        self.model, self.branches = model, [model.new_cache(slack=slack, max_snapshots=4)]
+        self.model, self.branches = model, [model.new_cache(at_once=0, slack=slack, max_snapshots=4)]
 
     def move(self, what: str, number: int) -> None:
         """Do one thing and check all that must hold after it."""
@@ -104,7 +104,7 @@ def test_any_session(kinds: tuple[str, ...], moves: list[Move], window: int, sla
 
 def test_turns_that_are_returned_to_cost_nothing() -> None:
     model = small_model()
-    cache = model.new_cache(slack=0)
+    cache = model.new_cache(at_once=0, slack=0)
     for turn in range(1, 6):
         append(model, cache, [turn] * 11)
         cache.snapshot()
@@ -116,7 +116,7 @@ def test_turns_that_are_returned_to_cost_nothing() -> None:
 
 def test_a_snapshot_of_an_abandoned_turn_is_forgotten() -> None:
     model = small_model()
-    cache = model.new_cache(slack=0)
+    cache = model.new_cache(at_once=0, slack=0)
     for turn in (1, 2):
         append(model, cache, [turn] * 10)
         cache.snapshot()
@@ -234,7 +234,7 @@ def test_beyond_the_context() -> None:
 
 def test_a_pass_that_breaks_off_harms_nothing_before_the_last_snapshot() -> None:
     model = small_model()
-    cache = model.new_cache(slack=0)
+    cache = model.new_cache(at_once=0, slack=0)
     append(model, cache, [5] * 9)
     cache.snapshot()
     append(model, cache, [6] * 2)

@@ -53,9 +53,9 @@ def test_the_twin_that_was_saved_goes_on_like_the_one_that_was_not(
     kinds: tuple[str, ...], seed: int, format: KVFormatName, slack: int, tmp_path: Path
 ) -> None:
     rng, model = random.Random(seed), MODELS[kinds]
-    cache = talk(model, rng, model.new_cache(format, slack=slack))
+    cache = talk(model, rng, model.new_cache(format, at_once=0, slack=slack))
     save_cache(cache, tmp_path / "kv", identity=WHO)
-    twins = [cache, load_cache(tmp_path / "kv", model.config, identity=WHO, slack=slack)]
+    twins = [cache, load_cache(tmp_path / "kv", model.config, identity=WHO, at_once=0, slack=slack)]
     assert twins[1].tokens == cache.tokens
     assert twins[1].snapshots.lengths() == cache.snapshots.lengths()
     for _ in range(5):
@@ -80,7 +80,7 @@ def test_the_twin_that_was_saved_goes_on_like_the_one_that_was_not(
 
 def test_every_boundary_of_twenty_turns_is_returned_to_after_fork_and_restore(tmp_path: Path) -> None:
     model = small_model(small_config(MIXED, window=8, context=4000))
-    cache, rng = model.new_cache(slack=4), random.Random(5)
+    cache, rng = model.new_cache(at_once=0, slack=4), random.Random(5)
     ends: list[int] = []
     for _ in range(20):
         for part in (rng.randrange(1, 60), rng.randrange(1, 30)):
@@ -115,12 +115,12 @@ def test_shared_runs_are_written_once_and_the_file_is_the_owners(tmp_path: Path)
 
 def test_only_the_newest_snapshots(tmp_path: Path) -> None:
     model = MODELS[MIXED]
-    cache = model.new_cache(slack=0)
+    cache = model.new_cache(at_once=0, slack=0)
     for turn in range(5):
         append(model, cache, [turn] * 20)
         cache.snapshot()
     save_cache(cache, tmp_path / "kv", identity=WHO, snapshots=2)
-    restored = load_cache(tmp_path / "kv", model.config, identity=WHO, slack=0)
+    restored = load_cache(tmp_path / "kv", model.config, identity=WHO, at_once=0, slack=0)
     assert restored.snapshots.lengths() == [80, 100]
     assert restored.rewind(60) == 0
 
@@ -137,7 +137,7 @@ def test_an_empty_cache(tmp_path: Path) -> None:
 def saved(tmp_path: Path) -> tuple[CausalLM, Path]:
     """A model and a sound file of its."""
     model = MODELS[MIXED]
-    cache = model.new_cache("int8", slack=0)
+    cache = model.new_cache("int8", at_once=0, slack=0)
     append(model, cache, [1, 2, 3] * 6)
     cache.snapshot()
     append(model, cache, [4] * 5)
@@ -278,7 +278,7 @@ def test_a_write_that_fails_leaves_what_was_there(saved: Saved, tmp_path: Path) 
 
 def test_a_cache_that_lost_keys_is_not_saved(tmp_path: Path) -> None:
     model = MODELS[MIXED]
-    cache = model.new_cache(slack=0)
+    cache = model.new_cache(at_once=0, slack=0)
     append(model, cache, [1] * 20)
     cache.begin([2] * 30)
     with pytest.raises(CacheError, match="lost keys before token 20; rewind it first"):

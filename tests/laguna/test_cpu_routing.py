@@ -11,20 +11,25 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from laguna_agent.backend.kernels.cpu.abi import DONE, NO_SUCH_INDEX, Routing
-from tests.laguna.kernel_variants import every_variant, using
+from laguna_agent.backend.kernels.cpu.library import library
 
 INF, NAN = math.inf, math.nan
 
 
+def answer(asked: Routing) -> int:
+    opened = library().opened
+    assert opened is not None
+    return int(opened.laguna_routing(asked))
+
+
 def routed(
-    variant: str, logits: Tensor, bias: Tensor | None, k: int, normalize: bool = False, softcap: float = 0.0
+    logits: Tensor, bias: Tensor | None, k: int, normalize: bool = False, softcap: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     tokens, experts = logits.shape
     changed = logits.clone()
     picked, share = torch.full((tokens, k), -1, dtype=torch.int32), torch.full((tokens, k), -7.0)
     pointers = (changed.data_ptr(), None if bias is None else bias.data_ptr(), picked.data_ptr(), share.data_ptr())
-    with using(variant) as library:
-        assert library.laguna_routing(Routing(*pointers, tokens, experts, k, normalize, softcap)) == DONE
+    assert answer(Routing(*pointers, tokens, experts, k, normalize, softcap)) == DONE
     return picked, share
 
 
@@ -38,7 +43,6 @@ def by_torch(logits: Tensor, bias: Tensor, k: int, normalize: bool, softcap: flo
     return picked.int(), share / share.sum(-1, keepdim=True) if normalize else share
 
 
-@every_variant
 @given(data=st.data())
 @settings(max_examples=60)
 def test_torch_s_choice_among_very_many_ties(data, variant):
@@ -50,19 +54,18 @@ def test_torch_s_choice_among_very_many_ties(data, variant):
     chosen = torch.randint(len(levels), (8, experts), generator=torch.Generator().manual_seed(seed))
     table = torch.tensor(levels)[chosen]
     for bias in (*table, table[0].sort().values, table[0].sort(descending=True).values):
-        picked, _ = routed(variant, torch.zeros(1, experts), bias.contiguous(), k)
+        picked, _ = routed(torch.zeros(1, experts), bias.contiguous(), k)
         expected = torch.topk(torch.full((1, experts), 0.5) + bias, k).indices.sort().values
         assert torch.equal(picked.long(), expected)
 
 
-@every_variant
 def test_all_numbers_of_experts_and_of_picked(variant):
     generator = torch.Generator().manual_seed(3)
     for experts in range(1, 301, 1 if variant == "portable" else 13):
         bias = torch.randint(3, (experts,), generator=generator).float()
         for k in {1, 2, 3, experts // 64, experts // 64 + 1, 8, experts // 2, experts - 1, experts}:
             if 1 <= k <= experts:
-                picked, _ = routed(variant, torch.zeros(1, experts), bias, k)
+                picked, _ = routed(torch.zeros(1, experts), bias, k)
                 expected = torch.topk(torch.full((1, experts), 0.5) + bias, k).indices.sort().values
                 assert torch.equal(picked.long(), expected), (experts, k)
 
@@ -76,18 +79,16 @@ def a_killer_of_medians(n: int) -> Tensor:
     return values
 
 
-@every_variant
 @pytest.mark.parametrize("experts", [64, 200, 256, 1024])
 def test_orders_that_make_pivots_useless(experts, variant):
     rising = torch.arange(experts).float()
     killer = a_killer_of_medians(experts)
     for values in (rising, rising.flip(0), killer, -killer, (rising - experts // 2).abs(), rising % 7, killer // 8):
         for k in (experts // 64 + 1, experts // 4, experts // 2, experts - 2):
-            picked, _ = routed(variant, torch.zeros(1, experts), values.contiguous(), k)
+            picked, _ = routed(torch.zeros(1, experts), values.contiguous(), k)
             assert torch.equal(picked[0].long(), torch.topk(values + 0.5, k).indices.sort().values)
 
 
-@every_variant
 @given(
     tokens=st.integers(0, 5),
     experts=st.integers(1, 70),
@@ -101,13 +102,12 @@ def test_shares(tokens, experts, normalize, softcap, scale, seed, variant):
     logits = scale * torch.randn(tokens, experts, generator=generator)
     bias = torch.randn(experts, generator=generator)
     k = 1 + seed % min(experts, 10)
-    picked, share = routed(variant, logits, bias, k, normalize, softcap)
+    picked, share = routed(logits, bias, k, normalize, softcap)
     expected, shares = by_torch(logits, bias, k, normalize, softcap)
     assert torch.equal(picked, expected)
     torch.testing.assert_close(share, shares, rtol=5e-6, atol=1e-38, equal_nan=True)
 
 
-@every_variant
 @given(
     logits=st.lists(st.sampled_from([NAN, INF, -INF, 0.0, 3.0, -200.0]), min_size=1, max_size=40),
     normalize=st.booleans(),
@@ -115,7 +115,7 @@ def test_shares(tokens, experts, normalize, softcap, scale, seed, variant):
 )
 def test_what_is_no_number_still_gets_distinct_experts(logits, normalize, wanted, variant):
     k, given_logits = min(wanted, len(logits)), torch.tensor([logits])
-    picked, share = routed(variant, given_logits, None, k, normalize)
+    picked, share = routed(given_logits, None, k, normalize)
     expected, shares = by_torch(given_logits, torch.zeros(len(logits)), k, normalize, 0.0)
     # Ascending and so distinct.
     assert torch.equal(picked, expected) and (picked.diff() > 0).all()
@@ -123,8 +123,7 @@ def test_what_is_no_number_still_gets_distinct_experts(logits, normalize, wanted
 
 
 @pytest.mark.parametrize("k", [0, -1, 5])
-def test_a_choice_that_cannot_be_made(k):
+def test_a_choice_that_cannot_be_made(k, variant):
     logits = torch.zeros(1, 4)
-    with using("portable") as library:
-        given_routing = Routing(logits.data_ptr(), None, logits.data_ptr(), logits.data_ptr(), 1, 4, k, 0, 0.0)
-        assert library.laguna_routing(given_routing) == NO_SUCH_INDEX
+    asked = Routing(logits.data_ptr(), None, logits.data_ptr(), logits.data_ptr(), 1, 4, k, 0, 0.0)
+    assert answer(asked) == NO_SUCH_INDEX

@@ -58,7 +58,7 @@ def test_every_layer(case: Case) -> None:
 def test_in_chunks_through_a_cache(case: Case, chunk: int, slack: int) -> None:
     model, expected = case
     for name in ("prompt0", "prompt1"):
-        cache = model.new_cache(slack=slack)
+        cache = model.new_cache(at_once=0, slack=slack)
         parts = [model([Piece(part, cache)]) for part in expected[f"{name}.input_ids"].split(chunk)]
         close(torch.cat(parts), expected[f"{name}.logits"])
 
@@ -66,7 +66,7 @@ def test_in_chunks_through_a_cache(case: Case, chunk: int, slack: int) -> None:
 def test_after_a_rewind(case: Case) -> None:
     model, expected = case
     ids, logits = expected["prompt1.input_ids"], expected["prompt1.logits"]
-    cache = model.new_cache(slack=0)
+    cache = model.new_cache(at_once=0, slack=0)
     boundaries = [6, 11, 25]
     for begin, end in zip([0, *boundaries], boundaries, strict=False):
         model([Piece(ids[begin:end], cache)])
@@ -96,12 +96,12 @@ def test_after_a_fork(case: Case) -> None:
 def test_after_a_restore_from_disk(case: Case, cut: int, tmp_path: Path) -> None:
     model, expected = case
     ids, logits = expected["prompt1.input_ids"], expected["prompt1.logits"]
-    cache = model.new_cache(slack=0)
+    cache = model.new_cache(at_once=0, slack=0)
     for part in (ids[:cut], ids[cut:20]):
         model([Piece(part, cache)])
         cache.snapshot()
     save_cache(cache, tmp_path / "cache", identity="golden")
-    restored = load_cache(tmp_path / "cache", model.config, identity="golden", slack=0)
+    restored = load_cache(tmp_path / "cache", model.config, identity="golden", at_once=0, slack=0)
     assert restored.tokens == ids[:20].tolist()
     close(model([Piece(ids[20:], restored)]), logits[20:])
     # And back to where it was before it was saved.
@@ -115,7 +115,7 @@ def test_rounded_keys_and_values(case: Case, format: KVFormatName, share: float)
     model, expected = case
     logits = expected["prompt1.logits"]
     for chunk in (5, 17):
-        cache = model.new_cache(format, slack=4)
+        cache = model.new_cache(format, at_once=0, slack=4)
         found = torch.cat([model([Piece(part, cache)]) for part in expected["prompt1.input_ids"].split(chunk)])
         assert (found - logits).pow(2).mean().sqrt() < share * logits.std()
 

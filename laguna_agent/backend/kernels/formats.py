@@ -1,8 +1,8 @@
 """What a packed tensor is: its format, its parts, and the shape it stands for.
 
-Every format here is row-wise: a matrix [rows, columns] is stored as a few parts, each with `rows` rows, so that a
-range of rows (one expert of a stack, a slice of a vocabulary) is a slice of every part, and a file can be written
-row by row. A stack of experts [E, rows, columns] only adds a leading dimension to every part. Scales that a
+A matrix [rows, columns] is stored as a few parts, each with `rows` rows, so that a range of rows (one expert of a
+stack, a slice of a vocabulary) is a slice of every part, and a file can be written row by row; `Tiled` alone takes its
+rows in sixteens. A stack of experts [E, rows, columns] only adds a leading dimension to every part. Scales that a
 checkpoint keeps per block of rows or per tensor are spread over the rows when it is read. Knows layout, not maths
 (`reference.py`) and not files.
 """
@@ -45,7 +45,12 @@ class Part(NamedTuple):
 
 
 class Format(Protocol):
-    """How the values of a matrix are stored. Formats are equal where their fields are."""
+    """How the values of a matrix are stored. Formats are equal where their fields are.
+
+    `rows_together`: so many rows lie interleaved, so a matrix, and a range of its rows, has a multiple of them.
+    """
+
+    rows_together: ClassVar[int]
 
     @property
     def spelling(self) -> str:
@@ -61,6 +66,7 @@ class Format(Protocol):
 class Plain:
     """The values themselves, in one of f32, f16, bf16."""
 
+    rows_together: ClassVar[int] = 1
     dtype: torch.dtype
 
     @property
@@ -81,6 +87,7 @@ class GroupInt:
     `scales`, `minimums`: `scale_type` [rows, ceil(columns/group)]. The last group may be short.
     """
 
+    rows_together: ClassVar[int] = 1
     bits: int
     group: int
     scale_type: torch.dtype = torch.bfloat16
@@ -102,6 +109,42 @@ class GroupInt:
 
 
 @dataclass(frozen=True)
+class Tiled:
+    """The numbers of `base`, sixteen rows interleaved as the CPU kernels read them (`native/tiles.h`, `tiles.py`).
+
+    `tiles` uint8 [rows, bytes of a row]: each sixteen rows are one stream, so a single row of it means nothing. A
+    matrix has a multiple of 16 rows and of `base.group` columns.
+    """
+
+    rows_together: ClassVar[int] = 16
+    STEP: ClassVar[int] = 32
+    base: GroupInt
+
+    @property
+    def spelling(self) -> str:
+        return f"tile16:{self.base.spelling}"
+
+    def parts(self, columns: int) -> tuple[Part, ...]:
+        group = self.base.group
+        if columns % group or group % self.STEP:
+            raise WeightsError(
+                f"a {self.spelling} matrix has {columns} columns; they must be a multiple of {group}, and that of 32"
+            )
+        return (Part("tiles", torch.uint8, columns // group * self.group_bytes),)
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of one group of one row: codes, scale, minimum."""
+        base = self.base
+        return base.group * base.bits // 8 + base.scale_type.itemsize * (2 if base.minimums else 1)
+
+    def holds(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of that shape can be stored so."""
+        group = self.base.group
+        return len(shape) > 1 and not (shape[-2] % self.rows_together or shape[-1] % group or group % self.STEP)
+
+
+@dataclass(frozen=True)
 class Fp8:
     """E4M3 values with one scale for each `group` columns of a row: value = float(code) * float(scale).
 
@@ -109,6 +152,7 @@ class Fp8:
     per-tensor checkpoints have one group as wide as the row; 128 x 128 blocks have their scale on each of the rows.
     """
 
+    rows_together: ClassVar[int] = 1
     group: int
     scale_type: torch.dtype = torch.float32
 
@@ -129,6 +173,7 @@ class Nvfp4:
     `scales` float8_e4m3fn [rows, columns/16]; `divisors` fp32 [rows, 1]: value = fp4 * (float(scale) / divisor).
     """
 
+    rows_together: ClassVar[int] = 1
     GROUP: ClassVar[int] = 16
 
     @property
@@ -158,6 +203,7 @@ GGML_BLOCKS: dict[str, tuple[int, int]] = {
 class Ggml:
     """A ggml block type, byte for byte as a GGUF file has it: `blocks` uint8 [rows, bytes of a row]."""
 
+    rows_together: ClassVar[int] = 1
     kind: str
 
     @property
@@ -175,6 +221,8 @@ def parse_format(spelling: str) -> Format:
     """The format that has this spelling; WeightsError where none has."""
     head, *fields = spelling.split(":")
     try:
+        if head == "tile16" and isinstance(base := parse_format(":".join(fields)), GroupInt):
+            return Tiled(base)
         if head in ("int4", "int8") and fields[2:] in ([], ["min"]):
             found: Format = GroupInt(int(head[3:]), int(fields[0]), DTYPES[fields[1]], bool(fields[2:]))
         elif head == "fp8":
@@ -209,7 +257,11 @@ class PackedTensor:
     parts: Mapping[str, Tensor] = field(repr=False)
 
     def __post_init__(self) -> None:
-        wanted = self.format.parts(self.shape[-1])
+        wanted, together = self.format.parts(self.shape[-1]), self.format.rows_together
+        if together > 1 and (len(self.shape) < 2 or self.shape[-2] % together):
+            raise WeightsError(
+                f"a {self.format.spelling} tensor is {list(self.shape)}, its rows must be a multiple of {together}"
+            )
         if set(self.parts) != {part.name for part in wanted}:
             raise WeightsError(
                 f"{self.format.spelling} needs the parts {[p.name for p in wanted]}, got {list(self.parts)}"
@@ -244,10 +296,23 @@ class PackedTensor:
         return PackedTensor(self.format, self.shape, parts)
 
     def __getitem__(self, index: int | slice | Tensor) -> PackedTensor:
-        """Entries of the leading dimension (rows of a matrix, experts of a stack); views for ints and slices."""
+        """Entries of the leading dimension (rows of a matrix, experts of a stack); views for ints and slices.
+
+        Raises ValueError for rows of a matrix other than whole blocks of `format.rows_together`.
+        """
+        if self.format.rows_together > 1 and len(self.shape) == 2:
+            _check_blocks(index, self.shape[0], self.format.rows_together)
         parts = {name: tensor[index] for name, tensor in self.parts.items()}
         lead = next(iter(parts.values())).shape[:-1]
         return PackedTensor(self.format, (*lead, self.shape[-1]), parts)
+
+
+def _check_blocks(index: int | slice | Tensor, rows: int, together: int) -> None:
+    if isinstance(index, slice):
+        start, stop, step = index.indices(rows)
+        if step == 1 and not (start % together or stop % together):
+            return
+    raise ValueError(f"rows {index} were asked of a matrix whose rows lie {together} together")
 
 
 Weight = Tensor | PackedTensor

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from laguna_agent.backend.kernels.formats import Fp8, Ggml, GroupInt, Nvfp4, Plain, Weight
+from laguna_agent.backend.kernels.formats import Fp8, Ggml, GroupInt, Nvfp4, PackedTensor, Plain, Tiled, Weight
 from laguna_agent.backend.kernels.ggml_blocks import decode
+from laguna_agent.backend.kernels.tiles import rows_of, untile
 
 CHUNK = 1 << 24
 FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
@@ -42,6 +43,8 @@ def dequantise(weight: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
             values = zeroed * spread(parts["scales"], group, columns)
             if minimums:
                 values += spread(parts["minimums"], group, columns)
+        case Tiled():
+            return dequantise(untile(weight), dtype)
         case Fp8(group):
             values = parts["codes"].float() * spread(parts["scales"], group, columns)
         case Nvfp4():
@@ -61,7 +64,8 @@ def linear(x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
     if isinstance(weight, Tensor):
         return torch.nn.functional.linear(x, weight.to(x.dtype), bias)
     rows, columns = weight.shape
-    step = max(1, CHUNK // columns)
+    together = weight.format.rows_together
+    step = max(1, CHUNK // columns // together) * together
     pieces = [
         torch.nn.functional.linear(x, dequantise(weight[start : start + step], x.dtype))
         for start in range(0, rows, step)
@@ -88,4 +92,9 @@ def expert_linear(x: Tensor, weight: Weight, experts: Tensor) -> Tensor:
 
 def embedding(ids: Tensor, weight: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
     """Rows of weight [rows, columns] for ids int [...] -> [..., columns] in `dtype`."""
-    return dequantise(weight[ids.flatten()], dtype).reshape(*ids.shape, weight.shape[-1])
+    flat = ids.flatten()
+    if isinstance(weight, PackedTensor) and isinstance(weight.format, Tiled):
+        rows: Weight = rows_of(weight, flat)
+    else:
+        rows = weight[flat]
+    return dequantise(rows, dtype).reshape(*ids.shape, weight.shape[-1])

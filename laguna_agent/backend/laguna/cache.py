@@ -21,7 +21,7 @@ from torch import Tensor
 from laguna_agent.backend.kernels.attention import KeyRun
 from laguna_agent.backend.laguna.cache_format import FORMATS, KVFormatName
 from laguna_agent.backend.laguna.cache_snapshots import Snapshot, Snapshots
-from laguna_agent.backend.laguna.cache_storage import Block, Parts, Run, Shape, Sliding, key_run
+from laguna_agent.backend.laguna.cache_storage import AT_ONCE, Block, Parts, Run, Shape, Sliding, key_run
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.errors import ContextTooLong
 
@@ -47,7 +47,8 @@ class KVCache:
     """Keys and values of one sequence, and the token ids they were made from.
 
     `length`: how many tokens. `tokens`: their ids, not to be changed by others. `format`: the numbers they are kept in.
-    `slack`: how many tokens the sliding layers can give back without a snapshot. At most `max_snapshots` are kept, in
+    `slack`: how many tokens the sliding layers can give back without a snapshot; `at_once`: how many they always take
+    in place. At most `max_snapshots` are kept, in
     at most `snapshot_bytes`: the first, the newest two, and between them the denser the nearer they are.
     """
 
@@ -58,10 +59,11 @@ class KVCache:
         format: KVFormatName,
         device: torch.device | str = "cpu",
         slack: int = SLACK,
+        at_once: int = AT_ONCE,
         max_snapshots: int = SNAPSHOTS,
         snapshot_bytes: int = SNAPSHOT_BYTES,
     ) -> None:
-        self.config, self.slack = config, slack
+        self.config, self.slack, self.at_once = config, slack, at_once
         self.shape = Shape(config.kv_heads, config.head_dim, FORMATS[format], torch.device(device))
         kinds = [layer.attention for layer in config.layers]
         self.full = [index for index, kind in enumerate(kinds) if kind == "full_attention"]
@@ -98,6 +100,11 @@ class KVCache:
         if window is not None and ids and window.shared:
             self._window = window.copied()
         return Step(self, list(ids), self._window)
+
+    @property
+    def takes(self) -> int:
+        """The most tokens that a step may have whose keys are written to its `places`."""
+        return self.config.context_length if self._window is None else self._window.takes
 
     def snapshot(self) -> None:
         """Remember this place, so that `rewind` can return exactly here however much is appended."""
@@ -167,7 +174,7 @@ class KVCache:
     def fork(self) -> KVCache:
         """A cache with the same tokens that goes its own way from here; nothing is copied until one of them writes."""
         other = KVCache.__new__(KVCache)
-        other.config, other.slack = self.config, self.slack
+        other.config, other.slack, other.at_once = self.config, self.slack, self.at_once
         other.shape, other.full, other.sliding, other.place = self.shape, self.full, self.sliding, self.place
         other.tokens, other._ids, other.snapshots = list(self.tokens), self._ids[:], self.snapshots.copied()
         other._views = [View(view.run, view.end) for view in self._views if view.end > view.run.start]
@@ -184,6 +191,12 @@ class KVCache:
         newest.write(place, parts, self.length)
         older = [view.run.read(place, view.end) for view in self._views[:-1]]
         return [*older, newest.read(place, self.length + parts[0].shape[1])]
+
+    def places(self, end: int) -> list[Tensor]:
+        """Where the keys before position `end` lie in the full layers, run after run (`Run.places`); room for them must
+        have been made."""
+        *older, newest = self._views
+        return [*(view.run.places(view.end) for view in older), newest.run.places(end)]
 
     def committed(self, ids: list[int]) -> None:
         """Count tokens that every layer has stored."""
@@ -229,7 +242,7 @@ class KVCache:
     def _blank_window(self) -> Sliding | None:
         if not self.sliding:
             return None
-        return Sliding(self.shape, len(self.sliding), self.config.sliding_window, self.slack)
+        return Sliding(self.shape, len(self.sliding), self.config.sliding_window, self.slack, self.at_once)
 
     def _writable_view(self) -> View:
         """A view that ends at the cache's last token and whose run this cache may extend."""
@@ -276,6 +289,18 @@ class Step:
         count = self.first - self._low
         own = key_run(parts, 0, len(self.ids), self.first)
         return [key_run(past, 0, count, self._low), own] if count else [own]
+
+    def places(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Where every key lies that the step's tokens may see, for somebody who writes the step's own there himself:
+        the runs of the full layers, and those of the sliding ones (`Run.places`). The step's own keys are the last of
+        the last run. Raises RuntimeError for more than `KVCache.takes` tokens."""
+        end = self.first + len(self.ids)
+        full = self.cache.places(end) if self.cache.full else []
+        if self.window is None:
+            return full, []
+        if not self._in_place:
+            raise RuntimeError(f"{len(self.ids)} tokens were given to a sliding window of {self.window.capacity} slots")
+        return full, [self.window.places(self._low, end)]
 
     def commit(self) -> None:
         """Make the tokens count; after every layer has seen them."""

@@ -8,6 +8,7 @@ them their scales, [kv_heads, slots]. Knows positions; who shares what is `cache
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,8 @@ from laguna_agent.backend.laguna.cache_format import KVFormat
 if TYPE_CHECKING:
     from laguna_agent.backend.laguna.cache import KVCache
 
+AT_ONCE = 512
+"""Tokens that a sliding window always takes in place, whatever came before: a pass gives it no more."""
 GROWTH = 1.5
 STEP = 64
 """Capacities are multiples of this many tokens."""
@@ -53,6 +56,16 @@ class Shape:
         return 2 * self.kv_heads * self.format.token_bytes(self.head_dim)
 
 
+def addresses(layers: Sequence[Parts]) -> Tensor:
+    """Where the parts of layers lie in memory, and must stay as long as this is used: int64 [layers, 7], each the
+    addresses of k, v and of their scales (0 where there are none), slots from one head to the next, and two zeros."""
+    rows = []
+    for k, v, *scales in layers:
+        k_scale, v_scale = (scale.data_ptr() for scale in scales) if scales else (0, 0)
+        rows.append((k.data_ptr(), v.data_ptr(), k_scale, v_scale, k.shape[1], 0, 0))
+    return torch.tensor(rows, dtype=torch.int64).view(-1, 7)
+
+
 def key_run(parts: Parts, begin: int, end: int, start: int) -> KeyRun:
     """Slots `begin` to `end` of one layer, the first of them at position `start`."""
     k, v, *scales = (part[:, begin:end] for part in parts)
@@ -68,6 +81,7 @@ class Run:
     def __init__(self, shape: Shape, layers: int, start: int, owner: KVCache) -> None:
         self.shape, self.start, self.capacity = shape, start, 0
         self.layers = [shape.empty(0) for _ in range(layers)]
+        self._addresses = addresses(self.layers)
         self.owner: weakref.ref[KVCache] = weakref.ref(owner)
         self.readers: weakref.WeakSet[KVCache] = weakref.WeakSet([owner])
 
@@ -91,7 +105,7 @@ class Run:
             for new_part, old_part in zip(moved, old, strict=True):
                 new_part[:, :kept] = old_part[:, :kept]
             self.layers[layer] = moved
-        self.capacity = capacity
+        self.capacity, self._addresses = capacity, addresses(self.layers)
 
     def write(self, layer: int, parts: Parts, first: int) -> None:
         """Store one layer's tokens from position `first` on; room must have been reserved."""
@@ -102,6 +116,11 @@ class Run:
     def read(self, layer: int, end: int) -> KeyRun:
         """The tokens before position `end`."""
         return key_run(self.layers[layer], 0, end - self.start, self.start)
+
+    def places(self, end: int) -> Tensor:
+        """Where the tokens before position `end` lie, in every layer: int64 [layers, 7], each the addresses of k, v and
+        of their scales, the slots from one head to the next, the first position, and how many tokens."""
+        return self._addresses + torch.tensor((0, 0, 0, 0, 0, self.start, end - self.start))
 
     def nbytes(self) -> int:
         """Bytes allocated."""
@@ -120,6 +139,11 @@ class Block:
         return self._bytes
 
 
+def sliding_slots(window: int, slack: int, at_once: int) -> int:
+    """Slots of a sliding window that can give `slack` tokens back and always takes `at_once` in place."""
+    return window + max(2 * slack, at_once)
+
+
 class Sliding:
     """The newest tokens of the sliding layers, in order: position p lies in slot p - `base`.
 
@@ -128,15 +152,16 @@ class Sliding:
     is written.
     """
 
-    def __init__(self, shape: Shape, layers: int, window: int, slack: int) -> None:
+    def __init__(self, shape: Shape, layers: int, window: int, slack: int, at_once: int) -> None:
         self.shape, self.window, self.slack = shape, window, slack
-        self.capacity = window + 2 * slack
+        self.capacity = sliding_slots(window, slack, at_once)
         self.base, self.shared = 0, False
         self._hold(shape.empty(self.capacity, layers))
 
     def _hold(self, parts: Parts) -> None:
         self.parts = parts
         self.layers: list[Parts] = list(zip(*(part.unbind(0) for part in parts), strict=True))
+        self._addresses = addresses(self.layers)
 
     def copied(self) -> Sliding:
         """One of one's own with the same content."""
@@ -145,6 +170,11 @@ class Sliding:
         other.base, other.shared = self.base, False
         other._hold(tuple(part.clone() for part in self.parts))
         return other
+
+    @property
+    def takes(self) -> int:
+        """Tokens that can be appended in place at any time."""
+        return self.capacity - self.window + 1
 
     def holds(self, length: int) -> bool:
         """Whether every key is here that the token at position `length` may see."""
@@ -185,6 +215,12 @@ class Sliding:
     def read(self, layer: int, begin: int, end: int) -> KeyRun:
         """The tokens at positions `begin` to `end`."""
         return key_run(self.layers[layer], begin - self.base, end - self.base, begin)
+
+    def places(self, begin: int, end: int) -> Tensor:
+        """Where the tokens at positions `begin` to `end` lie, in every layer; as `Run.places`."""
+        slot, codes = begin - self.base, self.shape.head_dim * self.shape.format.dtype.itemsize
+        scales = 4 * slot if self.shape.format.scaled else 0
+        return self._addresses + torch.tensor((codes * slot, codes * slot, scales, scales, 0, begin, end - begin))
 
     def copy_of(self, begin: int, end: int) -> Block:
         """The tokens at positions `begin` to `end` of all layers, for keeps."""

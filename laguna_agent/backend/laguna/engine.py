@@ -2,7 +2,8 @@
 
 Whoever asks gives a `Job` and hears of it through a callback from the engine's thread; nothing here waits for anybody.
 Several answers are made together, a token of each in one pass, and a prompt is read a chunk at a time between them, so
-no request waits for another's end. A cancelled job is dropped at the next pass. Knows jobs and threads; must not know
+no request waits for another's end. A cancelled job is dropped at the next pass, and a pass that nobody waits for any
+more ends early. Knows jobs and threads; must not know
 sessions, faces or event loops.
 """
 
@@ -15,6 +16,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from laguna_agent.backend.base import Delta, ProgressDelta
+from laguna_agent.backend.kernels.cpu.layers import PassCancelled
 from laguna_agent.backend.laguna.conversations import Conversations
 from laguna_agent.backend.laguna.decoding import step
 from laguna_agent.backend.laguna.job import Job
@@ -26,8 +28,9 @@ R = TypeVar("R")
 
 PARALLEL = 4
 """Answers made at the same time; further requests wait in the order in which they came."""
-CHUNK = 256
-"""Prompt tokens read in a pass. Fixed, because the last bits of the logits depend on it."""
+CHUNK = 512
+"""Prompt tokens read in a pass: experts are read once for all of them, so more make a prompt faster. Fixed, because the
+last bits of the logits may depend on it."""
 DRAFT = 8
 """Tokens looked up in what was read, and tried in one pass."""
 IDLE = 1_800.0
@@ -95,16 +98,25 @@ class Engine:
     def wake(self) -> None:
         """Look at the jobs again: one was cancelled."""
         with self._wake:
+            self._heed()
             self._wake.notify()
 
     def close(self, timeout: float | None = None) -> None:
         """Cancel everything and end the thread; returns when the pass under way is over."""
         with self._wake:
             self._closing = True
+            self._heed()
             thread = self._thread
             self._wake.notify()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
+
+    def _heed(self) -> None:
+        """Let the model know whether anybody waits for a pass; to be called with the lock held."""
+        conversations = self._conversations
+        if conversations is not None:
+            unwanted = self._closing or all(job.cancelled for job in self._active)
+            conversations.local.model.cancel(unwanted)
 
     def _start(self) -> None:
         if self._closing:
@@ -169,12 +181,13 @@ class Engine:
     def _pass(self) -> None:
         if not self._active or self._conversations is None:
             return
-        step(
-            self._conversations.local.model,
-            [job.decoding for job in self._active],
-            chunk=CHUNK,
-            masks=self._conversations.masks,
-        )
+        with self._wake:
+            self._heed()
+        decodings, masks = [job.decoding for job in self._active], self._conversations.masks
+        try:
+            step(self._conversations.local.model, decodings, chunk=CHUNK, masks=masks)
+        except PassCancelled:
+            return
         for job in list(self._active):
             if job.passed():
                 self._leave(job)

@@ -157,7 +157,10 @@ def plan_of(name: str, settings: Settings) -> ModelPlan:
 
     path = find_model(name).resolve()
     template = str(Path(settings.chat_template).expanduser()) if settings.chat_template else None
-    return plan_model(ModelOptions(str(path), settings.quant, settings.context_length, template, settings.kv_cache))
+    options = ModelOptions(
+        str(path), settings.quant, settings.context_length, template, settings.kv_cache, settings.arithmetic
+    )
+    return plan_model(options)
 
 
 def _engine(name: str, settings: Settings) -> Engine:

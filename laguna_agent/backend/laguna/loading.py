@@ -6,6 +6,7 @@ Knows the model's modules and the tensors' names; must not know files.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +19,23 @@ from laguna_agent.backend.laguna.model import CausalLM
 from laguna_agent.backend.laguna.weights.canonical import expected_tensors
 from laguna_agent.errors import WeightsError
 
+Arithmetic = Literal["fast", "exact"]
+
 
 def build_model(
-    config: ModelConfig, tensors: Mapping[str, Weight], compute_dtype: torch.dtype | None = None
+    config: ModelConfig,
+    tensors: Mapping[str, Weight],
+    compute_dtype: torch.dtype | None = None,
+    arithmetic: Arithmetic = "exact",
 ) -> CausalLM:
     """The model of `config` over `tensors` (canonical name -> weight), which it shares and never writes to.
 
     `compute_dtype` is that of activations; weights keep their own. None: fp32 on the CPU, bf16 elsewhere. A CPU reads
     weights of any format and computes in fp32 anyway: bf16 activations would only be rounded between two products, and
     torch's own products are slower in bf16 there. Nothing is copied but the router's selection biases, which become
-    fp32. Raises WeightsError where a tensor is missing or has another shape.
+    fp32. With the arithmetic "fast" the compiled library computes whole layers where it serves them, with activations
+    in 8 bits; "exact" keeps them in the compute dtype. Raises WeightsError where a tensor is missing or has another
+    shape.
     """
     on_cpu = all(weight.device.type == "cpu" for weight in tensors.values())
     if on_cpu:
@@ -44,6 +52,8 @@ def build_model(
     unfilled = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
     if unfilled:
         raise WeightsError(f"the model has a tensor that its config does not name: {unfilled[0]}")
+    if arithmetic == "fast":
+        model.use_library()
     return model.eval()
 
 

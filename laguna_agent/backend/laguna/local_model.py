@@ -18,7 +18,7 @@ from laguna_agent.backend.laguna.cache_format import DEFAULT, KVFormatName
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.constraint import GrammarVocabulary
 from laguna_agent.backend.laguna.gguf_tokenizer import tokenizer_from_gguf
-from laguna_agent.backend.laguna.loading import build_model
+from laguna_agent.backend.laguna.loading import Arithmetic, build_model
 from laguna_agent.backend.laguna.template import ChatTemplate, read_template, template_from_gguf
 from laguna_agent.backend.laguna.tokenizer import Tokenizer, read_tokenizer, stop_ids
 from laguna_agent.backend.laguna.weights.memory import Need, available_memory, choose
@@ -39,13 +39,15 @@ MOST_OUTPUT = 4_096
 
 class ModelOptions(msgspec.Struct, frozen=True):
     """How a person wants a checkpoint opened. `context` is in tokens, None for what the machine has room for;
-    `chat_template` names a file that replaces the checkpoint's own template; `kv` is the format of cached keys."""
+    `chat_template` names a file that replaces the checkpoint's own template; `kv` is the format of cached keys; with
+    the `arithmetic` "fast" a CPU rounds activations to 8 bits before they meet packed weights."""
 
     path: str
     quant: Quant | Literal["auto"] = "auto"
     context: int | None = None
     chat_template: str | None = None
     kv: KVFormatName = DEFAULT
+    arithmetic: Arithmetic = "fast"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +110,11 @@ def load_model(plan: ModelPlan, progress: Progress = silent) -> LocalModel:
     weights = open_planned(plan.checkpoint, plan.need, progress=progress)
     tokenizer = _tokenizer(Path(plan.options.path), plan.checkpoint)
     stop = stop_ids(tokenizer, plan.config.eos_token_ids)
-    identity = sha256(f"{weights.pack.name} {msgspec.json.encode(plan.config)!r}".encode()).hexdigest()
-    return LocalModel(plan, build_model(plan.config, weights.tensors), tokenizer, stop, identity)
+    arithmetic = plan.options.arithmetic
+    described = f"{weights.pack.name} {arithmetic} {msgspec.json.encode(plan.config)!r}"
+    identity = sha256(described.encode()).hexdigest()
+    model = build_model(plan.config, weights.tensors, arithmetic=arithmetic)
+    return LocalModel(plan, model, tokenizer, stop, identity)
 
 
 def _tokenizer(path: Path, checkpoint: Checkpoint) -> Tokenizer:

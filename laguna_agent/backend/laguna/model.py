@@ -16,6 +16,7 @@ from laguna_agent.backend.kernels import dispatch
 from laguna_agent.backend.kernels.attention import KeyRun
 from laguna_agent.backend.laguna.cache import KVCache, Step
 from laguna_agent.backend.laguna.cache_format import KVFormatName, exact_format
+from laguna_agent.backend.laguna.compiled import CompiledLayers, compiled_layers
 from laguna_agent.backend.laguna.config import AttentionType, ModelConfig
 from laguna_agent.backend.laguna.holders import Embedding, Linear
 from laguna_agent.backend.laguna.layers import DecoderLayer, RMSNorm, Span
@@ -70,12 +71,30 @@ class CausalLM(nn.Module):
         self.model = Decoder(config, dtype)
         self.lm_head = None if config.tied else Linear(config.hidden_size, config.vocab_size, dtype=dtype)
         # Plain attributes, for a buffer would be cast along with the weights, and these stay fp32.
+        self.compiled: CompiledLayers | None = None
         self._frequencies = {kind: inverse_frequencies(rope) for kind, rope in config.rope.items()}
 
     @property
     def device(self) -> torch.device:
         """Where the computation happens."""
         return self.model.norm.weight.device
+
+    def use_library(self) -> bool:
+        """Let the compiled library compute the layers and the head wherever no gradients are asked for: activations
+        then meet packed weights in 8 bits. Whether it serves this model: on the CPU, in fp32, and the formats of its
+        weights, which must not be replaced any more.
+        """
+        table = self.model.embed_tokens if self.lm_head is None else self.lm_head
+        if self.compute_dtype == torch.float32 and self.device.type == "cpu":
+            layers = [layer for layer in self.model.layers if isinstance(layer, DecoderLayer)]
+            self.compiled = compiled_layers(self.config, layers, table.weight)
+        return self.compiled is not None
+
+    def cancel(self, on: bool) -> None:
+        """From any thread: let the pass under way end with PassCancelled between two layers, its caches as they were,
+        and those to come too until it is taken back. Where the modules compute, nothing is heard of it."""
+        if self.compiled is not None:
+            self.compiled.stack.cancel = on
 
     def new_cache(self, format: KVFormatName | None = None, **options: int) -> KVCache:
         """An empty cache for one sequence of this model; without `format` it keeps what is computed as it is.
@@ -93,56 +112,84 @@ class CausalLM(nn.Module):
         Tokens given with a cache are appended to it, and then no gradient is kept. Raises UsageError for ids that the
         model does not have and ContextTooLong for more tokens than it has positions; caches stay as they were.
         """
-        h = self.hidden(pieces)
-        return self.head(h if last is None else h[_last_rows(pieces, last).to(h.device)])
+        with self._gradients(pieces):
+            h = self.hidden(pieces)
+            return self.head(h if last is None else h[_last_rows(pieces, last).to(h.device)])
 
     def head(self, h: Tensor) -> Tensor:
         """Logits of final hidden states: [n, hidden] -> [n, vocab]."""
+        if self.compiled is not None and self.compiled.head is not None and not torch.is_grad_enabled():
+            return self.compiled.head(h)
         table = self.model.embed_tokens if self.lm_head is None else self.lm_head
         return dispatch.linear(h, table.weight)
 
     def hidden(self, pieces: Sequence[Piece]) -> Tensor:
         """Hidden states after the last norm, [all tokens, hidden]; otherwise like `forward`."""
-        cached = any(piece.cache is not None for piece in pieces)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not cached):
+        with self._gradients(pieces):
             ids = torch.cat([piece.ids.to(self.device) for piece in pieces])
             self._check_ids(ids)
-            spans = self._spans(pieces)
+            self._check_lengths(pieces)
             h: Tensor = self.model.embed_tokens(ids, self.compute_dtype)
             if not len(ids):
                 return h
-            turns = self._rotations(spans)
-            seen: list[Span] = [span for span in spans if span.end > span.begin]
-            for layer in self.model.layers:
-                assert isinstance(layer, DecoderLayer)
-                h = layer(h, turns[layer.attention_type], seen)
-            for span in spans:
-                span.commit()
+            if self.compiled is None or torch.is_grad_enabled() or not self._through_library(h, pieces):
+                h = self._through_modules(h, pieces)
             normed: Tensor = self.model.norm(h)
             return normed
+
+    def _gradients(self, pieces: Sequence[Piece]) -> torch.set_grad_enabled:
+        """Those that are asked for, but for tokens that are appended to a cache."""
+        cached = any(piece.cache is not None for piece in pieces)
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not cached)
+
+    def _through_library(self, h: Tensor, pieces: Sequence[Piece]) -> bool:
+        """All layers over h in place, where the compiled ones serve these pieces: whether they did."""
+        assert self.compiled is not None
+        formats = {piece.cache.shape.format.name for piece in pieces if piece.cache is not None}
+        alone = formats.pop() if len(formats) == 1 else exact_format(self.compute_dtype)
+        caches = [self.new_cache(alone) if piece.cache is None else piece.cache for piece in pieces]
+        if not self.compiled.serves(caches):
+            return False
+        self.compiled.run(h, [(cache, piece.ids.tolist()) for cache, piece in zip(caches, pieces, strict=True)])
+        return True
+
+    def _through_modules(self, h: Tensor, pieces: Sequence[Piece]) -> Tensor:
+        spans = self._spans(pieces)
+        turns = self._rotations(spans)
+        seen: list[Span] = [span for span in spans if span.end > span.begin]
+        for layer in self.model.layers:
+            assert isinstance(layer, DecoderLayer)
+            h = layer(h, turns[layer.attention_type], seen)
+        for span in spans:
+            span.commit()
+        return h
 
     def _check_ids(self, ids: Tensor) -> None:
         if ids.dtype != torch.int64 or ids.dim() != 1:
             raise ValueError(f"token ids are {ids.dtype} of {ids.dim()} dimensions, expected int64 of one")
-        wrong = ((ids < 0) | (ids >= self.config.vocab_size)).nonzero()
-        if len(wrong):
-            at = int(wrong[0])
+        if not len(ids):
+            return
+        least, most = torch.aminmax(ids)
+        if least < 0 or most >= self.config.vocab_size:
+            at = int(((ids < 0) | (ids >= self.config.vocab_size)).nonzero()[0])
             raise UsageError(
                 f"token id {int(ids[at])} at place {at}: the model knows ids 0 to {self.config.vocab_size - 1}; does "
                 "the tokenizer belong to it?"
             )
 
-    def _spans(self, pieces: Sequence[Piece]) -> list[Alone | Step]:
+    def _check_lengths(self, pieces: Sequence[Piece]) -> None:
+        """All are asked before the first cache is touched."""
         caches = [piece.cache for piece in pieces if piece.cache is not None]
         if len({id(cache) for cache in caches}) < len(caches):
             raise ValueError("one cache was given for two sequences; fork it")
         for piece in pieces:
-            # All are asked before the first cache is touched.
             held = 0 if piece.cache is None else piece.cache.length
             if held + len(piece.ids) > self.config.context_length:
                 raise ContextTooLong(
                     f"{held + len(piece.ids)} tokens were given, the model reads at most {self.config.context_length}"
                 )
+
+    def _spans(self, pieces: Sequence[Piece]) -> list[Alone | Step]:
         spans: list[Alone | Step] = []
         begin = 0
         for piece in pieces:

@@ -15,6 +15,7 @@ from typing import Literal
 from laguna_agent.backend.kernels.formats import bytes_needed
 from laguna_agent.backend.laguna.cache import SLACK
 from laguna_agent.backend.laguna.cache_format import DEFAULT, FORMATS, KVFormatName
+from laguna_agent.backend.laguna.cache_storage import AT_ONCE, sliding_slots
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.weights.canonical import expected_tensors
 from laguna_agent.backend.laguna.weights.policy import Quant, target_format
@@ -63,7 +64,7 @@ def cache_bytes(config: ModelConfig, context: int, kv: KVFormatName = DEFAULT) -
     """Bytes that one cache of `context` tokens in the format `kv` takes, without its snapshots (section 4)."""
     each = 2 * config.kv_heads * FORMATS[kv].token_bytes(config.head_dim)
     kept = (
-        config.sliding_window + 2 * SLACK if layer.attention == "sliding_attention" else context
+        sliding_slots(config.sliding_window, SLACK, AT_ONCE) if layer.attention == "sliding_attention" else context
         for layer in config.layers
     )
     return each * sum(kept)
@@ -72,7 +73,7 @@ def cache_bytes(config: ModelConfig, context: int, kv: KVFormatName = DEFAULT) -
 def weight_bytes(checkpoint: Checkpoint, quant: Quant) -> int:
     """Bytes of all weights in the formats of `quant`."""
     return sum(
-        bytes_needed(target_format(checkpoint.tensors[name].format, role, quant), shape)
+        bytes_needed(target_format(checkpoint.tensors[name].format, role, quant, shape), shape)
         for name, shape, role in expected_tensors(checkpoint.config)
     )
 

@@ -33,7 +33,7 @@ from laguna_agent.backend.laguna.weights.safetensors_file import map_file, view
 from laguna_agent.errors import WeightsError
 
 MAGIC = b"LAGPACK\n"
-VERSION = 1
+VERSION = 2
 PAGE = 4096
 PREFACE = struct.Struct("<8sIIQQ32s")
 LARGEST_HEADER = 64 << 20

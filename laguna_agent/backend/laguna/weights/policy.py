@@ -8,6 +8,7 @@ int4   matrices and experts in 4 bits: carried over where stored so, else rounde
 stored each tensor as the files have it
 
 Norms, biases, the router and a per-head gate are small and steer everything: they always stay as stored, or plain.
+Group integers are laid out for the processor that computes with them (`laid_out`), whatever the option.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal
 
 import torch
 
-from laguna_agent.backend.kernels.formats import Format, GroupInt, PackedTensor, Plain
+from laguna_agent.backend.kernels.formats import Format, GroupInt, PackedTensor, Plain, Tiled
 from laguna_agent.backend.kernels.quantise import carried, carried_format, quantise
 from laguna_agent.backend.kernels.reference import dequantise
 from laguna_agent.backend.laguna.weights.canonical import Role
@@ -30,22 +31,32 @@ EIGHT_BITS = GroupInt(8, 128)
 FOUR_BITS = GroupInt(4, 32)
 
 
-def target_format(stored: Format, role: Role, quant: Quant) -> Format:
-    """The format for a tensor of that role that is stored as `stored`."""
-    if quant == "stored":
-        return stored
+def target_format(stored: Format, role: Role, quant: Quant, shape: tuple[int, ...]) -> Format:
+    """The format for a tensor of that role and shape that is stored as `stored`."""
     if role in STEERING:
-        return stored if isinstance(stored, Plain) else Plain(torch.float32)
+        return stored if quant == "stored" or isinstance(stored, Plain) else Plain(torch.float32)
+    if quant == "stored":
+        return laid_out(stored, shape)
     if quant == "bf16":
         return Plain(torch.bfloat16)
     own = carried_format(stored)
     if own is not None and (own.bits == 4 or quant == "int8" or role in SENSITIVE):
-        return own
-    return EIGHT_BITS if quant == "int8" or role in SENSITIVE else FOUR_BITS
+        return laid_out(own, shape)
+    return laid_out(EIGHT_BITS if quant == "int8" or role in SENSITIVE else FOUR_BITS, shape)
+
+
+def laid_out(format: Format, shape: tuple[int, ...]) -> Format:
+    """The same numbers in the order in which the CPU kernels read them, where there is one for that shape.
+
+    The one place that decides on a layout: a pack for another device would differ here.
+    """
+    if isinstance(format, GroupInt) and (tiled := Tiled(format)).holds(shape):
+        return tiled
+    return format
 
 
 def converted(chunk: PackedTensor, target: Format, where: str) -> PackedTensor:
-    """`chunk` in the format `target`. Raises WeightsError in the name of `where` at a value that is no number."""
+    """`chunk` in the format `target`, no tiles. Raises WeightsError in the name of `where` at what is no number."""
     if chunk.format == target:
         result = chunk
     elif carried_format(chunk.format) == target:

@@ -26,15 +26,15 @@ struct Tile {
 
 struct Plan {
     const LagunaAttention *given;
-    int64_t group, width, most_rows, tile_count, tasks, partial_floats, desk_floats, merges;
+    int64_t group, width, most_rows, tile_count, tasks, partial_floats, merges;
+    bool few;  // all tiles
     Tile *tiles;
     float *partials, *desks;
 };
 
 INLINE Queries queries_of(const Plan *p, const Tile &tile) {
     const LagunaAttention *a = p->given;
-    const float scale = 1.0f / sqrtf((float)a->head_dim);
-    return {tile.tokens, p->group, tile.first, a->window, a->head_dim, scale, tile.tokens * p->group <= FEW_ROWS};
+    return {tile.tokens, p->group, tile.first, a->window, a->head_dim, tile.tokens * p->group <= FEW_ROWS};
 }
 
 // The slots of a run that some token of the tile sees.
@@ -66,6 +66,7 @@ static void add_tile(Plan *p, Tile tile, int64_t tokens_of_span) {
         p->merges += p->given->kv_heads;
     }
     if (q.rows() > p->most_rows) p->most_rows = q.rows();
+    p->few = p->few && q.few;
     if (p->tiles) p->tiles[p->tile_count] = tile;
     p->tile_count++;
 }
@@ -76,6 +77,7 @@ static void cut(Plan *p, const LagunaAttention *a, Tile *tiles) {
     p->given = a, p->tiles = tiles;
     p->group = a->heads / a->kv_heads;
     p->width = rounded(a->head_dim, 16);
+    p->few = true;
     const int64_t most = p->group < ROWS_OF_TASK ? ROWS_OF_TASK / p->group : 1;
     int64_t run = 0;
     for (int64_t s = 0; s < a->span_count; s++) {
@@ -90,8 +92,13 @@ static void cut(Plan *p, const LagunaAttention *a, Tile *tiles) {
         }
         run += a->run_counts[s];
     }
-    const int64_t rows = p->most_rows, values = rounded(p->width, PANEL) * BLOCK;
-    p->desk_floats = 2 * rows * p->width + rows * BLOCK + 2 * rounded(rows, 16) + p->width * BLOCK + values + 2 * BLOCK;
+}
+
+INLINE int64_t key_floats(const Plan *p) { return p->width * (p->few ? 4 : BLOCK); }
+INLINE int64_t value_floats(const Plan *p) { return rounded(p->width, PANEL) * (p->few ? VALUES_AT_ONCE : BLOCK); }
+INLINE int64_t desk_floats(const Plan *p) {
+    const int64_t rows = p->most_rows;
+    return rows * (2 * p->width + BLOCK) + 2 * rounded(rows, 16) + key_floats(p) + value_floats(p) + 2 * BLOCK;
 }
 
 INLINE int64_t tile_floats(const Plan *p) { return rounded(p->tile_count * (int64_t)(sizeof(Tile) / 4), 16); }
@@ -100,12 +107,12 @@ INLINE int64_t threads_of(const LagunaAttention *a) { return a->threads > 1 ? a-
 INLINE Desk desk_of(const Plan *p, int worker) {
     Desk desk;
     const int64_t rows = p->most_rows;
-    desk.q = p->desks + worker * p->desk_floats;
+    desk.q = p->desks + worker * desk_floats(p);
     desk.sums = desk.q + rows * p->width;
     desk.scores = desk.sums + rows * p->width;
     desk.keys = desk.scores + rows * BLOCK;
-    desk.values = desk.keys + p->width * BLOCK;
-    desk.k_scale = desk.values + rounded(p->width, PANEL) * BLOCK;
+    desk.values = desk.keys + key_floats(p);
+    desk.k_scale = desk.values + value_floats(p);
     desk.v_scale = desk.k_scale + BLOCK;
     desk.top = desk.v_scale + BLOCK;
     desk.total = desk.top + rounded(rows, 16);
@@ -171,9 +178,11 @@ static void attention_task(void *plan, int64_t task, int worker) {
         desk.top = desk.sums + rows * p->width;
         desk.total = desk.top + rows;
     }
+    const F factor = splat(1.44269504f / sqrtf((float)q.dims));
     for (int64_t row = 0; row < rows; row++) {
-        memcpy(desk.q + row * p->width, p->given->q + place_of(p, tile, head, row), q.dims * sizeof(float));
-        memset(desk.q + row * p->width + q.dims, 0, (p->width - q.dims) * sizeof(float));
+        const char *asked = (const char *)(p->given->q + place_of(p, tile, head, row));
+        for (int64_t d = 0; d < q.dims; d += 16)
+            store(desk.q + row * p->width + d, numbers<KV_F32>(asked, d, q.dims) * factor);
         desk.top[row] = -INFINITY, desk.total[row] = 0.0f;
     }
     memset(desk.sums, 0, rows * p->width * sizeof(float));
@@ -197,7 +206,7 @@ static void merge_task(void *plan, int64_t merge, int) {
         for (int64_t i = 0; i < tile->pieces; i++) top = tops[i * floats] > top ? tops[i * floats] : top;
         for (int64_t i = 0; i < tile->pieces; i++) {
             float share[16];
-            const F factor = exponential(splat(tops[i * floats]) - splat(top == -INFINITY ? 0.0f : top));
+            const F factor = weight_of(splat(tops[i * floats]) - base_of(top));
             store(share, factor);
             total += share[0] * tops[i * floats + rows];
             for (int64_t d = 0; d < p->width; d += 16)
@@ -213,7 +222,7 @@ static void merge_task(void *plan, int64_t merge, int) {
 static int64_t attention_floats(const LagunaAttention *a) {
     attending::Plan plan;
     attending::cut(&plan, a, nullptr);
-    return attending::tile_floats(&plan) + plan.partial_floats + attending::threads_of(a) * plan.desk_floats;
+    return attending::tile_floats(&plan) + plan.partial_floats + attending::threads_of(a) * attending::desk_floats(&plan);
 }
 
 // All of it, in memory of the caller's. `more_follow`: see run_tasks.

@@ -7,8 +7,9 @@
 // columns and of values in panels, over which they go tile after tile. Knows no runs and no tasks.
 #pragma once
 
+#include <math.h>
+
 #include "attention_keys.h"
-#include "maths.h"
 
 namespace LAGUNA_VARIANT {
 namespace attending {
@@ -20,7 +21,6 @@ constexpr int64_t VALUES_AT_ONCE = 32;  // of few rows: with 128 dims 16 KiB, wh
 // What the rows ask: `tokens` from position `first` on, times the heads of a group.
 struct Queries {
     int64_t tokens, group, first, window, dims;
-    float scale;
     bool few;
     int64_t rows() const { return tokens * group; }
     int64_t width() const { return rounded(dims, 16); }
@@ -34,7 +34,8 @@ struct Block {
 };
 
 // Where a worker computes: q and sums [rows, width], scores [rows, BLOCK], top and total [rows], keys and values of a
-// block, their scales [BLOCK].
+// block (of few rows: of so many as become numbers at a time), their scales [BLOCK]. q has the factor dims^-1/2 log2 e
+// already, for weights are powers of 2.
 struct Desk {
     float *q, *sums, *scores, *top, *total, *keys, *values, *k_scale, *v_scale;
 };
@@ -54,42 +55,65 @@ INLINE Range seen_by(const Queries &q, const Block &b, int64_t row, int64_t rows
     return {q.window ? between(oldest - q.window + 1, 0, b.count) : 0, between(newest + 1, 0, b.count)};
 }
 
-// Make scores of one row weights, and take them into account: only keys of `own` count, the others of `range` get the
-// weight 0. Scores are there for whole sixteens around `range`.
-static void soften(const Queries &q, const Desk &desk, int64_t row, Range own, Range range, bool scaled) {
+// 2^x for x <= 0, to 2e-7 of it; 0 from 2^-126 down, so that no number is ever subnormal. What is no number stays none.
+INLINE F weight_of(F x) {
+    const F shift = splat(12582912.0f);  // 1.5 * 2^23: what is added to it loses its fraction
+    const F n = x + shift;
+    const F r = x - (n - shift);
+    // Coefficients of the smallest relative error on -1/2 .. 1/2 among those with 2^0 = 1.
+    F e = fma(splat(1.326472731e-3f), r, splat(9.671512991e-3f));
+    e = fma(e, r, splat(5.550733581e-2f));
+    e = fma(e, r, splat(2.402224243e-1f));
+    e = fma(e, r, splat(6.931470037e-1f));
+    e = fma(e, r, splat(1.0f));
+    const F power = bits_as_float((float_as_bits(n) << 23) + splat_int(127 << 23));
+    return where_less(x, splat(-126.0f), zeros(), e * power);
+}
+
+// What weights are taken relative to: `top`, but nothing where all scores so far were -inf, for these must weigh 0 and
+// not 2^(-inf + inf).
+INLINE F base_of(float top) { return splat(top == -INFINITY ? 0.0f : top); }
+
+// Bring the largest score of a row up to date, and with it what the row has so far. Only keys of `own` count, the others
+// of `range` get scores of -inf. Scores are there for whole sixteens around `range`.
+static void raise_top(const Queries &q, const Desk &desk, int64_t row, Range own, Range range, bool scaled) {
     float *scores = desk.scores + row * BLOCK, *sums = desk.sums + row * q.width();
     const int64_t from = range.low / 16 * 16, to = rounded(range.high, 16);
-    for (int64_t j = from; j < to; j += 16) {
-        const F value = load(scores + j) * splat(q.scale);
-        store(scores + j, scaled ? value * load(desk.k_scale + j) : value);
-    }
+    F best = splat(desk.top[row]);
+    if (scaled)
+        for (int64_t j = from; j < to; j += 16) store(scores + j, load(scores + j) * load(desk.k_scale + j));
     for (int64_t j = from; j < to && j < own.low; j++) scores[j] = -INFINITY;
     for (int64_t j = own.high > from ? own.high : from; j < to; j++) scores[j] = -INFINITY;
-    F best = splat(desk.top[row]);
     for (int64_t j = from; j < to; j += 16) best = max(load(scores + j), best);
     const float top = largest(best);
-    // Nothing but -inf so far: weights of 0, not of exp(-inf + inf).
-    const F base = splat(top == -INFINITY ? 0.0f : top);
-    if (top != desk.top[row]) {
-        const F shrink = exponential(splat(desk.top[row]) - base);
-        float lane[16];
-        store(lane, shrink);
-        desk.total[row] *= lane[0];
-        for (int64_t d = 0; d < q.width(); d += 16) store(sums + d, load(sums + d) * shrink);
-        desk.top[row] = top;
-    }
+    if (top == desk.top[row]) return;
+    const F shrink = weight_of(splat(desk.top[row]) - base_of(top));
+    float lane[16];
+    store(lane, shrink);
+    desk.total[row] *= lane[0];
+    for (int64_t d = 0; d < q.width(); d += 16) store(sums + d, load(sums + d) * shrink);
+    desk.top[row] = top;
+}
+
+// Make scores of a row weights, and count them.
+static void weigh(const Desk &desk, int64_t row, Range range, bool scaled) {
+    float *scores = desk.scores + row * BLOCK;
+    const F base = base_of(desk.top[row]);
     F total = zeros();
-    for (int64_t j = from; j < to; j += 16) {
-        const F weight = exponential(load(scores + j) - base);
+    for (int64_t j = range.low / 16 * 16; j < range.high; j += 16) {
+        const F weight = weight_of(load(scores + j) - base);
         total = total + weight;
         store(scores + j, scaled ? weight * load(desk.v_scale + j) : weight);
     }
     desk.total[row] += sum(total);
 }
 
-// Read the lines of `bytes` bytes soon; they are not needed at once.
-INLINE void fetch(const char *from, int64_t bytes) {
-    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+// Rows `first` .. `first + rows - 1` together: one row's largest score is not waited for while others can be looked at.
+static void soften(const Queries &q, const Block &b, const Desk &desk, int64_t first, int64_t rows, Range range,
+                   bool scaled) {
+    for (int64_t row = first; row < first + rows; row++)
+        raise_top(q, desk, row, seen_by(q, b, row, 1), range, scaled);
+    for (int64_t row = first; row < first + rows; row++) weigh(desk, row, range, scaled);
 }
 
 // Scales of the block, padded with zeros to whole sixteens.
@@ -107,18 +131,16 @@ template <int KIND> static void few_rows(const Queries &q, const Block &b, const
     // While keys are multiplied the values come, and then the next keys.
     for (int64_t key = 0; key < last; key += 4) {
         const int64_t count = last - key < 4 ? last - key : 4;
-        fetch(b.v + key * stride, count * stride);
-        four_keys<KIND>(b.k + key * stride, count, q.dims, desk.keys);
+        four_keys<KIND>(b.k + key * stride, b.v + key * stride, count, q.dims, desk.keys);
         for (int64_t row = 0; row < rows; row += of_four)
             score((int)(rows - row < of_four ? rows - row : of_four),
                   {desk.q + row * width, desk.keys, width, desk.scores + row * BLOCK + key, BLOCK});
     }
-    for (int64_t row = 0; row < rows; row++) soften(q, desk, row, seen_by(q, b, row, 1), {0, last}, KIND == KV_INT8);
+    soften(q, b, desk, 0, rows, {0, last}, KIND == KV_INT8);
     for (int64_t key = 0; key < last; key += VALUES_AT_ONCE) {
         const int64_t count = last - key < VALUES_AT_ONCE ? last - key : VALUES_AT_ONCE;
-        const int64_t next = between(b.ahead - key, 0, count);
-        fetch(b.k + (last + key) * stride, next * stride);
-        value_panels<KIND>(b.v + key * stride, nullptr, count, q.dims, VALUES_AT_ONCE, desk.values);
+        const char *next = key < b.ahead ? b.k + (last + key) * stride : nullptr;
+        value_panels<KIND>(b.v + key * stride, next, nullptr, count, q.dims, VALUES_AT_ONCE, desk.values);
         for (int64_t d = 0; d < width; d += PANEL)
             for (int64_t row = 0; row < rows; row += of_panel)
                 multiply((int)(rows - row < of_panel ? rows - row : of_panel),
@@ -133,7 +155,7 @@ template <int KIND> static void many_rows(const Queries &q, const Block &b, cons
     const bool scaled = KIND == KV_INT8;
     if (scaled) take_scales(b, desk);
     key_panels<KIND>(b.k, scaled ? desk.k_scale : nullptr, b.count, q.dims, desk.keys);
-    value_panels<KIND>(b.v, scaled ? desk.v_scale : nullptr, b.count, q.dims, BLOCK, desk.values);
+    value_panels<KIND>(b.v, nullptr, scaled ? desk.v_scale : nullptr, b.count, q.dims, BLOCK, desk.values);
     for (int64_t key = 0; key < b.count; key += PANEL)
         for (int64_t row = 0; row < rows; row += at_once) {
             const int64_t count = rows - row < at_once ? rows - row : at_once;
@@ -147,8 +169,7 @@ template <int KIND> static void many_rows(const Queries &q, const Block &b, cons
     for (int64_t first = 0; first < rows; first += at_once) {
         const int64_t count = rows - first < at_once ? rows - first : at_once;
         const Range seen = seen_by(q, b, first, count);
-        for (int64_t row = first; row < first + count && !seen.empty(); row++)
-            soften(q, desk, row, seen_by(q, b, row, 1), seen, false);
+        if (!seen.empty()) soften(q, b, desk, first, count, seen, false);
     }
     for (int64_t d = 0; d < width; d += PANEL)
         for (int64_t row = 0; row < rows; row += at_once) {

@@ -9,7 +9,7 @@
 namespace LAGUNA_VARIANT {
 namespace attending {
 
-INLINE int64_t bytes_of(int kind) { return kind == KV_F32 ? 4 : kind == KV_INT8 ? 1 : 2; }
+constexpr int64_t bytes_of(int kind) { return kind == KV_F32 ? 4 : kind == KV_INT8 ? 1 : 2; }
 INLINE int64_t rounded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 template <int KIND> INLINE F sixteen_of(const void *from) {
@@ -28,25 +28,47 @@ template <int KIND> INLINE F numbers(const char *row, int64_t at, int64_t dims) 
     return sixteen_of<KIND>(end);
 }
 
-// to [4, dims rounded up to 16]: up to four keys; 0 for those that there are not.
-template <int KIND> static void four_keys(const char *from, int64_t count, int64_t dims, float *to) {
-    const int64_t width = rounded(dims, 16);
-    for (int64_t key = 0; key < 4; key++, to += width)
-        for (int64_t d = 0; d < dims; d += 16)
-            store(to + d, key < count ? numbers<KIND>(from + key * dims * bytes_of(KIND), d, dims) : zeros());
+// to [4, dims rounded up to 16]: up to four keys; 0 for those that there are not. What lies as far behind `ahead` is
+// fetched meanwhile.
+template <int KIND>
+static void four_keys(const char *from, const char *ahead, int64_t count, int64_t dims, float *to) {
+    constexpr int64_t size = bytes_of(KIND);
+    const int64_t width = rounded(dims, 16), whole = dims / 64 * 64;
+    for (int64_t key = 0; key < count; key++, to += width, from += dims * size, ahead += dims * size) {
+        for (int64_t d = 0; d < whole; d += 64) {
+            each<size>([&](int line) WRITTEN_OUT { __builtin_prefetch(ahead + d * size + 64 * line, 0, 2); });
+            each<4>([&](int i) WRITTEN_OUT { store(to + d + 16 * i, sixteen_of<KIND>(from + (d + 16 * i) * size)); });
+        }
+        for (int64_t d = whole; d < dims; d += 16) store(to + d, numbers<KIND>(from, d, dims));
+    }
+    for (int64_t key = count; key < 4; key++, to += width) memset(to, 0, width * sizeof(float));
 }
 
 // to [panels of dims, steps, PANEL]: values, times their scales unless those are NULL. `steps` is at least `count`; the
-// rest is left as it is.
+// rest is left as it is. `ahead` as above, or NULL.
 template <int KIND>
-static void value_panels(const char *from, const float *scales, int64_t count, int64_t dims, int64_t steps, float *to) {
-    for (int64_t key = 0; key < count; key++, from += dims * bytes_of(KIND)) {
-        const F scale = splat(scales ? scales[key] : 1.0f);
-        for (int64_t d = 0; d < dims; d += 16) {
-            const F v = numbers<KIND>(from, d, dims);
-            store(to + d / PANEL * steps * PANEL + key * PANEL + d % PANEL, scales ? v * scale : v);
+static void value_panels(const char *from, const char *ahead, const float *scales, int64_t count, int64_t dims,
+                         int64_t steps, float *to) {
+    constexpr int64_t size = bytes_of(KIND);
+    for (int64_t d = 0; d < dims; d += PANEL, to += steps * PANEL)
+        for (int64_t key = 0; key < count; key++) {
+            const F scale = splat(scales ? scales[key] : 1.0f);
+            const char *row = from + key * dims * size;
+            float *panel = to + key * PANEL;
+            if (ahead && d * size % 64 == 0)
+                for (int64_t at = 0; at < PANEL * size; at += 64)
+                    __builtin_prefetch(ahead + (key * dims + d) * size + at, 0, 2);
+            if (d + PANEL <= dims)
+                each<VECTORS>([&](int i) WRITTEN_OUT {
+                    const F v = sixteen_of<KIND>(row + (d + 16 * i) * size);
+                    store(panel + 16 * i, scales ? v * scale : v);
+                });
+            else
+                for (int64_t at = d; at < dims; at += 16) {
+                    const F v = numbers<KIND>(row, at, dims);
+                    store(panel + at - d, scales ? v * scale : v);
+                }
         }
-    }
 }
 
 // Sixteen vectors of sixteen as a square, rows made columns.

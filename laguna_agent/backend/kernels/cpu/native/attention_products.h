@@ -31,20 +31,30 @@ struct Panel {
     bool add;
 };
 
+// work(0), .. work(N - 1), written out: an array whose every index is a constant lies in registers from its first to its
+// last use, one that a loop goes through takes a turn through memory before and after.
+template <int N, class Do> INLINE void each(const Do &work) {
+    if constexpr (N > 1) each<N - 1>(work);
+    work(N - 1);
+}
+#define WRITTEN_OUT __attribute__((always_inline))
+
 template <int R, int V> static void multiply_tile(const Panel &p) {
-    F sums[R][V];
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) sums[r][v] = p.add ? load(p.c + r * p.c_step + 16 * v) : zeros();
+    const float *a = p.a, *b = p.b;
+    const int64_t a_step = p.a_step, c_step = p.c_step;
+    float *c = p.c;
+    F sums[R * V];
+    if (p.add) each<R * V>([&](int i) WRITTEN_OUT { sums[i] = load(c + i / V * c_step + i % V * 16); });
+    else each<R * V>([&](int i) WRITTEN_OUT { sums[i] = zeros(); });
     for (int64_t k = 0; k < p.depth; k++) {
-        F b[V];
-        for (int v = 0; v < V; v++) b[v] = load(p.b + k * PANEL + 16 * v);
-        for (int r = 0; r < R; r++) {
-            const F a = splat(p.a[r * p.a_step + k]);
-            for (int v = 0; v < V; v++) sums[r][v] = fma(a, b[v], sums[r][v]);
-        }
+        F columns[V];
+        each<V>([&](int v) WRITTEN_OUT { columns[v] = load(b + k * PANEL + 16 * v); });
+        each<R>([&](int r) WRITTEN_OUT {
+            const F row = splat(a[r * a_step + k]);
+            each<V>([&](int v) WRITTEN_OUT { sums[r * V + v] = fma(row, columns[v], sums[r * V + v]); });
+        });
     }
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) store(p.c + r * p.c_step + 16 * v, sums[r][v]);
+    each<R * V>([&](int i) WRITTEN_OUT { store(c + i / V * c_step + i % V * 16, sums[i]); });
 }
 
 // The tile for so many rows (1 .. ROWS_AT_ONCE) and sixteens of columns (1 .. VECTORS).
@@ -102,19 +112,20 @@ struct Four {
 };
 
 template <int R> static void score_tile(const Four &f) {
+    const float *q = f.q, *keys = f.keys;
+    const int64_t dims = f.dims;
     FloatPart sums[R][4];
-    for (int r = 0; r < R; r++)
-        for (int j = 0; j < 4; j++) sums[r][j] = (FloatPart){};
-    for (int64_t d = 0; d < f.dims; d += WIDTH) {
+    each<4 * R>([&](int i) WRITTEN_OUT { sums[i / 4][i % 4] = (FloatPart){}; });
+    for (int64_t d = 0; d < dims; d += WIDTH) {
         FloatPart key[4];
-        for (int j = 0; j < 4; j++) memcpy(&key[j], f.keys + j * f.dims + d, sizeof key[j]);
-        for (int r = 0; r < R; r++) {
-            FloatPart q;
-            memcpy(&q, f.q + r * f.dims + d, sizeof q);
-            for (int j = 0; j < 4; j++) sums[r][j] = fma_part(q, key[j], sums[r][j]);
-        }
+        each<4>([&](int j) WRITTEN_OUT { memcpy(&key[j], keys + j * dims + d, sizeof key[j]); });
+        each<R>([&](int r) WRITTEN_OUT {
+            FloatPart row;
+            memcpy(&row, q + r * dims + d, sizeof row);
+            each<4>([&](int j) WRITTEN_OUT { sums[r][j] = fma_part(row, key[j], sums[r][j]); });
+        });
     }
-    for (int r = 0; r < R; r++) store_sums_of_four(sums[r], f.scores + r * f.step);
+    each<R>([&](int r) WRITTEN_OUT { store_sums_of_four(sums[r], f.scores + r * f.step); });
 }
 
 template <int R = ROWS_OF_FOUR> static void score(int rows, const Four &f) {

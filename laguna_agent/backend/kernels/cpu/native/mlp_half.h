@@ -116,11 +116,9 @@ static void up_task(void *job, int64_t task, int worker) {
 static void clear_behind(const Pass *p) {
     for (int64_t i = 0; i < p->group_count; i++) {
         const Group *g = p->groups + i;
-        const int64_t begin = (g->inner + SPAN - 1) / SPAN * SPAN;
-        for (int64_t slot = g->begin; slot < g->end && begin < p->inner_wide; slot++) {
-            memset(p->inner + slot * p->inner_wide + begin, 0, (p->inner_wide - begin) * sizeof(float));
-            memset(p->inner_steps + (slot * p->inner_wide + begin) / STEP, 0, (p->inner_wide - begin) / STEP * sizeof(Step));
-        }
+        const int64_t begin = steps_of(g->inner), end = met_columns(g->down) / STEP;
+        for (int64_t slot = g->begin; slot < g->end && begin < end; slot++)
+            memset(p->inner_steps + slot * p->inner_wide / STEP + begin, 0, (end - begin) * sizeof(Step));
     }
 }
 
@@ -141,16 +139,12 @@ static void down_span(const Pass *p, const Desk *d, const Group *g, int64_t firs
     }
 }
 
-// Spans of the hidden size that a task takes: several where there are few tokens, so that what is read lies together.
-INLINE int64_t spans_together(const Pass *p) { return p->tokens < MANY ? 4 : 1; }
-
-static void down_task(void *job, int64_t task, int worker) {
+static void down_range(void *job, int64_t begin, int64_t end, int worker) {
     const Pass *p = (const Pass *)job;
-    const int64_t together = spans_together(p);
     for (int64_t i = 0; i < p->group_count; i++)
-        for (int64_t span = task * together; span < (task + 1) * together; span++) {
+        for (int64_t span = begin; span < end; span++) {
             const int64_t first = span * SPAN, left = p->hidden - first;
-            if (left > 0) down_span(p, p->desks + worker, p->groups + i, first, left < SPAN ? left : SPAN);
+            down_span(p, p->desks + worker, p->groups + i, first, left < SPAN ? left : SPAN);
         }
 }
 
@@ -164,8 +158,7 @@ static void mlp_half(Pass *p) {
     make_groups(p);
     clear_behind(p);
     run_tasks(p->threads, p->task_count, up_task, p, 1);
-    const int64_t spans = (p->hidden + SPAN - 1) / SPAN, together = spans_together(p);
-    run_tasks(p->threads, (spans + together - 1) / together, down_task, p, 1);
+    run_ranges(p->threads, (p->hidden + SPAN - 1) / SPAN, down_range, p, 1);
 }
 
 }  // namespace LAGUNA_VARIANT

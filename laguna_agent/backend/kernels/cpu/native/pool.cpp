@@ -35,9 +35,9 @@ struct Pool {
     std::atomic<uint64_t> gate;
     std::atomic<int> sleeping, left, awaited, lookout;
     std::atomic<int64_t> next;
-    int workers;
+    int workers, wanted;
     int64_t tasks;
-    Work work;
+    RangeWork work;
     void *job;
 };
 
@@ -59,8 +59,21 @@ static double microseconds(void) {
     return 1e6 * (double)now.tv_sec + 1e-3 * (double)now.tv_nsec;
 }
 
+// Tasks that are taken together: a part of those that are left, so that nobody waits long for the last one. Memory is
+// read fastest in long pieces.
+static int64_t together(int64_t left, int threads) {
+    const int64_t share = left / (3 * threads);
+    return share < 1 ? 1 : share;
+}
+
 static void do_tasks(Pool *pool, int worker) {
-    for (int64_t task; (task = pool->next.fetch_add(1)) < pool->tasks;) pool->work(pool->job, task, worker);
+    int64_t begin = pool->next.load();
+    while (begin < pool->tasks) {
+        const int64_t end = begin + together(pool->tasks - begin, pool->wanted + 1);
+        if (!pool->next.compare_exchange_weak(begin, end)) continue;
+        pool->work(pool->job, begin, end, worker);
+        begin = pool->next.load();
+    }
 }
 
 static uint64_t wait_for_round(Pool *pool, uint64_t seen) {
@@ -178,17 +191,32 @@ static void wait_for_workers(Pool *pool, int entered) {
 
 void pin_workers(int on) { pinned.store(on); }
 
+struct SingleTasks {
+    Work work;
+    void *job;
+};
+
+static void one_by_one(void *job, int64_t begin, int64_t end, int worker) {
+    const SingleTasks *single = static_cast<SingleTasks *>(job);
+    for (int64_t task = begin; task < end; task++) single->work(single->job, task, worker);
+}
+
 void run_tasks(int threads, int64_t tasks, Work work, void *job, int more_follow) {
+    SingleTasks single = {work, job};
+    run_ranges(threads, tasks, one_by_one, &single, more_follow);
+}
+
+void run_ranges(int threads, int64_t tasks, RangeWork work, void *job, int more_follow) {
     int wanted = threads - 1 < MOST_WORKERS ? threads - 1 : MOST_WORKERS;
     if (wanted > tasks - 1) wanted = (int)(tasks - 1);
     Pool *pool = wanted > 0 ? pool_of_process() : nullptr;
     if (!pool || pthread_mutex_trylock(&pool->busy)) {
-        for (int64_t task = 0; task < tasks; task++) work(job, task, 0);
+        if (tasks > 0) work(job, 0, tasks, 0);
         return;
     }
     hire(pool, wanted);
     pool->lookout.store(more_follow ? LOOKOUT_MICROSECONDS : 0);
-    pool->work = work, pool->job = job, pool->tasks = tasks;
+    pool->work = work, pool->job = job, pool->tasks = tasks, pool->wanted = wanted;
     pool->next.store(0);
     pool->left.store(0);
     const uint64_t round = ROUND(pool->gate.load()) + 1;

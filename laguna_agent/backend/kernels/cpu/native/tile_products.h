@@ -54,6 +54,7 @@ INLINE void packed_block(const LagunaMatrix *m, const uint8_t *w, const Step *co
     int64_t at = 0;
     for (int64_t g = 0; g < groups; g++) {
         const uint8_t *behind = w + steps * C::bytes;
+        prefetch(behind + AHEAD);
         const F scale = load_scales(type, behind);
         const F minimum = C::minimums ? load_scales(type, behind + scales) : zeros();
         for (int64_t s = 0; s < steps; s++, at++, w += C::bytes) {
