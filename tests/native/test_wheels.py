@@ -111,4 +111,6 @@ def same(found: torch.Tensor, expected: torch.Tensor, name: str, share: float) -
     """Equal but for rounding: a share of each number or, where a sum may cancel, of the largest in the result."""
     wide = expected.double()
     room = 1e-36 if name.startswith("function") else share * wide.abs().max().item()
-    torch.testing.assert_close(found.double(), wide, rtol=share, atol=room, equal_nan=True, msg=lambda m: f"{name}: {m}")
+    torch.testing.assert_close(
+        found.double(), wide, rtol=share, atol=room, equal_nan=True, msg=lambda m: f"{name}: {m}"
+    )

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -14,7 +15,7 @@ PIN = "LAGUNA_PIN_THREADS"
 ROOT = Path("/")
 
 
-def compute_threads(root: Path = ROOT) -> int:
+def physical_cores(root: Path = ROOT) -> int:
     """As many as there are `compute_processors`, but no more than the control group may keep busy all the time.
 
     A thread more would wait for its turn while the others spin and wait for it.
@@ -23,7 +24,7 @@ def compute_threads(root: Path = ROOT) -> int:
         cores = len(compute_processors(root))
     except (AttributeError, OSError):  # not Linux, or a container without /sys
         cores = os.cpu_count() or 1
-    return max(1, min(cores, int(_quota(root))))
+    return int(max(1, min(cores, _quota(root))))
 
 
 def compute_processors(root: Path = ROOT) -> list[int]:
@@ -41,7 +42,7 @@ def compute_processors(root: Path = ROOT) -> list[int]:
 
 
 def _fast(usable: set[int], root: Path) -> set[int]:
-    """The processors of the fast kind: as Intel's hybrids name them, or by ARM's capacities; all where all are alike."""
+    """The processors of the fast kind: as Intel's hybrids name them, or by ARM's capacities; all if all are alike."""
     try:
         return _numbers((root / "sys/devices/cpu_core/cpus").read_text())
     except OSError:
@@ -69,8 +70,8 @@ def _quota(root: Path) -> float:
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return float(1 << 30)
-    granted = [float(1 << 30)]
+        return math.inf
+    granted = [math.inf]
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -90,17 +91,17 @@ def _share(place: Path) -> float:
     """Of the second version's cpu.max: "200000 100000", or "max 100000"."""
     try:
         quota, period = place.read_text().split()
-        return float(1 << 30) if quota == "max" else int(quota) / int(period)
+        return math.inf if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
-        return float(1 << 30)
+        return math.inf
 
 
 def _old_share(folder: Path) -> float:
     try:
         quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-        return quota / period if quota > 0 else float(1 << 30)
+        return quota / period if quota > 0 else math.inf
     except (OSError, ValueError):
-        return float(1 << 30)
+        return math.inf
 
 
 def pin_threads() -> None:
