@@ -13,10 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from laguna_agent.backend.kernels.cpu import library
 from laguna_agent.directories import cache_directory
 
 torch.set_num_threads(1)
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+# Another build of the same sources, as the run with sanitizers has it.
+if other := os.environ.get("KERNELS_UNDER_TEST"):
+    library.INSTALLED = Path(other)
 
 
 def share_kernels(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> None:
