@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -47,15 +48,21 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
         "--flash", default="auto,off", help="of llama.cpp: auto, on, off; the best counts (%(default)s)"
     )
     parser.add_argument("--contenders", default="", help="only those with one of these words in their names")
-    parser.add_argument("--prefill", default="512,2048", help="tokens (%(default)s)")
-    parser.add_argument("--decode", default="128,2048,8192", help="tokens that stand before (%(default)s)")
+    parser.add_argument("--prefill", help="tokens (512,2048; --full: 512)")
+    parser.add_argument("--decode", help="tokens that stand before (128,2048,8192; --full: 128,2048)")
     parser.add_argument("--tokens", type=int, default=16, help="decoded at a time (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="that count (%(default)s)")
     parser.add_argument("--threads", type=int, default=physical_cores(), help="of every contender (%(default)s)")
     parser.add_argument("--judged", type=int, default=JUDGED, help="tokens of the guard; 0: no guard (%(default)s)")
     parser.add_argument("--gib", type=float, default=2.0, help="read for the read limit (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where files are made and kept (default: a temporary folder)")
-    return parser.parse_args(argv)
+    chosen = parser.parse_args(argv)
+    # With 40 layers llama.cpp reads 20 tokens a second here, and reads anew in every round.
+    usual = ("512", "128,2048") if chosen.full else ("512,2048", "128,2048,8192")
+    chosen.prefill, chosen.decode = (
+        given or wanted for given, wanted in zip((chosen.prefill, chosen.decode), usual, strict=True)
+    )
+    return chosen
 
 
 def numbers(text: str) -> list[int]:
@@ -64,41 +71,72 @@ def numbers(text: str) -> list[int]:
 
 
 class Run:
-    """One course: `figures` by contender after `measure` and `judge`."""
+    """One course: `figures` by contender, and the machine's `loads`, after one of the ways to go through the rounds.
 
-    def __init__(self, course: Course, limits: Limits, settings: argparse.Namespace) -> None:
-        self.course, self.limits, self.settings = course, limits, settings
+    `scratch`: a folder for files of logits, 100 MB for each contender.
+    """
+
+    def __init__(self, course: Course, limits: Limits, settings: argparse.Namespace, scratch: Path) -> None:
+        self.course, self.limits, self.settings, self.scratch = course, limits, settings, scratch
+        self.loads: list[float] = []
+        self.given: dict[Contender, Path] = {}
         self.figures = {one.name: Figures(one) for one in course.contenders}
 
-    def measure(self) -> None:
-        """All open together, all rounds."""
+    def together(self) -> None:
+        """All open at once, all rounds."""
         with ExitStack() as stack:
             running = [(one, stack.enter_context(self.opened(one))) for one in self.course.contenders]
             for one, process in running:
                 self.prepare(one, process)
             for number in range(self.settings.rounds):
-                say(f"round {number + 1}")
-                self.limits.measure()
+                self.begin_round()
                 for column in self.course.columns:
                     # No contender always follows the same one.
                     turn = number % len(running)
                     for one, process in running[turn:] + running[:turn]:
                         self.count(one, process, column)
+            for one, process in running:
+                self.judge(one, process)
+        self.compare()
 
-    def measure_apart(self) -> None:
-        """One open at a time, for models of which memory holds one."""
+    def one_by_one(self) -> None:
+        """One open at a time, for models of which memory holds one; all of them in every round."""
         for number in range(self.settings.rounds):
-            say(f"round {number + 1}")
-            self.limits.measure()
+            self.begin_round()
             for one in self.course.contenders:
-                with self.opened(one) as process:
-                    self.prepare(one, process)
-                    for column in self.course.columns:
-                        self.count(one, process, column)
+                self.alone(one, 1, number == self.settings.rounds - 1)
+        self.compare()
+
+    def one_after_the_other(self) -> None:
+        """All rounds of one, then all of the next, each file removed at the end, for a disk that holds one."""
+        for one in self.course.contenders:
+            self.begin_round()
+            self.alone(one, self.settings.rounds, True)
+            self.compare()
+            if one.file:
+                one.file.unlink()
+
+    def alone(self, contender: Contender, rounds: int, judged: bool) -> None:
+        """Some rounds of one that is open alone."""
+        with self.opened(contender) as process:
+            self.prepare(contender, process)
+            for _ in range(rounds):
+                for column in self.course.columns:
+                    self.count(contender, process, column)
+            if judged:
+                self.judge(contender, process)
+
+    def begin_round(self) -> None:
+        """The machine as it is now."""
+        self.loads.append(os.getloadavg()[0])
+        say(f"round {len(self.loads)}")
+        self.limits.measure()
 
     @contextmanager
     def opened(self, contender: Contender) -> Iterator[Process]:
         """Its process, the model open."""
+        if contender.make:
+            contender.make()
         with Process(contender) as process:
             if contender.file:
                 warm(contender.file)
@@ -111,19 +149,17 @@ class Run:
             yield process
 
     def prepare(self, contender: Contender, process: Process) -> None:
-        """The round that does not count."""
+        """The round that does not count. Of several variants it finds the best for each column, once."""
         figures = self.figures[contender.name]
-        variants = figures.opened["variants"]
         for column in self.course.columns:
-            seconds: dict[str, float] = {}
-            for variant in variants:
+            known = figures.variants.get(column)
+            seconds = {}
+            for variant in figures.opened["variants"] if known is None else [known]:
                 if column.kind == "decode":
                     figures.remember(process.ask("fill", context=column.tokens, variant=variant))
-                if column in figures.variants:
-                    continue
-                told = self._asked(process, column, variant)
-                seconds[variant] = told["seconds"]
-            if seconds:
+                if known is None:
+                    seconds[variant] = self._asked(process, column, variant)["seconds"]
+            if known is None:
                 figures.variants[column] = min(seconds, key=lambda variant: seconds[variant])
             say(f"{contender.name}: {column.name} prepared")
 
@@ -139,27 +175,34 @@ class Run:
             return process.ask("prefill", tokens=column.tokens, variant=variant)
         return process.ask("decode", context=column.tokens, tokens=self.settings.tokens, variant=variant)
 
-    def judge(self, folder: Path) -> None:
-        """The guard, for every contender that somebody computes exactly."""
+    def judge(self, contender: Contender, process: Process) -> None:
+        """Its logits into a file, where somebody computes them exactly."""
+        if contender.exact and self.course.ids:
+            path = self.scratch / f"{contender.name}.logits"
+            self._write(process, path, min(SINGLE, len(self.course.ids) // 10))
+            self.given[contender] = path
+
+    def _write(self, process: Process, path: Path, single: int) -> None:
         ids = [*self.course.ids]
-        begin, single = len(ids) - len(ids) // 5, min(SINGLE, len(ids) // 10)
-        for one in self.course.contenders:
-            if one.exact is None:
-                continue
-            paths = []
-            for who, alone in ((one, single), (one.exact, 0)):
-                path = folder / ("exact.logits" if who is one.exact else "given.logits")
-                with self.opened(who) as process:
-                    process.ask("judged", ids=ids, begin=begin, single=alone, path=str(path))
-                    vocabulary = process.ask("about")["vocabulary"]
-                paths.append(path)
-            self.figures[one.name].guard = judgement(paths[1], paths[0], vocabulary)
+        process.ask("judged", ids=ids, begin=len(ids) - len(ids) // 5, single=single, path=str(path))
+
+    def compare(self) -> None:
+        """The exact logits beside those that were given; each exact contender open alone."""
+        for contender, given in self.given.items():
+            assert contender.exact
+            path = self.scratch / "exact.logits"
+            with self.opened(contender.exact) as process:
+                self._write(process, path, 0)
+                vocabulary = process.ask("about")["vocabulary"]
+            self.figures[contender.name].guard = judgement(path, given, vocabulary)
+            given.unlink()
+        self.given.clear()
 
     def told(self) -> list[str]:
         """The tables."""
         read = self.limits.read
         lines = [*table(self.course, self.figures, read), "", *guard_table(self.figures), ""]
-        return [*lines, *ratio_table(list(ratios(self.course, self.figures)), self.figures, read), ""]
+        return [*lines, *ratio_table(self.course, self.figures, read), ""]
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for programs."""
@@ -176,7 +219,7 @@ class Run:
             for one in ratios(self.course, self.figures)
         ]
         contenders = {name: figures.as_json(self.limits.read) for name, figures in self.figures.items()}
-        return {"course": self.course.title, "contenders": contenders, "ratios": found}
+        return {"course": self.course.title, "loads": self.loads, "contenders": contenders, "ratios": found}
 
     @property
     def holds(self) -> bool:
@@ -202,6 +245,13 @@ def courses(settings: argparse.Namespace, folder: Path) -> Iterator[Course]:
             raise SystemExit(f"there is no course {name!r} (`real` needs --gguf)")
 
 
+def machine() -> dict[str, Any]:
+    """What the figures belong to."""
+    told = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]
+    return {"processor": names[0] if names else platform.machine(), "cores": physical_cores()}
+
+
 def say(text: str) -> None:
     """How far it is."""
     print(text, file=sys.stderr, flush=True)
@@ -215,14 +265,19 @@ def main(argv: list[str] | None = None) -> int:
         for course in courses(settings, settings.folder or Path(scratch)):
             if not course.contenders:
                 raise SystemExit(f"{course.title}: no contender has a name with {settings.contenders!r}")
-            run = Run(course, limits, settings)
-            run.measure_apart() if settings.full else run.measure()
-            if settings.judged:
-                run.judge(Path(scratch))
+            run = Run(course, limits, settings, Path(scratch))
+            if not settings.full:
+                run.together()
+            elif course.fits:
+                run.one_by_one()
+            else:
+                say("the disk holds one file at a time: rounds are not interleaved")
+                run.one_after_the_other()
             print("\n".join(run.told()), flush=True)
             told.append(run.as_json())
             holds &= run.holds
-    print(json.dumps({"threads": settings.threads, "rounds": settings.rounds, "limits": limits.best, "courses": told}))
+    kept = {"machine": machine(), "threads": settings.threads, "rounds": settings.rounds, "limits": limits.best}
+    print(json.dumps({**kept, "courses": told}))
     return 0 if holds else 1
 
 

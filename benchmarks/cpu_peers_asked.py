@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,13 @@ BREATH = 0.3
 """Seconds between two questions: the threads of some engines spin for a while after their work."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contender:
     """Who is measured: a name for people, the command of its process, what `open` is asked, and what it reads.
 
-    `file`: read once before it is opened, so that opening is warm; None where there is none. `exact`: who computes the
-    same weights exactly, for the guard; None where that is not asked. `floors`: of our speed against it, by the
-    column's name.
+    `file`: what it opens, and `make`: what is called before, which makes the file where it is not there; None for a
+    model that is made in memory. `exact`: who computes the same weights exactly, for the guard; None where that is not
+    asked.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Contender:
     opening: dict[str, Any]
     traffic: Traffic
     file: Path | None = None
+    make: Callable[[], object] | None = None
     exact: Contender | None = None
     ours: bool = False
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from laguna_agent.backend.kernels.formats import Plain, Weight, bytes_needed
+from laguna_agent.backend.kernels.formats import Plain, bytes_needed
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.weights.canonical import expected_tensors
+from laguna_agent.backend.laguna.weights.packing import pack_layout
+from laguna_agent.backend.laguna.weights.policy import Quant
 from laguna_agent.backend.laguna.weights.stored import Checkpoint
 
 KEY_BYTES = 2
@@ -48,9 +50,10 @@ def traffic(config: ModelConfig, sizes: Mapping[str, int]) -> Traffic:
     return Traffic(weights, each * full, each * (len(config.layers) - full), config.sliding_window)
 
 
-def opened_sizes(tensors: Mapping[str, Weight]) -> dict[str, int]:
-    """Bytes of opened tensors."""
-    return {name: tensor.nbytes for name, tensor in tensors.items()}
+def packed_sizes(checkpoint: Checkpoint, quant: Quant) -> dict[str, int]:
+    """Bytes of a checkpoint's tensors in a packed file."""
+    _, formats = pack_layout(checkpoint, quant)
+    return {name: bytes_needed(formats[name], tensor.shape) for name, tensor in checkpoint.tensors.items()}
 
 
 def stored_sizes(checkpoint: Checkpoint) -> dict[str, int]:

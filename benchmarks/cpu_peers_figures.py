@@ -89,9 +89,7 @@ class Ratio:
         """For people."""
         if self.floor is None:
             return ""
-        met = self.value >= self.floor.least
-        text = f"floor {self.floor.least:g} {'met' if met else 'NOT met'}, aim {self.floor.aim:g}"
-        text += " met" if self.value >= self.floor.aim else " not met"
+        text = _verdict(self.value, self.floor)
         return text if self.counts else f"does not count ({text})"
 
 
@@ -140,18 +138,28 @@ def guard_table(figures: Mapping[str, Figures]) -> list[str]:
     return _aligned(rows)
 
 
-def ratio_table(found: list[Ratio], figures: Mapping[str, Figures], read: float) -> list[str]:
-    """Lines: the ratios, and our share of the read limit after 128 tokens."""
+def ratio_table(course: Course, figures: Mapping[str, Figures], read: float) -> list[str]:
+    """Lines: the ratios, our share of the read limit after 128 tokens, and what has a ceiling."""
     rows = [["ratio", "", "ours / peer", ""]]
-    rows += [[f"{one.ours} / {one.peer}", one.column.name, f"{one.value:.2f}", one.verdict] for one in found]
+    for one in ratios(course, figures):
+        rows.append([f"{one.ours} / {one.peer}", one.column.name, f"{one.value:.2f}", one.verdict])
     for mine in figures.values():
         share = mine.share(Column("decode", 128), read)
         if mine.contender.ours and share is not None:
-            met = "met" if share >= READ_SHARE.least else "NOT met"
-            aimed = "met" if share >= READ_SHARE.aim else "not met"
-            said = f"floor {READ_SHARE.least:.0%} {met}, aim {READ_SHARE.aim:.0%} {aimed}"
+            said = _verdict(share, READ_SHARE, form="{:.0%}")
             rows.append([f"{mine.contender.name} / read limit", "decode 128", f"{share:.0%}", said])
+        for name, ceiling in course.ceilings.items() if mine.contender.ours else ():
+            value = mine.opened["open_s"] if name == "open_s" else mine.memory["rss"]
+            said = _verdict(value, ceiling, "at most", "{:.4g}", most=True)
+            rows.append([mine.contender.name, name, f"{value:.4g}", said])
     return _aligned(rows)
+
+
+def _verdict(value: float, floor: Floor, words: str = "floor", form: str = "{:g}", most: bool = False) -> str:
+    """What is said of a value beside its floor, or its ceiling where it is to be `most`."""
+    met, aimed = ((value <= wanted if most else value >= wanted) for wanted in floor)
+    least, aim = (form.format(wanted) for wanted in floor)
+    return f"{words} {least} {'met' if met else 'NOT met'}, aim {aim} {'met' if aimed else 'not met'}"
 
 
 def _told(value: float | None, form: str) -> str:

@@ -1,0 +1,36 @@
+"""The compiled library for tests, and each of its variants that runs on this processor."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from laguna_agent.backend.kernels.cpu.library import library
+from tests.laguna.processor import variants_here
+
+
+def opened() -> ctypes.CDLL:
+    """The library; the test is skipped where there is none."""
+    found = library()
+    if found.opened is None:
+        pytest.skip(f"the compiled kernels are not here: {found.says}")
+    return found.opened
+
+
+@contextmanager
+def using(variant: str) -> Iterator[ctypes.CDLL]:
+    """The library with that variant in use."""
+    found = opened()
+    before = found.laguna_variant()
+    assert found.laguna_choose_variant(variant.encode()) == 0
+    try:
+        yield found
+    finally:
+        found.laguna_choose_variant(before)
+
+
+every_variant = pytest.mark.parametrize("variant", variants_here())
+"""Runs a test once for each variant that this machine's processor has."""
