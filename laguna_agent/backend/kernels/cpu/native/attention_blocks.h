@@ -158,28 +158,28 @@ template <int KIND> static void add_few(const Queries &q, const Block &b, const 
     }
 }
 
-template <int KIND> static void few_rows(const Queries &q, const Block &b, const Desk &desk) {
+template <int KIND> __attribute__((noinline)) static void few_rows(const Queries &q, const Block &b, const Desk &desk) {
     const int64_t rows = q.rows(), stride = q.dims * bytes_of(KIND);
     // While keys are multiplied the values come, and with the values the next keys.
     const char *next = b.ahead ? b.k + b.count * stride : b.v;
+    const Range all = {0, b.count};
     if (KIND == KV_INT8) take_scales(b, desk);
-    int64_t scored = 0;
 #if defined(__AVX512F__)
-    const bool direct = goes_direct(rows, q.dims);
-    if (direct) scored = scores_direct<KIND>((int)rows, desk.q, q.dims, b.k, b.v, b.count, desk.scores, BLOCK);
-#else
-    const bool direct = false;
+    if constexpr (KIND != KV_F32)
+        if (goes_direct(KIND, rows, q.dims)) {
+            const int64_t scored = scores_direct<KIND>((int)rows, desk.q, q.dims, b.k, b.v, b.count, desk.scores, BLOCK);
+            score_few<KIND>(q, b, desk, scored);
+            soften(q, b, desk, 0, rows, all, KIND == KV_INT8);
+            values_direct<KIND>((int)rows, desk.scores, BLOCK, b.v, next, q.dims, b.count, desk.sums);
+            return;
+        }
 #endif
-    score_few<KIND>(q, b, desk, scored);
-    soften(q, b, desk, 0, rows, {0, b.count}, KIND == KV_INT8);
-#if defined(__AVX512F__)
-    if (direct) return values_direct<KIND>((int)rows, desk.scores, BLOCK, b.v, next, q.dims, b.count, desk.sums);
-#endif
-    (void)direct;
+    score_few<KIND>(q, b, desk, 0);
+    soften(q, b, desk, 0, rows, all, KIND == KV_INT8);
     add_few<KIND>(q, b, desk, next);
 }
 
-template <int KIND> static void many_rows(const Queries &q, const Block &b, const Desk &desk) {
+template <int KIND> __attribute__((noinline)) static void many_rows(const Queries &q, const Block &b, const Desk &desk) {
     const int64_t rows = q.rows(), width = q.width(), at_once = pass_of(rows, ROWS_AT_ONCE);
     const bool scaled = KIND == KV_INT8;
     if (scaled) take_scales(b, desk);
