@@ -16,6 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,24 +26,27 @@ TARGETS = ("x86_64-linux-gnu.2.17", "aarch64-linux-gnu.2.17")
 TOOLS = ("hatchling==1.33.0", "ziglang==0.17.1")
 
 
-def build_wheels(out: Path, targets: tuple[str, ...] = TARGETS) -> list[Path]:
-    """The wheels of these targets, made in `out`. Raises CalledProcessError, whose stderr says what went wrong."""
-    made = []
-    with tempfile.TemporaryDirectory(prefix="laguna-wheels-") as name:
-        python = Path(name) / "tools" / "bin" / "python"
-        _run([sys.executable, "-m", "venv", str(python.parent.parent)])
-        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TOOLS])
-        for target in targets:
-            fresh = Path(name) / target
-            build = [str(python), "-m", "hatchling", "build", "-t", "wheel", "-d", str(fresh)]
-            _run(build, LAGUNA_WHEEL_TARGET=target)
-            (wheel,) = fresh.iterdir()
-            out.mkdir(parents=True, exist_ok=True)
-            made.append(Path(shutil.move(wheel, out / wheel.name)))
-    return made
+@contextmanager
+def tools() -> Iterator[Path]:
+    """The Python of an environment that has exactly the tools; it is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="laguna-wheels-") as folder:
+        python = Path(folder) / "bin" / "python"
+        run([sys.executable, "-m", "venv", folder])
+        run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TOOLS])
+        yield python
 
 
-def _run(command: list[str], **more: str) -> None:
+def build_wheel(python: Path, target: str, out: Path) -> Path:
+    """The wheel for this target, made in `out`. Raises CalledProcessError, whose stderr says what went wrong."""
+    with tempfile.TemporaryDirectory(prefix="laguna-wheel-") as folder:
+        run([str(python), "-m", "hatchling", "build", "-t", "wheel", "-d", folder], LAGUNA_WHEEL_TARGET=target)
+        (wheel,) = Path(folder).iterdir()
+        out.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.move(wheel, out / wheel.name))
+
+
+def run(command: list[str], **more: str) -> None:
+    """Do it in the root of the tree; raises CalledProcessError with what it printed."""
     # A fixed date, as hatchling's own: what the environment has would change the digest.
     fixed = {"SOURCE_DATE_EPOCH": "1580601600"}
     subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=os.environ | fixed | more)
@@ -54,7 +59,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="the folder for them; default: dist")
     asked = parser.parse_args()
     try:
-        made = build_wheels(asked.out, tuple(asked.targets))
+        with tools() as python:
+            made = [build_wheel(python, target, asked.out) for target in asked.targets]
     except subprocess.CalledProcessError as error:
         sys.exit(f"{' '.join(error.cmd)} failed:\n{error.stdout}{error.stderr}")
     for wheel in made:

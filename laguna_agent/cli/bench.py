@@ -28,7 +28,7 @@ def engine(
     import msgspec
 
     from laguna_agent.backend.laguna.in_process import plan_of
-    from laguna_agent.backend.laguna.threads import physical_cores
+    from laguna_agent.backend.laguna.threads import physical_cores, pin_threads
     from laguna_agent.backend.providers import local_name
     from laguna_agent.config import load
 
@@ -36,6 +36,7 @@ def engine(
     plan = plan_of(local_name(settings), settings)
     from laguna_agent.backend.laguna.measure import measure_engine
 
+    pin_threads()
     figures = measure_engine(plan, prompt_tokens=prompt_tokens, output_tokens=output_tokens, threads=physical_cores())
     if as_json:
         show_json(msgspec.to_builtins(figures) | {"share": figures.share})

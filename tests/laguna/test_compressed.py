@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from laguna_agent.backend.kernels.formats import GroupInt, PackedTensor
+from laguna_agent.backend.kernels.formats import PackedTensor, Tiled
 from laguna_agent.backend.kernels.reference import dequantise
 from laguna_agent.backend.laguna.weights import open_weights
 from laguna_agent.backend.laguna.weights.compressed import CompressedModule
@@ -121,8 +121,8 @@ def test_packing_carries_stored_codes_over(tmp_path):
         name = "model.layers.1.mlp.experts.gate_up_proj"
         assert torch.equal(dequantise(weights.tensors[name]), meant[name])
         other = weights.tensors["model.layers.2.mlp.experts.gate_up_proj"]
-        assert isinstance(other, PackedTensor) and isinstance(other.format, GroupInt)
-        assert other.format.bits == int(quant[-1])
+        assert isinstance(other, PackedTensor) and isinstance(other.format, Tiled)
+        assert other.format.base.bits == int(quant[-1])
 
 
 NAME = "model.layers.1.mlp.experts.2.up_proj."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -15,37 +14,13 @@ from torch import Tensor
 
 from laguna_agent.backend.kernels.attention import KeyRun, numbers, reference
 from laguna_agent.backend.kernels.cpu import abi
-from laguna_agent.backend.kernels.cpu.library import library
+from tests.laguna.kernel_variants import opened, using
+from tests.laguna.processor import variants_here
 
 KINDS = {"f32": abi.KV_F32, "f16": abi.KV_F16, "bf16": abi.KV_BF16, "int8": abi.KV_INT8}
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 RELATIVE = 1e-5
 """Of the largest output: what fp32 may differ from fp64 on the same stored numbers."""
-
-
-def opened() -> ctypes.CDLL:
-    found = library()
-    if found.opened is None:
-        pytest.skip(f"the compiled kernels are not here: {found.says}")
-    return found.opened
-
-
-def variants() -> list[bytes]:
-    """Those that this processor runs; the one in use is left as it was."""
-    code = opened()
-    before = code.laguna_variant()
-    names = itertools.takewhile(lambda name: name is not None, map(code.laguna_variant_name, itertools.count()))
-    running = [name for name in names if code.laguna_choose_variant(name) == abi.DONE]
-    code.laguna_choose_variant(before)
-    return running
-
-
-@pytest.fixture(autouse=True)
-def same_variant_afterwards() -> Iterator[None]:
-    code = opened()
-    before = code.laguna_variant()
-    yield
-    code.laguna_choose_variant(before)
 
 
 class Span(NamedTuple):
@@ -133,7 +108,18 @@ def close(found: Tensor, expected: Tensor) -> None:
     assert (found - expected).abs().max() <= RELATIVE * expected.abs().max()
 
 
-SHAPES = [(1, 1, 1), (3, 1, 5), (6, 2, 16), (12, 2, 33), (8, 1, 128), (5, 5, 47), (2, 1, 257)]
+SHAPES = [
+    (1, 1, 1),
+    (3, 1, 5),
+    (6, 2, 16),
+    (12, 2, 33),
+    (8, 1, 128),
+    (5, 5, 47),
+    (2, 1, 257),
+    (6, 1, 64),
+    (8, 2, 192),
+    (7, 1, 64),
+]
 SPANS = st.tuples(
     st.sampled_from([1, 2, 3, 7, 16, 17, 33, 70]),
     st.sampled_from([0, 1, 15, 16, 40, 127, 128, 260]),
@@ -154,11 +140,11 @@ def test_every_variant_is_the_reference(spans, shape, window, kind, seed):
     torch.manual_seed(seed)
     made = [a_span(*span, shape, kind) for span in spans]
     expected = exact(made, window)
-    for name in variants():
-        assert opened().laguna_choose_variant(name) == abi.DONE
-        one, two, three = (
-            ours(made, kind=kind, kv_heads=shape[1], window=window, threads=threads) for threads in (1, 2, 3)
-        )
+    for variant in variants_here():
+        with using(variant):
+            one, two, three = (
+                ours(made, kind=kind, kv_heads=shape[1], window=window, threads=threads) for threads in (1, 2, 3)
+            )
         close(one, expected)
         assert torch.equal(one, two) and torch.equal(one, three)
 
@@ -171,9 +157,9 @@ def test_keys_in_pieces_are_merged(kind, tokens):
     made = [a_span(tokens, 4500, 7, [1000, 1001, 3333], (8, 2, 32), kind), a_span(1, 3, 0, [], (8, 2, 32), kind)]
     for window in (0, 2500):
         expected = exact(made, window)
-        for name in variants():
-            opened().laguna_choose_variant(name)
-            close(ours(made, kind=kind, kv_heads=2, window=window), expected)
+        for variant in variants_here():
+            with using(variant):
+                close(ours(made, kind=kind, kv_heads=2, window=window), expected)
 
 
 def test_chunks_and_single_tokens_agree():
@@ -195,9 +181,9 @@ def test_large_scores_do_not_overflow(tokens):
     made = [a_span(tokens, 300, 0, [], (4, 2, 32), "f32")]
     made = [Span(made[0].q * 1000, made[0].first, made[0].runs)]
     expected = exact(made)
-    for name in variants():
-        opened().laguna_choose_variant(name)
-        found = ours(made, kind="f32", kv_heads=2)
+    for variant in variants_here():
+        with using(variant):
+            found = ours(made, kind="f32", kv_heads=2)
         # Scores of thousands have errors of some 1e-4, and so have the weights.
         assert torch.isfinite(found).all()
         assert (found - expected).abs().max() <= 2e-3 * expected.abs().max()
@@ -213,9 +199,9 @@ def test_what_is_no_number_is_seen(tokens, where, bad):
         q[:, 0, 3] = bad
     else:
         getattr(run, where)[0, 20, 3] = bad
-    for name in variants():
-        opened().laguna_choose_variant(name)
-        out = ours([Span(q, first, [run])], kind="f32", kv_heads=2)
+    for variant in variants_here():
+        with using(variant):
+            out = ours([Span(q, first, [run])], kind="f32", kv_heads=2)
         spoilt = out[:, 0]
         if where == "v":
             assert not torch.isfinite(spoilt[:, 3]).any()

@@ -11,16 +11,15 @@ import pytest
 import torch
 
 from laguna_agent.backend.assemble import Reply
-from laguna_agent.backend.base import (
-    Request,
-    Sampling,
-)
+from laguna_agent.backend.base import Delta, ProgressDelta, Request, Sampling
 from laguna_agent.backend.laguna.engine import Engine
 from laguna_agent.backend.laguna.in_process import InProcessBackend
+from laguna_agent.backend.laguna.job import Job
 from laguna_agent.backend.laguna.local_model import ModelOptions, plan_model
 from laguna_agent.errors import LagunaError, ProviderUnavailable, WeightsError
 from laguna_agent.messages import Message, text_message
 from tests.laguna.engines import answered, ask, collect, engine_of, scripted
+from tests.laguna.kernel_variants import opened
 from tests.laguna.whole_checkpoint import whole_checkpoint
 
 
@@ -102,3 +101,30 @@ def test_a_kept_conversation_is_not_read_again(checkpoint, tmp_path):
             last = replies[-1 - back].usage
             assert reply.usage.cached_tokens == last.input_tokens + last.output_tokens - 1
             assert sum(computed) == reply.usage.input_tokens + reply.usage.output_tokens - 1 - reply.usage.cached_tokens
+
+
+def test_a_pass_ends_early_only_where_nobody_waits_for_it(checkpoint):
+    """The flag that the compiled layers look at: set while every job is cancelled, and taken back for the next one."""
+    opened()
+    flags: list[bool] = []
+    over = threading.Event()
+    with engine_of(checkpoint) as engine:
+
+        def leaving(told: Delta | BaseException) -> None:
+            if isinstance(told, ProgressDelta) and told.stage == "reading" and len(flags) < 2:
+                jobs[len(flags)].cancel()
+                engine.wake()
+                flags.append(stack.cancel)
+                if len(flags) == 2:
+                    over.set()
+
+        engine.warm().result(30)
+        stack = engine.call(lambda loaded: loaded.local.model.compiled.stack).result(30)
+        jobs = [Job(ask(f"{number} word and word " * 500, temperature=0.0), leaving) for number in (1, 2)]
+        engine.call(lambda _: [engine.submit(job) for job in jobs]).result(30)
+        assert over.wait(30)
+        assert flags == [False, True]
+        answered(engine, ask("Hi.", max_tokens=2))
+        assert not stack.cancel
+        engine.close(30)
+        assert stack.cancel

@@ -115,7 +115,8 @@ class Engine:
         """Let the model know whether anybody waits for a pass; to be called with the lock held."""
         conversations = self._conversations
         if conversations is not None:
-            unwanted = self._closing or all(job.cancelled for job in self._active)
+            left = self._active and all(job.cancelled for job in self._active)
+            unwanted = self._closing or bool(left)
             conversations.local.model.cancel(unwanted)
 
     def _start(self) -> None:
@@ -163,6 +164,8 @@ class Engine:
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
         for job in [job for job in self._active if job.cancelled]:
             self._leave(job)
+        with self._wake:
+            self._heed()
 
     def _admit(self) -> None:
         while self._waiting and len(self._active) < self.parallel:

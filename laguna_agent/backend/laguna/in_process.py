@@ -166,8 +166,9 @@ def plan_of(name: str, settings: Settings) -> ModelPlan:
 def _engine(name: str, settings: Settings) -> Engine:
     plan = plan_of(name, settings)
     from laguna_agent.backend.laguna.engine import Engine
-    from laguna_agent.backend.laguna.threads import physical_cores
+    from laguna_agent.backend.laguna.threads import physical_cores, pin_threads
 
+    pin_threads()
     if plan.options not in _engines:
         _engines[plan.options] = Engine(plan, threads=physical_cores())
     engine = _engines[plan.options]

@@ -153,4 +153,5 @@ def declare(opened: ctypes.CDLL) -> ctypes.CDLL:
     for name in ("sources", "variant", "variant_name"):
         getattr(opened, f"laguna_{name}").restype = ctypes.c_char_p
     opened.laguna_choose_variant.argtypes = [ctypes.c_char_p]
+    opened.laguna_pin.argtypes, opened.laguna_pin.restype = [POINTER(c_int32), ctypes.c_int], None
     return opened

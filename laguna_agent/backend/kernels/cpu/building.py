@@ -36,11 +36,12 @@ class CannotBuild(Exception):
 
 @dataclass(frozen=True)
 class Compiler:
-    """The words before the flags when a file is compiled and when the library is linked, and those at its end."""
+    """The words before the flags when a file is compiled and when the library is linked, and those behind them."""
 
     compile: tuple[str, ...]
     link: tuple[str, ...]
     libraries: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 def find_compiler() -> Compiler:
@@ -118,7 +119,7 @@ def build(compiler: Compiler, machine: str | None = None) -> bytes:
 def _object(compiler: Compiler, folder: Path, source: Path, name: str, flags: Iterable[str]) -> Path:
     """One source compiled with the flags of all and its own."""
     made = folder / f"{source.stem}-{name}.o"
-    _succeed((*compiler.compile, *FLAGS, *flags, "-c", str(source), "-o", str(made)), folder)
+    _succeed((*compiler.compile, *FLAGS, *flags, *compiler.flags, "-c", str(source), "-o", str(made)), folder)
     return made
 
 

@@ -15,14 +15,14 @@ AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx51
 # Four registers for sixteen lanes make much code; at -O3 it takes half a minute to compile and is no faster.
 PORTABLE = ("-O2",)
 
-X86 = {
+X86: dict[str, tuple[str, ...]] = {
     "avx512vnni": AVX512,
     "avxvnni": (*AVX2, "-mavxvnni"),
     "avx2": AVX2,
     "portable": PORTABLE,
 }
 # As -mcpu, for `zig c++` takes no other word for it.
-ARM = {
+ARM: dict[str, tuple[str, ...]] = {
     "i8mm": ("-mcpu=generic+dotprod+i8mm",),
     "dotprod": ("-mcpu=generic+dotprod",),
     "portable": PORTABLE,

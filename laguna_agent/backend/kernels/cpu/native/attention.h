@@ -2,7 +2,7 @@
 //
 // A task is one KV head, some tokens of a span and the keys that they see; where few tokens see many keys, a fixed number
 // of those keys, and what comes of the pieces is merged afterwards. Nothing of this depends on the number of threads, so
-// neither does the result. All memory is the caller's: `attention_floats` says how much.
+// neither does the result.
 #pragma once
 
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 namespace LAGUNA_VARIANT {
 namespace attending {
 
-constexpr int64_t ROWS_OF_TASK = 256;   // with 128 dims a task's rows and a block of keys take half a megabyte
+constexpr int64_t ROWS_OF_TASK = 384;   // with 128 dims a task's rows and a block of keys take 0.7 megabytes
 constexpr int64_t KEYS_OF_TASK = 1024;  // of few rows; of more
 constexpr int64_t KEYS_OF_TILE = 4096;
 constexpr int64_t SPLIT_UP_TO = 64;     // tokens of a span; longer ones make tasks enough
@@ -101,9 +101,6 @@ INLINE int64_t desk_floats(const Plan *p) {
     return rows * (2 * p->width + BLOCK) + 2 * rounded(rows, 16) + key_floats(p) + value_floats(p) + 2 * BLOCK;
 }
 
-INLINE int64_t tile_floats(const Plan *p) { return rounded(p->tile_count * (int64_t)(sizeof(Tile) / 4), 16); }
-INLINE int64_t threads_of(const LagunaAttention *a) { return a->threads > 1 ? a->threads : 1; }
-
 INLINE Desk desk_of(const Plan *p, int worker) {
     Desk desk;
     const int64_t rows = p->most_rows;
@@ -150,11 +147,12 @@ static void go_over_keys(const Plan *p, const Tile &tile, const Queries &q, int6
 }
 
 INLINE void store_row(float *out, const float *sums, F factor, int64_t dims) {
-    for (int64_t d = 0; d < dims; d += 16) {
-        float lane[16];
-        store(lane, load(sums + d) * factor);
-        memcpy(out + d, lane, (dims - d < 16 ? dims - d : 16) * sizeof(float));
-    }
+    const int64_t whole = dims / 16 * 16;
+    for (int64_t d = 0; d < whole; d += 16) store(out + d, load(sums + d) * factor);
+    if (whole == dims) return;
+    float lane[16];
+    store(lane, load(sums + whole) * factor);
+    memcpy(out + whole, lane, (dims - whole) * sizeof(float));
 }
 
 INLINE const Tile &tile_of(const Plan *p, int64_t task) {
@@ -218,35 +216,31 @@ static void merge_task(void *plan, int64_t merge, int) {
 
 }  // namespace attending
 
-// How many floats `attend` needs; at their beginning 64 bytes are aligned.
-static int64_t attention_floats(const LagunaAttention *a) {
-    attending::Plan plan;
-    attending::cut(&plan, a, nullptr);
-    return attending::tile_floats(&plan) + plan.partial_floats + attending::threads_of(a) * attending::desk_floats(&plan);
+// All of it, for a valid `a`. `more_follow`: see run_tasks.
+static int attend(const LagunaAttention *a, int more_follow) {
+    using namespace attending;
+    Plan plan;
+    cut(&plan, a, nullptr);
+    const int64_t tile_floats = rounded(plan.tile_count * (int64_t)(sizeof(Tile) / sizeof(float)), 16);
+    const int64_t partial_floats = plan.partial_floats, threads = a->threads > 1 ? a->threads : 1;
+    const int64_t floats = tile_floats + partial_floats + threads * desk_floats(&plan);
+    void *memory = nullptr;
+    if (posix_memalign(&memory, 64, (floats + 16) * sizeof(float))) return NO_MEMORY;
+    cut(&plan, a, (Tile *)memory);
+    plan.partials = (float *)memory + tile_floats;
+    plan.desks = plan.partials + partial_floats;
+    run_tasks(a->threads, plan.tasks, attention_task, &plan, more_follow || plan.merges);
+    if (plan.merges) run_tasks(a->threads, plan.merges, merge_task, &plan, more_follow);
+    free(memory);
+    return DONE;
 }
 
-// All of it, in memory of the caller's. `more_follow`: see run_tasks.
-static void attend(const LagunaAttention *a, float *scratch, int more_follow) {
-    attending::Plan plan;
-    attending::cut(&plan, a, nullptr);
-    float *partials = scratch + attending::tile_floats(&plan);
-    attending::cut(&plan, a, (attending::Tile *)scratch);
-    plan.partials = partials;
-    plan.desks = partials + plan.partial_floats;
-    run_tasks(a->threads, plan.tasks, attending::attention_task, &plan, more_follow || plan.merges);
-    if (plan.merges) run_tasks(a->threads, plan.merges, attending::merge_task, &plan, more_follow);
-}
-
-// The same with memory of its own. NO_SUCH_INDEX where heads or number format make no sense.
+// NO_SUCH_INDEX where heads or number format make no sense.
 static int attention(const LagunaAttention *a) {
     if (a->kv_heads < 1 || a->heads < a->kv_heads || a->heads % a->kv_heads || a->head_dim < 1 || a->kv_kind < KV_F32 ||
         a->kv_kind > KV_INT8)
         return NO_SUCH_INDEX;
-    void *memory = nullptr;
-    if (posix_memalign(&memory, 64, attention_floats(a) * sizeof(float) + 64)) return NO_MEMORY;
-    attend(a, (float *)memory, 0);
-    free(memory);
-    return DONE;
+    return attend(a, 0);
 }
 
 }  // namespace LAGUNA_VARIANT

@@ -1,14 +1,15 @@
 // A block of keys under the queries that see it: scores, the softmax so far, the sum of values so far.
 //
-// Queries are rows, token after token and in a token head after head of one KV head's group. Each row keeps the largest
-// score that it met (`top`), the sum of its weights (`total`) and the weighted sum of values (`sums`), both as if that
-// score were 0; where a larger one comes, both shrink. Few rows meet the keys as they lie, for then memory is what there
+// Queries are rows, token after token and in a token head after head of one KV head's group. Each row keeps about the
+// largest score that it met (`top`), the sum of its weights (`total`) and the weighted sum of values (`sums`), both as if
+// `top` were 0; where a much larger score comes, both shrink. Few rows meet the keys as they lie, for then memory is what there
 // is too little of: four keys at a time become numbers and meet all rows. Many rows are worth a block of keys turned into
 // columns and of values in panels, over which they go tile after tile. Knows no runs and no tasks.
 #pragma once
 
 #include <math.h>
 
+#include "attention_direct.h"
 #include "attention_keys.h"
 
 namespace LAGUNA_VARIANT {
@@ -17,6 +18,10 @@ namespace attending {
 constexpr int64_t BLOCK = 128;         // keys
 constexpr int64_t FEW_ROWS = 48;       // from here on to turn the keys costs less than to add up every score's lanes
 constexpr int64_t VALUES_AT_ONCE = 32;  // of few rows: with 128 dims 16 KiB, which stay in the nearest cache
+
+// How far scores may rise above `top` before it follows: weights of up to 2^8 lose no precision, and after a row's first
+// block it seldom moves, which spares the shrinking and a branch that cannot be foreseen.
+constexpr float LEEWAY = 8.0f;
 
 // What the rows ask: `tokens` from position `first` on, times the heads of a group.
 struct Queries {
@@ -86,7 +91,7 @@ static void raise_top(const Queries &q, const Desk &desk, int64_t row, Range own
     for (int64_t j = own.high > from ? own.high : from; j < to; j++) scores[j] = -INFINITY;
     for (int64_t j = from; j < to; j += 16) best = max(load(scores + j), best);
     const float top = largest(best);
-    if (top == desk.top[row]) return;
+    if (!(top > desk.top[row] + LEEWAY)) return;
     const F shrink = weight_of(splat(desk.top[row]) - base_of(top));
     float lane[16];
     store(lane, shrink);
@@ -124,30 +129,54 @@ INLINE void take_scales(const Block &b, const Desk &desk) {
     memcpy(desk.v_scale, b.v_scale, b.count * sizeof(float));
 }
 
-template <int KIND> static void few_rows(const Queries &q, const Block &b, const Desk &desk) {
-    const int64_t rows = q.rows(), width = q.width(), stride = q.dims * bytes_of(KIND), last = b.count;
-    const int64_t of_four = pass_of(rows, ROWS_OF_FOUR), of_panel = pass_of(rows, ROWS_AT_ONCE);
-    if (KIND == KV_INT8) take_scales(b, desk);
-    // While keys are multiplied the values come, and then the next keys.
-    for (int64_t key = 0; key < last; key += 4) {
-        const int64_t count = last - key < 4 ? last - key : 4;
+// Scores of keys `key` and those after, four at a time, by way of numbers in a buffer.
+template <int KIND> static void score_few(const Queries &q, const Block &b, const Desk &desk, int64_t key) {
+    const int64_t rows = q.rows(), width = q.width(), stride = q.dims * bytes_of(KIND);
+    const int64_t at_once = pass_of(rows, ROWS_OF_FOUR);
+    for (; key < b.count; key += 4) {
+        const int64_t count = b.count - key < 4 ? b.count - key : 4;
         four_keys<KIND>(b.k + key * stride, b.v + key * stride, count, q.dims, desk.keys);
-        for (int64_t row = 0; row < rows; row += of_four)
-            score((int)(rows - row < of_four ? rows - row : of_four),
+        for (int64_t row = 0; row < rows; row += at_once)
+            score((int)(rows - row < at_once ? rows - row : at_once),
                   {desk.q + row * width, desk.keys, width, desk.scores + row * BLOCK + key, BLOCK});
     }
-    soften(q, b, desk, 0, rows, {0, last}, KIND == KV_INT8);
-    for (int64_t key = 0; key < last; key += VALUES_AT_ONCE) {
-        const int64_t count = last - key < VALUES_AT_ONCE ? last - key : VALUES_AT_ONCE;
-        const char *next = key < b.ahead ? b.k + (last + key) * stride : nullptr;
-        value_panels<KIND>(b.v + key * stride, next, nullptr, count, q.dims, VALUES_AT_ONCE, desk.values);
+}
+
+// Values times weights, some at a time by way of numbers in a buffer.
+template <int KIND> static void add_few(const Queries &q, const Block &b, const Desk &desk, const char *ahead) {
+    const int64_t rows = q.rows(), width = q.width(), stride = q.dims * bytes_of(KIND);
+    const int64_t at_once = pass_of(rows, ROWS_AT_ONCE);
+    for (int64_t key = 0; key < b.count; key += VALUES_AT_ONCE) {
+        const int64_t count = b.count - key < VALUES_AT_ONCE ? b.count - key : VALUES_AT_ONCE;
+        value_panels<KIND>(b.v + key * stride, ahead + key * stride, nullptr, count, q.dims, VALUES_AT_ONCE, desk.values);
         for (int64_t d = 0; d < width; d += PANEL)
-            for (int64_t row = 0; row < rows; row += of_panel)
-                multiply((int)(rows - row < of_panel ? rows - row : of_panel),
+            for (int64_t row = 0; row < rows; row += at_once)
+                multiply((int)(rows - row < at_once ? rows - row : at_once),
                          (int)((width - d < PANEL ? width - d : PANEL) / 16),
-                         {desk.scores + row * BLOCK + key, BLOCK, desk.values + d * VALUES_AT_ONCE,
-                          desk.sums + row * width + d, width, count, true});
+                         {desk.scores + row * BLOCK + key, BLOCK, desk.values + d * VALUES_AT_ONCE, PANEL * 4,
+                          desk.sums + row * width + d, width, count, true, nullptr});
     }
+}
+
+template <int KIND> static void few_rows(const Queries &q, const Block &b, const Desk &desk) {
+    const int64_t rows = q.rows(), stride = q.dims * bytes_of(KIND);
+    // While keys are multiplied the values come, and with the values the next keys.
+    const char *next = b.ahead ? b.k + b.count * stride : b.v;
+    if (KIND == KV_INT8) take_scales(b, desk);
+    int64_t scored = 0;
+#if defined(__AVX512F__)
+    const bool direct = goes_direct(rows, q.dims);
+    if (direct) scored = scores_direct<KIND>((int)rows, desk.q, q.dims, b.k, b.v, b.count, desk.scores, BLOCK);
+#else
+    const bool direct = false;
+#endif
+    score_few<KIND>(q, b, desk, scored);
+    soften(q, b, desk, 0, rows, {0, b.count}, KIND == KV_INT8);
+#if defined(__AVX512F__)
+    if (direct) return values_direct<KIND>((int)rows, desk.scores, BLOCK, b.v, next, q.dims, b.count, desk.sums);
+#endif
+    (void)direct;
+    add_few<KIND>(q, b, desk, next);
 }
 
 template <int KIND> static void many_rows(const Queries &q, const Block &b, const Desk &desk) {
@@ -163,8 +192,8 @@ template <int KIND> static void many_rows(const Queries &q, const Block &b, cons
             if (seen.low >= key + PANEL || seen.high <= key) continue;
             const int64_t columns = rounded(seen.high - key < PANEL ? seen.high - key : PANEL, 16);
             multiply((int)count, (int)(columns / 16),
-                     {desk.q + row * width, width, desk.keys + key * q.dims, desk.scores + row * BLOCK + key, BLOCK, q.dims,
-                      false});
+                     {desk.q + row * width, width, desk.keys + key * q.dims, PANEL * 4, desk.scores + row * BLOCK + key,
+                      BLOCK, q.dims, false, nullptr});
         }
     for (int64_t first = 0; first < rows; first += at_once) {
         const int64_t count = rows - first < at_once ? rows - first : at_once;
@@ -178,7 +207,7 @@ template <int KIND> static void many_rows(const Queries &q, const Block &b, cons
             if (seen.empty()) continue;
             multiply((int)count, (int)((width - d < PANEL ? width - d : PANEL) / 16),
                      {desk.scores + row * BLOCK + seen.low, BLOCK, desk.values + d * BLOCK + seen.low * PANEL,
-                      desk.sums + row * width + d, width, seen.high - seen.low, true});
+                      PANEL * 4, desk.sums + row * width + d, width, seen.high - seen.low, true, nullptr});
         }
 }
 

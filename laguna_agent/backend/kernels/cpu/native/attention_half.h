@@ -173,7 +173,7 @@ static int attention_half(Pass *p) {
     run_tasks(p->threads, p->tokens, turn_task, p, 1);
     const LagunaAttention a = {p->q,      p->seen,     f->spans,    p->run_counts, p->runs,   p->tokens, f->span_count,
                                l->heads, l->kv_heads, l->head_dim, l->window,     f->kv_kind, p->threads};
-    const int found = attention(&a);
+    const int found = attend(&a, 1);
     if (found != DONE) return found;
     run_tasks(p->threads, p->tokens, gate_task, p, 1);
     run_tasks(p->threads, spans_of(&l->o), output_task, p, 1);

@@ -4,7 +4,7 @@
 // all rows pass over it. Rows that do not fill a tile of registers get a tile of fewer.
 #pragma once
 
-#include "isa.h"
+#include "attention_numbers.h"
 
 namespace LAGUNA_VARIANT {
 namespace attending {
@@ -21,38 +21,38 @@ constexpr int ROWS_AT_ONCE = 2, VECTORS = 1, ROWS_OF_FOUR = 2;
 #endif
 constexpr int PANEL = 16 * VECTORS;
 
-// c [rows, columns] = or += a [rows, depth] times b [depth, PANEL]; steps are counted in floats from row to row.
+// c [rows, columns] = or += a [rows, depth] times b [depth, columns]; steps lead from row to row, of a and c in floats, of
+// b in bytes.
 struct Panel {
     const float *a;
     int64_t a_step;
-    const float *b;
+    const void *b;
+    int64_t b_step;
     float *c;
     int64_t c_step, depth;
     bool add;
+    const char *ahead;  // what is wanted next, fetched meanwhile with the steps of b, where b is what the cache keeps
 };
 
-// work(0), .. work(N - 1), written out: an array whose every index is a constant lies in registers from its first to its
-// last use, one that a loop goes through takes a turn through memory before and after.
-template <int N, class Do> INLINE void each(const Do &work) {
-    if constexpr (N > 1) each<N - 1>(work);
-    work(N - 1);
-}
-#define WRITTEN_OUT __attribute__((always_inline))
-
-template <int R, int V> static void multiply_tile(const Panel &p) {
-    const float *a = p.a, *b = p.b;
-    const int64_t a_step = p.a_step, c_step = p.c_step;
+// KEPT: b is rows of the cache and no panel.
+template <int KIND, bool KEPT, int R, int V> static void multiply_tile(const Panel &p) {
+    constexpr int size = bytes_of(KIND), lines = V * size / 4 ? V * size / 4 : 1;
+    const float *a = p.a;
+    const char *b = (const char *)p.b, *ahead = p.ahead;
+    const int64_t a_step = p.a_step, b_step = p.b_step, c_step = p.c_step;
     float *c = p.c;
     F sums[R * V];
     if (p.add) each<R * V>([&](int i) WRITTEN_OUT { sums[i] = load(c + i / V * c_step + i % V * 16); });
     else each<R * V>([&](int i) WRITTEN_OUT { sums[i] = zeros(); });
     for (int64_t k = 0; k < p.depth; k++) {
         F columns[V];
-        each<V>([&](int v) WRITTEN_OUT { columns[v] = load(b + k * PANEL + 16 * v); });
+        each<V>([&](int v) WRITTEN_OUT { columns[v] = sixteen_of<KIND>(b + 16 * v * size); });
+        if (KEPT) each<lines>([&](int line) WRITTEN_OUT { __builtin_prefetch(ahead + k * b_step + 64 * line, 0, 2); });
         each<R>([&](int r) WRITTEN_OUT {
             const F row = splat(a[r * a_step + k]);
             each<V>([&](int v) WRITTEN_OUT { sums[r * V + v] = fma(row, columns[v], sums[r * V + v]); });
         });
+        b += b_step;
     }
     each<R * V>([&](int i) WRITTEN_OUT { store(c + i / V * c_step + i % V * 16, sums[i]); });
 }
@@ -63,7 +63,7 @@ template <int R = ROWS_AT_ONCE, int V = VECTORS> static void multiply(int rows, 
         if (rows < R) return multiply<R - 1, V>(rows, vectors, p);
     if constexpr (V > 1)
         if (vectors < V) return multiply<R, V - 1>(rows, vectors, p);
-    multiply_tile<R, V>(p);
+    multiply_tile<KV_F32, false, R, V>(p);
 }
 
 INLINE FloatPart fma_part(FloatPart a, FloatPart b, FloatPart c) {

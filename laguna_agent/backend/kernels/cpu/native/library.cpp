@@ -79,8 +79,8 @@ EXPORT int laguna_choose_variant(const char *name) {
     return NO_SUCH_INDEX;
 }
 
-// Bind the workers to processors of their own (1) or let the system place them (0); counts for workers hired later.
-EXPORT void laguna_pin(int on) { pin_workers(on); }
+// Bind the threads to these processors from now on, or to none (pool.h).
+EXPORT void laguna_pin(const int32_t *processors, int count) { pin_threads(processors, count); }
 
 EXPORT int laguna_forward(const LagunaForward *given) { return chosen->forward(given); }
 EXPORT int laguna_product(const LagunaProduct *given) { return chosen->product(given); }

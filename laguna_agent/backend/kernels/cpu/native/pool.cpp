@@ -13,6 +13,10 @@
 #include <time.h>
 #if defined(__linux__)
 #include <sched.h>
+#include <unistd.h>
+#define MOST_PROCESSORS CPU_SETSIZE
+#else
+#define MOST_PROCESSORS 1024
 #endif
 
 #include <atomic>
@@ -36,6 +40,7 @@ struct Pool {
     std::atomic<int> sleeping, left, awaited, lookout;
     std::atomic<int64_t> next;
     int workers, wanted;
+    pthread_t thread[MOST_WORKERS];
     int64_t tasks;
     RangeWork work;
     void *job;
@@ -43,7 +48,9 @@ struct Pool {
 
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 static std::atomic<Pool *> the_pool;
-static std::atomic<int> pinned;
+// The processors that threads are bound to, the caller's first; none where the system places them. For whoever has `busy`.
+static int32_t processors[MOST_WORKERS + 1];
+static int processor_count;
 
 static inline void pause_a_little(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -139,20 +146,33 @@ static Pool *pool_of_process(void) {
     return pool;
 }
 
-// Bind a worker to the n-th of the processors that this process may use, where there are so many.
-static void pin(pthread_t thread, int n) {
+// Bind a thread to the n-th of the processors; where there are not so many, to all that the process may use. A pool is
+// made of threads that were bound to nothing, so what the main thread may use, the process may.
+static void place(pthread_t thread, int n) {
 #if defined(__linux__)
-    cpu_set_t usable, one;
-    if (sched_getaffinity(0, sizeof usable, &usable)) return;
-    CPU_ZERO(&one);
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET(cpu, &usable) && n-- == 0) {
-            CPU_SET(cpu, &one);
-            pthread_setaffinity_np(thread, sizeof one, &one);
-        }
+    cpu_set_t set;
+    if (n < processor_count) {
+        CPU_ZERO(&set);
+        CPU_SET(processors[n], &set);
+    } else if (sched_getaffinity(getpid(), sizeof set, &set)) return;
+    pthread_setaffinity_np(thread, sizeof set, &set);
 #else
     (void)thread, (void)n;
 #endif
+}
+
+// Do the tasks on the caller's own processor. It is bound only meanwhile: threads that it starts later inherit it.
+static void do_tasks_as_caller(Pool *pool) {
+#if defined(__linux__)
+    cpu_set_t before;
+    if (processor_count && !pthread_getaffinity_np(pthread_self(), sizeof before, &before)) {
+        place(pthread_self(), 0);
+        do_tasks(pool, 0);
+        pthread_setaffinity_np(pthread_self(), sizeof before, &before);
+        return;
+    }
+#endif
+    do_tasks(pool, 0);
 }
 
 // Start workers until there are `wanted`; fewer where the system gives no more. `busy` is held.
@@ -166,8 +186,8 @@ static void hire(Pool *pool, int wanted) {
         pthread_t thread;
         if (pthread_create(&thread, nullptr, worker_life, pool)) break;
         pthread_detach(thread);
-        if (pinned.load()) pin(thread, pool->workers + 1);
-        pool->workers++;
+        pool->thread[pool->workers++] = thread;
+        if (processor_count) place(thread, pool->workers);
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -189,7 +209,16 @@ static void wait_for_workers(Pool *pool, int entered) {
     pthread_mutex_unlock(&pool->lock);
 }
 
-void pin_workers(int on) { pinned.store(on); }
+void pin_threads(const int32_t *given, int count) {
+    Pool *pool = pool_of_process();
+    if (!pool) return;
+    pthread_mutex_lock(&pool->busy);
+    processor_count = 0;
+    for (int i = 0; i < count && i <= MOST_WORKERS; i++)
+        if (given[i] >= 0 && given[i] < MOST_PROCESSORS) processors[processor_count++] = given[i];
+    for (int i = 0; i < pool->workers; i++) place(pool->thread[i], i + 1);
+    pthread_mutex_unlock(&pool->busy);
+}
 
 struct SingleTasks {
     Work work;
@@ -226,7 +255,7 @@ void run_ranges(int threads, int64_t tasks, RangeWork work, void *job, int more_
         pthread_cond_broadcast(&pool->wake);
         pthread_mutex_unlock(&pool->lock);
     }
-    do_tasks(pool, 0);
+    do_tasks_as_caller(pool);
     wait_for_workers(pool, (int)ENTERED(pool->gate.fetch_or(CLOSED)));
     pthread_mutex_unlock(&pool->busy);
 }

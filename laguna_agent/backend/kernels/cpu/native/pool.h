@@ -16,5 +16,6 @@ void run_tasks(int threads, int64_t tasks, Work work, void *job, int more_follow
 // The same for work that gains by doing neighbours together.
 void run_ranges(int threads, int64_t tasks, RangeWork work, void *job, int more_follow);
 
-// Bind workers that are hired from now on to processors of their own (1), or let the system place them (0, the default).
-void pin_workers(int on);
+// Bind each thread to one of these processors from now on: callers to the first while they compute, workers to the others
+// in turn; workers for whom there is none, and all where `count` is 0, may run anywhere.
+void pin_threads(const int32_t *processors, int count);

@@ -5,40 +5,12 @@
 // are done together, on the number of threads, nor on which of the ways below was taken.
 #pragma once
 
-#include "activations.h"
+#include "step_sums.h"
 
 namespace LAGUNA_VARIANT {
 
 // How far ahead of the products weights are asked for, in bytes. The processor's own foresight ends at every page.
 constexpr int64_t AHEAD = 4608;
-
-// As many accumulators as registers hold.
-#if defined(__AVX512F__)
-constexpr int TILE_BLOCKS = 2, TILE_TOKENS = 6;
-#elif defined(__AVX2__)
-constexpr int TILE_BLOCKS = 1, TILE_TOKENS = 3;
-#else
-constexpr int TILE_BLOCKS = 1, TILE_TOKENS = 4;
-#endif
-
-// What a kernel must know of a matrix while it is compiled: bits of a code, whether there are minimums.
-template <bool INT4, bool MINIMUMS> struct Coded {
-    static constexpr bool int4 = INT4, minimums = MINIMUMS;
-    static constexpr int64_t bytes = (INT4 ? 8 : 16) * STEP;
-};
-
-INLINE int32_t word(const Step *s, int at) {
-    int32_t four;
-    memcpy(&four, s->codes + 4 * at, 4);
-    return four;
-}
-
-// What the integer sum of a step begins with.
-template <class C> INLINE I beginning(const Step *s) {
-    if (C::minimums && (C::int4 || !BYTES_ARE_OFFSET)) return splat_int(0);
-    if (C::int4) return splat_int(s->offset);
-    return BYTES_ARE_OFFSET ? splat_int(16 * s->offset) : splat_int(0);
-}
 
 INLINE F scaled(I sum, F weight_scale, const Step *s, F so_far) {
     return fma(to_float(sum), weight_scale * splat(s->scale), so_far);
@@ -59,7 +31,7 @@ INLINE void packed_block(const LagunaMatrix *m, const uint8_t *w, const Step *co
         const F minimum = C::minimums ? load_scales(type, behind + scales) : zeros();
         for (int64_t s = 0; s < steps; s++, at++, w += C::bytes) {
             I even[TOKENS], odd[TOKENS];
-            for (int t = 0; t < TOKENS; t++) even[t] = beginning<C>(x[t] + at), odd[t] = splat_int(0);
+            for (int t = 0; t < TOKENS; t++) even[t] = splat_int(beginning<C>(x[t] + at)), odd[t] = splat_int(0);
             for (int j = 0; j < C::bytes / 64; j++) {
                 prefetch(w + 64 * j + AHEAD);
                 const B codes = load_bytes(w + 64 * j);
@@ -119,6 +91,7 @@ static void unpack(const LagunaMatrix *m, const uint8_t *w, int blocks, int64_t 
                 store_bytes(to + j * TILE_BLOCKS * 64, C::int4 ? low_nibbles(stored) : stored);
                 if (C::int4) store_bytes(to + (j + 4) * TILE_BLOCKS * 64, high_nibbles(stored));
             }
+            arrange<C>(to);
             const int64_t place = ((s - first) * TILE_BLOCKS + b) * 16;
             store(u.scales + place, load_scales(m->scale_type, behind));
             if (C::minimums) store(u.minimums + place, load_scales(m->scale_type, behind + scales));
@@ -138,19 +111,7 @@ static void unpacked_tile(Unpacked u, int64_t steps, int64_t first, const Step *
     const float *scales = u.scales, *minimums = u.minimums;
     for (int64_t s = 0; s < steps; s++, w += TILE_BLOCKS * 512, scales += TILE_BLOCKS * 16, minimums += TILE_BLOCKS * 16) {
         I part[TOKENS][BLOCKS];
-        for (int t = 0; t < TOKENS; t++)
-            for (int b = 0; b < BLOCKS; b++) part[t][b] = beginning<C>(rows[t] + s);
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; j++) {
-            B codes[BLOCKS];
-            for (int b = 0; b < BLOCKS; b++) codes[b] = load_bytes(w + (j * TILE_BLOCKS + b) * 64);
-#pragma GCC unroll 8
-            for (int t = 0; t < TOKENS; t++) {
-                const int32_t four = word(rows[t] + s, j);
-                for (int b = 0; b < BLOCKS; b++)
-                    part[t][b] = C::int4 ? dot_nibbles(part[t][b], codes[b], four) : dot_bytes(part[t][b], codes[b], four);
-            }
-        }
+        step_sums<C, BLOCKS, TOKENS>(w, rows, s, part);
         for (int b = 0; b < BLOCKS; b++) {
             const F scale = load(scales + 16 * b), minimum = C::minimums ? load(minimums + 16 * b) : zeros();
             for (int t = 0; t < TOKENS; t++) {
