@@ -96,7 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError:
             exchange.request = body.decode(errors="replace")
         else:
-            body = json.dumps(exchange.request | {"timings_per_token": True}).encode()
+            # llama.cpp counts on the way where it is asked to; our own server refuses what it does not know.
+            asked = {} if self.server.token else {"timings_per_token": True}
+            body = json.dumps(exchange.request | asked).encode()
         with self.server.lock:
             self.server.exchanges.append(exchange)
         return self._forward(body, exchange)

@@ -1,7 +1,7 @@
 """Our own engine as the server of the benchmark of small bugs: `laguna-agent serve` with one of its arithmetics.
 
-The model is taken from the person's store (`laguna-agent models pull`). Knows how to start and stop the server; must not
-know bugs or agents.
+The model is taken from the person's store (`laguna-agent models pull`). Knows how to start and stop the server; must
+not know bugs or agents.
 """
 
 from __future__ import annotations
