@@ -2,9 +2,9 @@
 //
 // Queries are rows, token after token and in a token head after head of one KV head's group. Each row keeps about the
 // largest score that it met (`top`), the sum of its weights (`total`) and the weighted sum of values (`sums`), both as if
-// `top` were 0; where a much larger score comes, both shrink. Few rows meet the keys as they lie, for then memory is what there
-// is too little of: four keys at a time become numbers and meet all rows. Many rows are worth a block of keys turned into
-// columns and of values in panels, over which they go tile after tile. Knows no runs and no tasks.
+// `top` were 0; where a much larger score comes, both shrink. Few rows meet the keys as they lie, for then memory is what
+// there is too little of: four keys at a time become numbers and meet all rows. Many rows are worth a block of keys turned
+// into columns and of values in panels, over which they go tile after tile. Knows no runs and no tasks.
 #pragma once
 
 #include <math.h>
