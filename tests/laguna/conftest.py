@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import torch
 
 from laguna_agent.backend.kernels.cpu import library
 from laguna_agent.directories import cache_directory
+from tests.laguna.kernel_variants import using
+from tests.laguna.processor import variants_here
 
 torch.set_num_threads(1)
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -37,3 +40,10 @@ def share_kernels(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> None
 def compiled_once(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The compiled kernels of one run are shared: every test has a cache directory of its own."""
     share_kernels(tmp_path_factory, cache_directory())
+
+
+@pytest.fixture(params=variants_here())
+def variant(request: pytest.FixtureRequest, compiled_once: None) -> Iterator[str]:
+    """The name of the variant that the kernels run in for this test."""
+    with using(request.param):
+        yield request.param
