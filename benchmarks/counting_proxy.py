@@ -39,15 +39,16 @@ class Exchange:
 
 
 class CountingProxy(ThreadingHTTPServer):
-    """Forwards everything to `upstream` (a base URL without path). `take()` hands over the exchanges so far."""
+    """Forwards everything to `upstream` (a base URL without path), with `token` where it wants one. `take()` hands over
+    the exchanges so far."""
 
     daemon_threads = True
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, token: str = "") -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         parts = urlsplit(upstream)
         assert parts.hostname is not None and parts.port is not None
-        self.upstream = (parts.hostname, parts.port)
+        self.upstream, self.token = (parts.hostname, parts.port), token
         self.exchanges: list[Exchange] = []
         self.connections: set[socket.socket] = set()
         self.lock = threading.Lock()
@@ -123,6 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         try:
             headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_HEADERS}
+            if self.server.token:
+                headers["Authorization"] = f"Bearer {self.server.token}"
             connection.request(self.command, self.path, body or None, headers)
             answer = connection.getresponse()
             self.send_response_only(answer.status)

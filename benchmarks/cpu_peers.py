@@ -58,10 +58,10 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="where files are made and kept (default: a temporary folder)")
     chosen = parser.parse_args(argv)
     # With 40 layers llama.cpp reads 20 tokens a second here, and reads anew in every round.
-    usual = ("512", "128,2048") if chosen.full else ("512,2048", "128,2048,8192")
-    chosen.prefill, chosen.decode = (
-        given or wanted for given, wanted in zip((chosen.prefill, chosen.decode), usual, strict=True)
-    )
+    if chosen.prefill is None:
+        chosen.prefill = "512" if chosen.full else "512,2048"
+    if chosen.decode is None:
+        chosen.decode = "128,2048" if chosen.full else "128,2048,8192"
     return chosen
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/small_model.py --gguf qwen2.5-coder-1.5b-instruct-q4_k_m.gguf
     python benchmarks/small_model.py --gguf FILE --arms ours-auto,pi --split tuning --json results.jsonl --resume
+    python benchmarks/small_model.py --engine fast --arms ours-auto        # our own engine instead of llama.cpp
 
 One llama.cpp server (the wheel `xllamacpp`) serves every arm in one run; a counting proxy measures tokens and requests
 alike for all. Each result is appended to `--json` as its bug ends, and `--resume` goes on after a break. The bugs:
@@ -22,6 +23,7 @@ import report
 from arms import ARMS
 from bug_run import Bug, Result, load_bugs, run_bug
 from counting_proxy import CountingProxy
+from engine_server import engine_server
 from model_server import model_server
 from peers import PeerError
 
@@ -32,6 +34,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gguf", type=Path, default=os.environ.get("LAGUNA_BENCH_GGUF"), help="the model's weights")
     parser.add_argument("--server", help="use this running llama.cpp server (http://HOST:PORT) instead of starting one")
+    parser.add_argument("--engine", choices=("fast", "exact"), help="serve with our own engine and this arithmetic")
     parser.add_argument("--arms", default=",".join(ARMS), help=f"comma-separated, of: {', '.join(ARMS)}")
     parser.add_argument("--bugs", help="comma-separated ids (default: all)")
     parser.add_argument("--split", choices=("tuning", "held_out"), help="only this half")
@@ -41,7 +44,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="skip what --json already holds, and count it")
     parser.add_argument("--logs", type=Path, default=Path("small_model_logs"), help="agents' output and model traffic")
     settings = parser.parse_args(argv)
-    if not settings.server and (settings.gguf is None or not Path(settings.gguf).is_file()):
+    if not (settings.server or settings.engine) and (settings.gguf is None or not Path(settings.gguf).is_file()):
         parser.error("no model: pass --gguf FILE (or LAGUNA_BENCH_GGUF), or --server URL of a running llama.cpp")
     if unknown := [name for name in settings.arms.split(",") if name not in ARMS]:
         parser.error(f"unknown arms: {', '.join(unknown)} (known: {', '.join(ARMS)})")
@@ -74,13 +77,16 @@ def earlier_results(path: Path | None) -> list[Result]:
 
 
 @contextmanager
-def server_of(settings: argparse.Namespace) -> Iterator[str]:
-    """The base URL of the server, started here unless one was named."""
+def server_of(settings: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """The base URL of the server, started here unless one was named, and the token it wants, or ""."""
     if settings.server:
-        yield settings.server.rstrip("/")
-        return
-    with model_server(Path(settings.gguf), settings.logs / "server.log") as url:
-        yield url
+        yield settings.server.rstrip("/"), ""
+    elif settings.engine:
+        with engine_server(settings.engine, settings.logs / "server.log") as served:
+            yield served
+    else:
+        with model_server(Path(settings.gguf), settings.logs / "server.log") as url:
+            yield url, ""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,8 +99,8 @@ def main(argv: list[str] | None = None) -> int:
     settings.logs.mkdir(parents=True, exist_ok=True)
     results = earlier_results(settings.json) if settings.resume else []
     done = {(result.arm, result.bug) for result in results}
-    with server_of(settings) as upstream:
-        proxy = CountingProxy(upstream)
+    with server_of(settings) as (upstream, token):
+        proxy = CountingProxy(upstream, token)
         for arm in arms:
             for bug in bugs:
                 if (arm.name, bug.id) in done:

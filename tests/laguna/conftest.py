@@ -1,5 +1,7 @@
 """One thread for torch: the tests run side by side, and threads of the same machine would only wait for one another.
 
+A test that asks for `variant` runs once for every variant of the compiled kernels that this machine's processor has.
+
 The benchmarks are scripts, not a package; what they know of llama.cpp's server is tested with here. Their folder goes
 to the end of the path, where it hides nothing.
 """
@@ -44,6 +46,7 @@ def compiled_once(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> N
 
 @pytest.fixture(params=variants_here())
 def variant(request: pytest.FixtureRequest, compiled_once: None) -> Iterator[str]:
-    """The name of the variant that the kernels run in for this test."""
-    with using(request.param):
-        yield request.param
+    """The name of the variant that the kernels run in for this test; afterwards the one before does again."""
+    name: str = request.param
+    with using(name):
+        yield name

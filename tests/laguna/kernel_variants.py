@@ -1,4 +1,4 @@
-"""The compiled library for tests, and each of its variants that runs on this processor."""
+"""The compiled library for tests, and one of its variants for a while; the fixture `variant` goes through all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import pytest
 
 from laguna_agent.backend.kernels.cpu.library import library
-from tests.laguna.processor import variants_here
 
 
 def opened() -> ctypes.CDLL:
@@ -30,7 +29,3 @@ def using(variant: str) -> Iterator[ctypes.CDLL]:
         yield found
     finally:
         found.laguna_choose_variant(before)
-
-
-every_variant = pytest.mark.parametrize("variant", variants_here())
-"""Runs a test once for each variant that this machine's processor has."""

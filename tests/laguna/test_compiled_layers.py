@@ -27,7 +27,7 @@ from laguna_agent.backend.laguna.config_json import parse_config
 from laguna_agent.backend.laguna.loading import build_model
 from laguna_agent.backend.laguna.model import CausalLM, Piece
 from laguna_agent.backend.laguna.weights.canonical import expected_tensors
-from tests.laguna.kernel_variants import every_variant, opened, using
+from tests.laguna.kernel_variants import opened
 from tests.laguna.random_models import as_json, chunks, laguna_settings, qwen2_settings
 from tests.laguna.small_models import FULL, SLIDING, small_config
 
@@ -112,7 +112,6 @@ def errors(found: Tensor, meant: Tensor) -> Tensor:
     return (found - meant).norm(dim=-1) / meant.norm(dim=-1)
 
 
-@every_variant
 @pytest.mark.parametrize(
     ("architecture", "seed"), [*(("laguna", seed) for seed in range(9)), *(("qwen2", seed) for seed in range(3))]
 )
@@ -121,14 +120,12 @@ def test_any_option_over_plain_weights(architecture: str, seed: int, variant: st
     format = Plain((torch.float32, torch.bfloat16, torch.float16)[seed % 3])
     slow, fast = models(config, seed, format)
     ids = prompt(config, 29, seed)
-    with using(variant):
-        meant = slow([Piece(ids)])
-        torch.testing.assert_close(fast([Piece(ids)]), meant, atol=2e-4, rtol=2e-4)
-        found = in_chunks(fast, ids, fast.new_cache("f32"), seed)
-        torch.testing.assert_close(found, meant, atol=2e-4, rtol=2e-4)
+    meant = slow([Piece(ids)])
+    torch.testing.assert_close(fast([Piece(ids)]), meant, atol=2e-4, rtol=2e-4)
+    found = in_chunks(fast, ids, fast.new_cache("f32"), seed)
+    torch.testing.assert_close(found, meant, atol=2e-4, rtol=2e-4)
 
 
-@every_variant
 @pytest.mark.parametrize("format", [FOUR, FOUR_WITH_MINIMUMS, EIGHT], ids=lambda format: format.spelling)
 @pytest.mark.parametrize("tiled", [True, False])
 def test_packed_weights_meet_activations_in_8_bits(
@@ -144,13 +141,11 @@ def test_packed_weights_meet_activations_in_8_bits(
     # Short ones, for a code that is moved moves all that comes after it.
     pieces = [Piece(prompt(config, 3, seed)) for seed in range(20)]
     meant = slow(pieces)
-    with using(variant):
-        each = errors(fast(pieces), meant)
+    each = errors(fast(pieces), meant)
     # Where a sum in another order moves a code by one, or two experts change places, a token is off.
     assert (each < 1e-5).float().mean() > 0.8 and each.mean() < 0.02
 
 
-@every_variant
 @pytest.mark.parametrize("kv", ["f32", "f16", "bf16", "int8"])
 def test_however_tokens_arrive(kv: KVFormatName, variant: str) -> None:
     """In chunks, in a batch, after forks and rewinds, past the end of windows: the same within what orders of sums do;
@@ -158,23 +153,22 @@ def test_however_tokens_arrive(kv: KVFormatName, variant: str) -> None:
     config = msgspec.structs.replace(small_config(window=5, kinds=(FULL, SLIDING, FULL)), **WHOLE_STEPS)
     _, fast = models(config, 4, EIGHT)
     prompts = [prompt(config, tokens, tokens) for tokens in (23, 1, 40, 17)]
-    with using(variant):
-        alone = [fast.new_cache(kv) for _ in prompts]
-        meant = [fast([Piece(ids, cache)]) for ids, cache in zip(prompts, alone, strict=True)]
-        batch = [fast.new_cache(kv) for _ in prompts]
-        together = fast([Piece(ids, cache) for ids, cache in zip(prompts, batch, strict=True)])
-        assert torch.equal(together, torch.cat(meant))
-        assert torch.equal(
-            fast([Piece(torch.tensor([7]), cache) for cache in batch]),
-            torch.cat([fast([Piece(torch.tensor([7]), cache)]) for cache in alone]),
-        )
-        cut = in_chunks(fast, prompts[2], fast.new_cache(kv), 5)
-        assert errors(cut, meant[2]).median() < 1e-3
-        fork = batch[2].fork()
-        assert fork.rewind(20) == 20 and fork.length == 20 and batch[2].length == 41
-        again = torch.cat([fast([Piece(part, fork)]) for part in prompts[2][20:].split(1)])
-        assert errors(again, meant[2][20:]).median() < 1e-3
-        assert torch.equal(fast([Piece(torch.tensor([8]), batch[2])]), fast([Piece(torch.tensor([8]), alone[2])]))
+    alone = [fast.new_cache(kv) for _ in prompts]
+    meant = [fast([Piece(ids, cache)]) for ids, cache in zip(prompts, alone, strict=True)]
+    batch = [fast.new_cache(kv) for _ in prompts]
+    together = fast([Piece(ids, cache) for ids, cache in zip(prompts, batch, strict=True)])
+    assert torch.equal(together, torch.cat(meant))
+    assert torch.equal(
+        fast([Piece(torch.tensor([7]), cache) for cache in batch]),
+        torch.cat([fast([Piece(torch.tensor([7]), cache)]) for cache in alone]),
+    )
+    cut = in_chunks(fast, prompts[2], fast.new_cache(kv), 5)
+    assert errors(cut, meant[2]).median() < 1e-3
+    fork = batch[2].fork()
+    assert fork.rewind(20) == 20 and fork.length == 20 and batch[2].length == 41
+    again = torch.cat([fast([Piece(part, fork)]) for part in prompts[2][20:].split(1)])
+    assert errors(again, meant[2][20:]).median() < 1e-3
+    assert torch.equal(fast([Piece(torch.tensor([8]), batch[2])]), fast([Piece(torch.tensor([8]), alone[2])]))
 
 
 def test_keys_are_kept_as_the_modules_keep_them() -> None:

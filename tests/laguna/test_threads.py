@@ -26,8 +26,8 @@ from laguna_agent.backend.laguna.threads import compute_processors, pin_threads
 def masks():
     return {int(t): os.sched_getaffinity(int(t)) for t in os.listdir("/proc/self/task")}
 before, all = set(masks()), os.sched_getaffinity(0)
-w, x, y = torch.randn(400, 64), torch.randn(9, 64), torch.empty(9, 400)
-m = abi.Matrix(abi.PLAIN_F32, 0, 0, 0, 1, 400, 64, w.data_ptr())
+w, x, y = torch.randn(9000, 64), torch.randn(9, 64), torch.empty(9, 9000)
+m = abi.Matrix(abi.PLAIN_F32, 0, 0, 0, 1, 9000, 64, w.data_ptr())
 p = abi.Product(m, x.data_ptr(), None, y.data_ptr(), None, 9, 3, 0)
 def workers():
     assert library().opened.laguna_exact_product(p) == 0

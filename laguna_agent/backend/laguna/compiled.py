@@ -39,7 +39,7 @@ class CompiledLayers:
 
     def __init__(self, config: ModelConfig, stack: Stack, head: Product | None) -> None:
         self.config, self.stack, self.head = config, stack, head
-        self._turns = {kind: _Turns(rope) for kind, rope in config.rope.items()}
+        self._turns = {kind: _Turns(rope, config.context_length) for kind, rope in config.rope.items()}
         self._sliding = tuple(layer.attention == "sliding_attention" for layer in config.layers)
 
     def serves(self, caches: Sequence[KVCache]) -> bool:
@@ -93,16 +93,17 @@ class CompiledLayers:
 
 
 class _Turns:
-    """cos and sin of positions from 0 on, as far as they were ever needed: two fp32 [positions, rotary / 2]."""
+    """cos and sin of positions from 0 on, as far as they were ever needed: two fp32 [positions, rotary / 2]. `most`:
+    how many positions the model has."""
 
-    def __init__(self, rope: RopeConfig) -> None:
-        self._frequencies, self._factor = inverse_frequencies(rope), rope.attention_factor
+    def __init__(self, rope: RopeConfig, most: int) -> None:
+        self._frequencies, self._factor, self._most = inverse_frequencies(rope), rope.attention_factor, most
         self._tables = self._computed(0)
 
     def rows(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         """Those of `count` positions from `first` on; they must not be changed."""
         if first + count > len(self._tables[0]):
-            self._tables = self._computed(2 * (first + count))
+            self._tables = self._computed(max(first + count, min(2 * (first + count), self._most)))
         cos, sin = self._tables
         return cos[first : first + count], sin[first : first + count]
 

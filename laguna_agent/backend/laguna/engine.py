@@ -164,6 +164,8 @@ class Engine:
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
         for job in [job for job in self._active if job.cancelled]:
             self._leave(job)
+        with self._wake:
+            self._heed()
 
     def _admit(self) -> None:
         while self._waiting and len(self._active) < self.parallel:

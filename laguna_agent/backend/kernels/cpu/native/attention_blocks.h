@@ -130,12 +130,12 @@ INLINE void take_scales(const Block &b, const Desk &desk) {
 }
 
 // Scores of keys `key` and those after, four at a time, by way of numbers in a buffer.
-template <int KIND> static void score_few(const Queries &q, const Block &b, const Desk &desk, int64_t key) {
-    const int64_t rows = q.rows(), width = q.width(), stride = q.dims * bytes_of(KIND);
+static void score_few(int kind, const Queries &q, const Block &b, const Desk &desk, int64_t key) {
+    const int64_t rows = q.rows(), width = q.width(), stride = q.dims * bytes_of(kind);
     const int64_t at_once = pass_of(rows, ROWS_OF_FOUR);
     for (; key < b.count; key += 4) {
         const int64_t count = b.count - key < 4 ? b.count - key : 4;
-        four_keys<KIND>(b.k + key * stride, b.v + key * stride, count, q.dims, desk.keys);
+        four_keys(kind, b.k + key * stride, b.v + key * stride, count, q.dims, desk.keys);
         for (int64_t row = 0; row < rows; row += at_once)
             score((int)(rows - row < at_once ? rows - row : at_once),
                   {desk.q + row * width, desk.keys, width, desk.scores + row * BLOCK + key, BLOCK});
@@ -143,12 +143,12 @@ template <int KIND> static void score_few(const Queries &q, const Block &b, cons
 }
 
 // Values times weights, some at a time by way of numbers in a buffer.
-template <int KIND> static void add_few(const Queries &q, const Block &b, const Desk &desk, const char *ahead) {
-    const int64_t rows = q.rows(), width = q.width(), stride = q.dims * bytes_of(KIND);
+static void add_few(int kind, const Queries &q, const Block &b, const Desk &desk, const char *ahead) {
+    const int64_t rows = q.rows(), width = q.width(), stride = q.dims * bytes_of(kind);
     const int64_t at_once = pass_of(rows, ROWS_AT_ONCE);
     for (int64_t key = 0; key < b.count; key += VALUES_AT_ONCE) {
         const int64_t count = b.count - key < VALUES_AT_ONCE ? b.count - key : VALUES_AT_ONCE;
-        value_panels<KIND>(b.v + key * stride, ahead + key * stride, nullptr, count, q.dims, VALUES_AT_ONCE, desk.values);
+        value_panels(kind, b.v + key * stride, ahead + key * stride, nullptr, count, q.dims, VALUES_AT_ONCE, desk.values);
         for (int64_t d = 0; d < width; d += PANEL)
             for (int64_t row = 0; row < rows; row += at_once)
                 multiply((int)(rows - row < at_once ? rows - row : at_once),
@@ -158,33 +158,39 @@ template <int KIND> static void add_few(const Queries &q, const Block &b, const 
     }
 }
 
-template <int KIND> static void few_rows(const Queries &q, const Block &b, const Desk &desk) {
-    const int64_t rows = q.rows(), stride = q.dims * bytes_of(KIND);
-    // While keys are multiplied the values come, and with the values the next keys.
-    const char *next = b.ahead ? b.k + b.count * stride : b.v;
-    if (KIND == KV_INT8) take_scales(b, desk);
-    int64_t scored = 0;
 #if defined(__AVX512F__)
-    const bool direct = goes_direct(rows, q.dims);
-    if (direct) scored = scores_direct<KIND>((int)rows, desk.q, q.dims, b.k, b.v, b.count, desk.scores, BLOCK);
-#else
-    const bool direct = false;
-#endif
-    score_few<KIND>(q, b, desk, scored);
+template <int KIND> static void few_rows_directly(const Queries &q, const Block &b, const Desk &desk, const char *next) {
+    const int rows = (int)q.rows();
+    const int64_t scored = scores_direct<KIND>(rows, desk.q, q.dims, b.k, b.v, b.count, desk.scores, BLOCK);
+    score_few(KIND, q, b, desk, scored);
     soften(q, b, desk, 0, rows, {0, b.count}, KIND == KV_INT8);
-#if defined(__AVX512F__)
-    if (direct) return values_direct<KIND>((int)rows, desk.scores, BLOCK, b.v, next, q.dims, b.count, desk.sums);
+    values_direct<KIND>(rows, desk.scores, BLOCK, b.v, next, q.dims, b.count, desk.sums);
+}
 #endif
-    (void)direct;
-    add_few<KIND>(q, b, desk, next);
+
+static void few_rows(int kind, const Queries &q, const Block &b, const Desk &desk) {
+    // While keys are multiplied the values come, and with the values the next keys.
+    const char *next = b.ahead ? b.k + b.count * q.dims * bytes_of(kind) : b.v;
+    if (kind == KV_INT8) take_scales(b, desk);
+#if defined(__AVX512F__)
+    if (goes_direct(kind, q.rows(), q.dims)) {
+        if (kind == KV_F16) few_rows_directly<KV_F16>(q, b, desk, next);
+        else if (kind == KV_BF16) few_rows_directly<KV_BF16>(q, b, desk, next);
+        else few_rows_directly<KV_INT8>(q, b, desk, next);
+        return;
+    }
+#endif
+    score_few(kind, q, b, desk, 0);
+    soften(q, b, desk, 0, q.rows(), {0, b.count}, kind == KV_INT8);
+    add_few(kind, q, b, desk, next);
 }
 
-template <int KIND> static void many_rows(const Queries &q, const Block &b, const Desk &desk) {
+static void many_rows(int kind, const Queries &q, const Block &b, const Desk &desk) {
     const int64_t rows = q.rows(), width = q.width(), at_once = pass_of(rows, ROWS_AT_ONCE);
-    const bool scaled = KIND == KV_INT8;
+    const bool scaled = kind == KV_INT8;
     if (scaled) take_scales(b, desk);
-    key_panels<KIND>(b.k, scaled ? desk.k_scale : nullptr, b.count, q.dims, desk.keys);
-    value_panels<KIND>(b.v, nullptr, scaled ? desk.v_scale : nullptr, b.count, q.dims, BLOCK, desk.values);
+    key_panels(kind, b.k, scaled ? desk.k_scale : nullptr, b.count, q.dims, desk.keys);
+    value_panels(kind, b.v, nullptr, scaled ? desk.v_scale : nullptr, b.count, q.dims, BLOCK, desk.values);
     for (int64_t key = 0; key < b.count; key += PANEL)
         for (int64_t row = 0; row < rows; row += at_once) {
             const int64_t count = rows - row < at_once ? rows - row : at_once;
@@ -212,10 +218,7 @@ template <int KIND> static void many_rows(const Queries &q, const Block &b, cons
 }
 
 static void take_block(int kind, const Queries &q, const Block &b, const Desk &desk) {
-    if (kind == KV_F16) q.few ? few_rows<KV_F16>(q, b, desk) : many_rows<KV_F16>(q, b, desk);
-    else if (kind == KV_BF16) q.few ? few_rows<KV_BF16>(q, b, desk) : many_rows<KV_BF16>(q, b, desk);
-    else if (kind == KV_INT8) q.few ? few_rows<KV_INT8>(q, b, desk) : many_rows<KV_INT8>(q, b, desk);
-    else q.few ? few_rows<KV_F32>(q, b, desk) : many_rows<KV_F32>(q, b, desk);
+    q.few ? few_rows(kind, q, b, desk) : many_rows(kind, q, b, desk);
 }
 
 }  // namespace attending

@@ -1,7 +1,8 @@
 // Few rows and the cache itself: codes become numbers in the registers that multiply them, and are stored nowhere.
 //
-// For processors with registers enough that all rows of a group of heads meet a key in one pass, and for head sizes that
-// are whole panels; everything else goes by way of a buffer (attention_blocks.h).
+// For processors with registers enough that all rows of a group of heads meet a key in one pass, for the usual sizes of
+// groups, and for head sizes that are whole panels; everything else goes by way of a buffer (attention_blocks.h), for every
+// further size costs all who build the library time.
 #pragma once
 
 #include "attention_products.h"
@@ -10,7 +11,11 @@ namespace LAGUNA_VARIANT {
 namespace attending {
 
 #if defined(__AVX512F__)
-INLINE bool goes_direct(int64_t rows, int64_t dims) { return (rows <= 6 || rows == 8) && dims % PANEL == 0; }
+INLINE bool goes_direct(int kind, int64_t rows, int64_t dims) {
+    return kind != KV_F32 && (rows == 8 || rows == 6 || rows == 4 || rows == 1) && dims % PANEL == 0;
+}
+// The next smaller of these groups.
+constexpr int smaller(int rows) { return rows == 8 ? 6 : rows == 6 ? 4 : 1; }
 
 // Scores [R, J] of J keys that lie `stride` bytes apart; R times J is a multiple of 4. `ahead` is fetched with them.
 template <int KIND, int R, int J>
@@ -44,7 +49,7 @@ static int64_t scores_direct(int rows, const float *q, int64_t dims, const char 
                              float *scores, int64_t step) {
     constexpr int together = R > 6 ? 2 : 4;
     if constexpr (R > 1)
-        if (rows < R) return scores_direct<KIND, R == 8 ? 6 : R - 1>(rows, q, dims, k, ahead, count, scores, step);
+        if (rows < R) return scores_direct<KIND, smaller(R)>(rows, q, dims, k, ahead, count, scores, step);
     const int64_t stride = dims * bytes_of(KIND);
     int64_t key = 0;
     for (; key + together <= count; key += together)
@@ -58,7 +63,7 @@ static void values_direct(int rows, const float *weights, int64_t step, const ch
                           int64_t count, float *sums) {
     constexpr int vectors = R > 6 ? VECTORS / 2 : VECTORS;
     if constexpr (R > 1)
-        if (rows < R) return values_direct<KIND, R == 8 ? 6 : R - 1>(rows, weights, step, v, ahead, dims, count, sums);
+        if (rows < R) return values_direct<KIND, smaller(R)>(rows, weights, step, v, ahead, dims, count, sums);
     const int64_t size = bytes_of(KIND);
     for (int64_t d = 0; d < dims; d += 16 * vectors)
         multiply_tile<KIND, true, R, vectors>(

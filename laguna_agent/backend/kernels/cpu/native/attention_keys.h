@@ -102,5 +102,28 @@ static void key_panels(const char *from, const float *scales, int64_t count, int
     }
 }
 
+// The same for a kind that is known only when they are called.
+INLINE void four_keys(int kind, const char *from, const char *ahead, int64_t count, int64_t dims, float *to) {
+    if (kind == KV_F16) four_keys<KV_F16>(from, ahead, count, dims, to);
+    else if (kind == KV_BF16) four_keys<KV_BF16>(from, ahead, count, dims, to);
+    else if (kind == KV_INT8) four_keys<KV_INT8>(from, ahead, count, dims, to);
+    else four_keys<KV_F32>(from, ahead, count, dims, to);
+}
+
+INLINE void value_panels(int kind, const char *from, const char *ahead, const float *scales, int64_t count, int64_t dims,
+                         int64_t steps, float *to) {
+    if (kind == KV_F16) value_panels<KV_F16>(from, ahead, scales, count, dims, steps, to);
+    else if (kind == KV_BF16) value_panels<KV_BF16>(from, ahead, scales, count, dims, steps, to);
+    else if (kind == KV_INT8) value_panels<KV_INT8>(from, ahead, scales, count, dims, steps, to);
+    else value_panels<KV_F32>(from, ahead, scales, count, dims, steps, to);
+}
+
+INLINE void key_panels(int kind, const char *from, const float *scales, int64_t count, int64_t dims, float *to) {
+    if (kind == KV_F16) key_panels<KV_F16>(from, scales, count, dims, to);
+    else if (kind == KV_BF16) key_panels<KV_BF16>(from, scales, count, dims, to);
+    else if (kind == KV_INT8) key_panels<KV_INT8>(from, scales, count, dims, to);
+    else key_panels<KV_F32>(from, scales, count, dims, to);
+}
+
 }  // namespace attending
 }  // namespace LAGUNA_VARIANT
