@@ -1,8 +1,8 @@
 // Products in fp32 with the exact values of the weights, and rows of weights as floats: what activations in 8 bits are
 // held against.
 //
-// One row of x meets a tile as it lies: sixteen rows of weights are sixteen lanes, and each number of x is spread over
-// them. Several rows of x meet values that were made once: a block of sixteen rows becomes floats, column after column.
+// Up to four rows of x meet a tile as it lies: sixteen rows of weights are sixteen lanes, and each number of x is
+// spread over them. More meet values that were made once: a block of sixteen rows becomes floats, column after column.
 // Rows of plain numbers are multiplied along their columns.
 #pragma once
 
@@ -31,39 +31,51 @@ struct Exact {
     int64_t width;
     int64_t *order, *starts, *experts, groups;  // rows of x sorted by expert; where each one's begin; which it is
     int64_t blocks, task_blocks, tasks;         // of sixteen rows in a matrix; of a task; of a matrix
-    float *panels;                              // [threads][width][16], for several rows of x and tiles
+    float *panels;                              // [threads][width][16], for many rows of x and tiles
 };
 
-// Add the codes (less their middle) of 32 columns times x to four sums, so that no addition waits for the one before.
-template <int KIND> INLINE void add_step(const uint8_t *codes, const float *x, F *sums) {
+// Sums that R rows of x have for each group of columns, so that no addition waits for the one before.
+template <int R> constexpr int CHAINS = R == 1 ? 4 : R == 2 || PARTS == 1 ? 2 : 1;
+
+// Add the codes (less their middle) of 32 columns times R rows of x, from their column `at` on.
+template <int KIND, int R>
+INLINE void add_step(const uint8_t *codes, const float *const *x, int64_t at, F (*sums)[CHAINS<R>]) {
     for (int j = 0; j < (KIND == TILED_INT4 ? 4 : 8); j++) {
         const I words = load_int((const int32_t *)(codes + 64 * j));
         prefetch(codes + 64 * j + EXACT_AHEAD);
         for (int i = 0; i < 4; i++) {
-            sums[i] = fma(lane_codes<KIND>(words, 8 * i), splat(x[4 * j + i]), sums[i]);
-            if (KIND == TILED_INT4)
-                sums[i] = fma(lane_codes<KIND>(words, 8 * i + 4), splat(x[16 + 4 * j + i]), sums[i]);
+            const int chain = i % CHAINS<R>;
+            const F low = lane_codes<KIND>(words, 8 * i);
+            for (int r = 0; r < R; r++) sums[r][chain] = fma(low, splat(x[r][at + 4 * j + i]), sums[r][chain]);
+            if (KIND != TILED_INT4) continue;
+            const F high = lane_codes<KIND>(words, 8 * i + 4);
+            for (int r = 0; r < R; r++) sums[r][chain] = fma(high, splat(x[r][at + 16 + 4 * j + i]), sums[r][chain]);
         }
     }
 }
 
-// Sixteen rows of weights with one row of x. Scales multiply the sum of a group; x_sums meet what all its codes share.
-template <int KIND>
-INLINE F block_product(const LagunaMatrix *m, const uint8_t *at, const float *x, const float *x_sums) {
-    const int64_t groups = groups_of(m), steps = m->group / STEP, bytes = code_bytes(m), scales = scale_bytes(m);
-    F total = zeros();
-    for (int64_t g = 0; g < groups; g++) {
-        F sums[4] = {zeros(), zeros(), zeros(), zeros()};
-        for (int64_t s = 0; s < steps; s++, at += bytes, x += STEP) add_step<KIND>(at, x, sums);
-        const F scale = load_scales(m->scale_type, at);
-        at += scales;
-        total = fma((sums[0] + sums[1]) + (sums[2] + sums[3]), scale, total);
+// Sixteen rows of weights with R rows of x. Scales multiply the sum of a group; x_sums meet what all its codes share.
+template <int KIND, int R>
+INLINE void block_products(const LagunaMatrix *m, const uint8_t *w, const float *const *x, const float *const *x_sums,
+                           F *totals) {
+    const int64_t groups = groups_of(m), bytes = code_bytes(m), scales = scale_bytes(m);
+    for (int r = 0; r < R; r++) totals[r] = zeros();
+    for (int64_t at = 0, g = 0; g < groups; g++) {
+        F sums[R][CHAINS<R>] = {};
+        for (const int64_t next = at + m->group; at < next; at += STEP, w += bytes) add_step<KIND, R>(w, x, at, sums);
+        const F scale = load_scales(m->scale_type, w);
+        w += scales;
+        for (int r = 0; r < R; r++) {
+            F sum = sums[r][0];
+            if (CHAINS<R> > 1) sum = sum + sums[r][1 % CHAINS<R>];
+            if (CHAINS<R> > 2) sum = sum + (sums[r][2 % CHAINS<R>] + sums[r][3 % CHAINS<R>]);
+            totals[r] = fma(sum, scale, totals[r]);
+        }
         if (!m->minimums) continue;
-        const F minimum = load_scales(m->scale_type, at), middle = splat(KIND == TILED_INT4 ? 8 : 0);
-        at += scales;
-        total = fma(fma(middle, scale, minimum), splat(x_sums[g]), total);
+        const F minimum = load_scales(m->scale_type, w), middle = splat(KIND == TILED_INT4 ? 8 : 0);
+        w += scales;
+        for (int r = 0; r < R; r++) totals[r] = fma(fma(middle, scale, minimum), splat(x_sums[r][g]), totals[r]);
     }
-    return total;
 }
 
 // The first `count` lanes to y, with their bias.
@@ -77,21 +89,42 @@ INLINE void put(float *y, const float *bias, int64_t count, F values) {
     for (int64_t i = 0; i < count; i++) y[i] = bias ? lane[i] + bias[i] : lane[i];
 }
 
-// y of `wide` rows of x (row after row as `pairs` says) and the block of weights in the panel.
-template <int WIDE>
-INLINE void panel_product(const Exact *e, const float *panel, const int64_t *pairs, int64_t n, int64_t row) {
+// The rows of x that `pairs` [n] names. Places that none fills repeat the last; nobody reads what comes of them.
+template <int R> INLINE void rows_of_x(const Exact *e, const int64_t *pairs, int64_t n, const float **x) {
+    for (int r = 0; r < R; r++) x[r] = e->x + pairs[r < n ? r : n - 1] * e->width;
+}
+
+template <int R> INLINE void put_rows(const Exact *e, const int64_t *pairs, int64_t n, int64_t row, const F *totals) {
     const LagunaMatrix *m = &e->given->matrix;
     const int64_t count = m->rows - row < 16 ? m->rows - row : 16;
-    const float *x[WIDE], *bias = e->given->bias;
-    F sums[WIDE];
-    // Places that no row of x fills repeat the last one; nobody reads what comes of them.
-    for (int r = 0; r < WIDE; r++) x[r] = e->x + pairs[r < n ? r : n - 1] * e->width, sums[r] = zeros();
-    for (int64_t c = 0; c < m->columns; c++) {
+    const float *bias = e->given->bias ? e->given->bias + row : nullptr;
+    for (int r = 0; r < R && r < n; r++) put(e->given->y + pairs[r] * m->rows + row, bias, count, totals[r]);
+}
+
+// A block as it lies, with at most R rows of x.
+template <int KIND, int R>
+static void few_rows(const Exact *e, const uint8_t *block, const int64_t *pairs, int64_t n, int64_t row) {
+    const LagunaMatrix *m = &e->given->matrix;
+    const float *x[R], *sums[R];
+    F totals[R];
+    rows_of_x<R>(e, pairs, n, x);
+    for (int r = 0; r < R; r++) sums[r] = e->x_sums ? e->x_sums + pairs[r < n ? r : n - 1] * groups_of(m) : nullptr;
+    block_products<KIND, R>(m, block, x, sums, totals);
+    put_rows<R>(e, pairs, n, row, totals);
+}
+
+// The block of weights in the panel, with at most R rows of x.
+template <int R>
+INLINE void panel_product(const Exact *e, const float *panel, const int64_t *pairs, int64_t n, int64_t row) {
+    const float *x[R];
+    F totals[R];
+    rows_of_x<R>(e, pairs, n, x);
+    for (int r = 0; r < R; r++) totals[r] = zeros();
+    for (int64_t c = 0; c < e->given->matrix.columns; c++) {
         const F values = load(panel + 16 * c);
-        for (int r = 0; r < WIDE; r++) sums[r] = fma(values, splat(x[r][c]), sums[r]);
+        for (int r = 0; r < R; r++) totals[r] = fma(values, splat(x[r][c]), totals[r]);
     }
-    for (int r = 0; r < WIDE && r < n; r++)
-        put(e->given->y + pairs[r] * m->rows + row, bias ? bias + row : nullptr, count, sums[r]);
+    put_rows<R>(e, pairs, n, row, totals);
 }
 
 // Sixteen rows (or what is left) from `row` on of a tiled matrix, with the rows of x that `pairs` [n] names.
@@ -99,13 +132,9 @@ template <int KIND>
 static void tiled_block(const Exact *e, const uint8_t *data, const int64_t *pairs, int64_t n, int64_t row, int worker) {
     const LagunaMatrix *m = &e->given->matrix;
     const uint8_t *block = data + row / ROWS * block_bytes(m);
-    if (n == 1) {
-        const float *sums = e->x_sums ? e->x_sums + pairs[0] * groups_of(m) : nullptr;
-        const F values = block_product<KIND>(m, block, e->x + pairs[0] * e->width, sums);
-        const int64_t count = m->rows - row < 16 ? m->rows - row : 16;
-        put(e->given->y + pairs[0] * m->rows + row, e->given->bias ? e->given->bias + row : nullptr, count, values);
-        return;
-    }
+    if (n == 1) return few_rows<KIND, 1>(e, block, pairs, n, row);
+    if (n == 2) return few_rows<KIND, 2>(e, block, pairs, n, row);
+    if (n <= 4) return few_rows<KIND, 4>(e, block, pairs, n, row);
     float *panel = e->panels + worker * e->width * 16;
     block_values<KIND>(m, block, panel);
     for (int64_t first = 0; first < n; first += TILE) {
@@ -141,7 +170,8 @@ INLINE void plain_products(const uint8_t *const *weights, int64_t columns, const
 }
 
 template <int KIND, int W, int R>
-INLINE void plain_panel(const Exact *e, const uint8_t *data, const int64_t *pairs, int64_t n, int64_t row, int64_t end) {
+INLINE void plain_panel(const Exact *e, const uint8_t *data, const int64_t *pairs, int64_t n, int64_t row,
+                        int64_t end) {
     const LagunaMatrix *m = &e->given->matrix;
     const uint8_t *weights[W];
     const float *x[R];
@@ -236,7 +266,7 @@ static int exact_product(const LagunaProduct *given) {
     const bool copied = e.width != m->columns, summed = is_tiled(m) && m->minimums;
     const int64_t numbers = lines((3 * n + 1 + m->count + 1) * 8), x_bytes = copied ? lines(n * e.width * 4) : 0;
     const int64_t sum_bytes = summed ? lines(n * groups_of(m) * 4) : 0;
-    const int64_t panel_bytes = is_tiled(m) && n > 1 ? threads * e.width * 64 : 0;
+    const int64_t panel_bytes = is_tiled(m) && n > 4 ? threads * e.width * 64 : 0;
     char *scratch = (char *)aligned_alloc(64, numbers + x_bytes + sum_bytes + panel_bytes);
     if (!scratch) return NO_MEMORY;
     e.order = (int64_t *)scratch;

@@ -27,8 +27,8 @@ INLINE void swap_candidates(Candidate *a, Candidate *b) {
     *b = kept;
 }
 
-// Put `placed` into the heap [0, count) whose place `hole` is free: the gap sinks to the bottom along the later children,
-// then `placed` rises from there, at most back to where the gap was.
+// Put `placed` into the heap [0, count) whose place `hole` is free: the gap sinks to the bottom along the later
+// children, then `placed` rises from there, at most back to where the gap was.
 static void sink(Candidate *heap, int hole, int count, Candidate placed) {
     const int top = hole;
     for (int right = 2 * hole + 2; right <= count; right = 2 * hole + 2) {
@@ -41,8 +41,8 @@ static void sink(Candidate *heap, int hole, int count, Candidate placed) {
     heap[hole] = placed;
 }
 
-// Get the first `wanted` of `all` into the places before `wanted`, in no order: they are kept in a heap with the last of
-// them on top, which gives way to whoever comes before it.
+// Get the first `wanted` of `all` into the places before `wanted`, in no order: they are kept in a heap with the last
+// of them on top, which gives way to whoever comes before it.
 static void select_by_heap(Candidate *all, int count, int wanted) {
     for (int parent = wanted / 2 - 1; parent >= 0; parent--) sink(all, parent, wanted, all[parent]);
     for (int i = wanted; i < count; i++) {

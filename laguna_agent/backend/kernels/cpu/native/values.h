@@ -8,7 +8,7 @@
 
 namespace LAGUNA_VARIANT {
 
-// Sixteen codes less their middle (8 or 128): those in bits `shift` and above of the words of a load. Both are constants.
+// Sixteen codes less their middle (8 or 128): those in bits `shift` and above of the words of a load; a constant.
 template <int KIND> INLINE F lane_codes(I words, int shift) {
 #if defined(__AVX512F__)
     if (KIND == TILED_INT4) {
