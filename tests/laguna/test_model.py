@@ -67,7 +67,9 @@ def test_weights_put_into_a_model_that_was_built_without_memory() -> None:
         empty = CausalLM(small_config())
     assert empty.device.type == "meta"
     empty.load_state_dict(ready.state_dict(), assign=True)
-    assert torch.equal(empty([Piece(torch.arange(9))]), ready([Piece(torch.arange(9))]))
+    # Equal but for the order of sums: which kernels serve a weight depends on whether it is trained.
+    found, expected = empty([Piece(torch.arange(9))]), ready([Piece(torch.arange(9))])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bf16_weights_may_be_computed_in_fp32() -> None:
