@@ -167,7 +167,10 @@ def count(exchange: Exchange, data: bytes) -> None:
         answer = json.loads(data.removeprefix(b"data:"))
     except ValueError:
         return
-    timings = answer.get("timings")
+    timings, usage = answer.get("timings"), answer.get("usage")
+    if usage and not timings:
+        exchange.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+        exchange.prompt_tokens, exchange.completion_tokens = usage["prompt_tokens"], usage["completion_tokens"]
     if timings:
         exchange.cached_tokens = timings.get("cache_n", 0)
         exchange.prompt_tokens = timings["prompt_n"] + exchange.cached_tokens
