@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from laguna_agent.backend.kernels.cpu.layers import (
+    HEAD_MOST,
     KV_KINDS,
     ExpertWeights,
     LayerWeights,
@@ -138,7 +139,7 @@ def compiled_layers(config: ModelConfig, layers: Sequence[DecoderLayer], head: W
     The modules' weights must stay as they are for as long as this is used.
     """
     opened = library().opened
-    if opened is None:
+    if opened is None or config.head_dim > HEAD_MOST:
         return None
     weights = [_layer_weights(config, index, layer) for index, layer in enumerate(layers)]
     if not all(served(weight) for layer in weights for weight in layer.matrices()):

@@ -30,6 +30,8 @@ KV_KINDS = {
     torch.int8: abi.KV_INT8,
 }
 """Dtypes of cached keys that the library reads and writes; int8 has a scale for every token and head."""
+HEAD_MOST = 1024
+"""Dimensions of a head that the library has room for (attention_half.h)."""
 GATES = {None: abi.GATE_NONE, "per-head": abi.GATE_PER_HEAD, "per-element": abi.GATE_PER_ELEMENT}
 
 

@@ -8,7 +8,7 @@
 
 namespace LAGUNA_VARIANT {
 
-// Values of a head at most; a head is worked on in memory of this size.
+// Values of a head at most (`HEAD_MOST` of cpu/layers.py): a head is worked on in memory of this size.
 constexpr int64_t HEAD_MOST = 1024;
 
 static void input_norm_task(void *job, int64_t token, int) {
