@@ -47,8 +47,10 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp for each set of dependencies, so that the demo does not wait for the developers' tools. Bytecode is made
-# here because a program that starts from source for the first time starts slowly.
+# here because a program that starts from source for the first time starts slowly. A machine without a C++ compiler gets
+# one for the kernels, in the environment.
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python
 	$(PIP) install --editable '.[$*]'
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || $(PIP) install --editable '.[compiler]'
 	@$(BIN)/python -m compileall -q laguna_agent
 	@touch $@
