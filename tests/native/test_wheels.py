@@ -105,7 +105,10 @@ def agree(found: Elsewhere, here: dict[str, torch.Tensor], cases: Cases) -> None
     """What came back is what this machine's library computes and, where that is known, what torch says."""
     assert not found.refused
     for name, result in found.results.items():
-        same(result, here[name], name, 2e-6)
+        if name.startswith("forward"):
+            mostly_same(result, here[name], name)
+        else:
+            same(result, here[name], name, 2e-6)
     for name, expected in cases.expected.items():
         same(found.results[name], expected, name, 1e-5)
 
@@ -121,3 +124,13 @@ def same(found: torch.Tensor, expected: torch.Tensor, name: str, share: float) -
     torch.testing.assert_close(
         found.double(), wide, rtol=share, atol=room, equal_nan=True, msg=lambda m: f"{name}: {m}"
     )
+
+
+def mostly_same(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+    """As what whole layers make may be: where one sum is rounded otherwise, an activation gets the next code of 8 bits,
+    and what comes of it is another number for the rest of the token. Nearly all are the same but for rounding."""
+    wide = expected.double()
+    errors = (found.double() - wide).abs() / wide.abs().max()
+    assert torch.equal(errors.isnan(), wide.isnan()), name
+    assert (errors.nan_to_num() < 1e-5).double().mean() > 0.9, name
+    assert errors.nan_to_num().max() < 0.01, name

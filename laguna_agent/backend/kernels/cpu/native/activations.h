@@ -29,12 +29,11 @@ INLINE void quantise_step(const float *x, Step *to) {
     const I a = nearest(low * inverse), b = nearest(high * inverse);
     store_int8(to->codes, a);
     store_int8(to->codes + 16, b);
-    int32_t lane[16], count = 0;
-    store_int(lane, a + b);
-    for (int i = 0; i < 16; i++) count += lane[i];
+    // Of the codes as they are stored: what is no number has made anything of them, but nothing that overflows here.
+    int32_t count = 0;
+    for (int i = 0; i < STEP; i++) count += to->codes[i];
     to->scale = (small ? 0.0f : most / 127.0f) + wrong;
     to->total = to->scale * (float)count;
-    // Codes of what is no number are whatever the bits made of them; the scale is what counts.
     to->offset = -8 * count;
 }
 

@@ -30,6 +30,7 @@ constexpr int PARTS = 16 / WIDTH;
 
 typedef float FloatPart __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t IntPart __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t WordPart __attribute__((vector_size(4 * WIDTH)));
 typedef uint8_t BytePart __attribute__((vector_size(4 * WIDTH)));
 
 struct F { FloatPart part[PARTS]; };  // sixteen floats
@@ -57,9 +58,10 @@ INLINE F operator+(F a, F b) { EACH a.part[p] += b.part[p]; return a; }
 INLINE F operator-(F a, F b) { EACH a.part[p] -= b.part[p]; return a; }
 INLINE F operator*(F a, F b) { EACH a.part[p] *= b.part[p]; return a; }
 INLINE F operator/(F a, F b) { EACH a.part[p] /= b.part[p]; return a; }
-INLINE I operator+(I a, I b) { EACH a.part[p] += b.part[p]; return a; }
-INLINE I operator-(I a, I b) { EACH a.part[p] -= b.part[p]; return a; }
-INLINE I operator<<(I a, int n) { EACH a.part[p] <<= n; return a; }
+// Integers wrap around, as the processors' do: what is made of a number's bits may be no number.
+INLINE I operator+(I a, I b) { EACH a.part[p] = (IntPart)((WordPart)a.part[p] + (WordPart)b.part[p]); return a; }
+INLINE I operator-(I a, I b) { EACH a.part[p] = (IntPart)((WordPart)a.part[p] - (WordPart)b.part[p]); return a; }
+INLINE I operator<<(I a, int n) { EACH a.part[p] = (IntPart)((WordPart)a.part[p] << n); return a; }
 INLINE I operator>>(I a, int n) { EACH a.part[p] >>= n; return a; }
 INLINE I operator&(I a, I b) { EACH a.part[p] &= b.part[p]; return a; }
 INLINE B operator&(B a, B b) { EACH a.part[p] &= b.part[p]; return a; }
