@@ -17,11 +17,11 @@ from torch import Tensor
 from laguna_agent.backend.kernels import reference
 from laguna_agent.backend.kernels.cpu import abi
 from laguna_agent.backend.kernels.cpu.layers import matrix
-from laguna_agent.backend.kernels.cpu.library import library
 from laguna_agent.backend.kernels.cpu.products import NEAR, CpuKernels
 from laguna_agent.backend.kernels.formats import Fp8, GroupInt, PackedTensor, Plain, Tiled, Weight
 from laguna_agent.backend.kernels.quantise import quantise
 from laguna_agent.backend.kernels.tiles import tile
+from tests.laguna.kernel_variants import opened
 
 SCALE_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = [
@@ -43,13 +43,6 @@ SERVED = [
 @pytest.fixture(autouse=True)
 def same_numbers_every_time():
     torch.manual_seed(5)
-
-
-def opened() -> ctypes.CDLL:
-    found = library()
-    if found.opened is None:
-        pytest.skip(f"the compiled kernels are not here: {found.says}")
-    return found.opened
 
 
 def kernels(threads: int = 2) -> CpuKernels:

@@ -11,11 +11,16 @@ namespace LAGUNA_VARIANT {
 // Values of a head at most (`HEAD_MOST` of cpu/layers.py): a head is worked on in memory of this size.
 constexpr int64_t HEAD_MOST = 1024;
 
+// A token of the stream, normed: as floats and in 8 bits.
+static void norm_token(const Pass *p, int64_t token, const float *weight) {
+    float *normed = p->normed + token * p->hidden;
+    normalise(p->given->h + token * p->hidden, weight, p->hidden, p->layer->eps, normed);
+    quantise_row(normed, p->hidden, p->hidden_steps, p->steps + token * p->hidden_steps);
+}
+
 static void input_norm_task(void *job, int64_t token, int) {
     const Pass *p = (const Pass *)job;
-    float *normed = p->normed + token * p->hidden;
-    normalise(p->given->h + token * p->hidden, p->layer->input_norm, p->hidden, p->layer->eps, normed);
-    quantise_row(normed, p->hidden, p->hidden_steps, p->steps + token * p->hidden_steps);
+    norm_token(p, token, p->layer->input_norm);
 }
 
 INLINE int64_t spans_of(const LagunaMatrix *m) { return m->data ? (m->rows + SPAN - 1) / SPAN : 0; }
@@ -74,7 +79,7 @@ INLINE void rotate(float *x, const float *cos, const float *sin, int64_t half) {
 
 // Keep a head's key or value [dim] in the cache, in the cache's numbers; as `KVFormat.encode` does it.
 static void keep(const float *x, int64_t dim, int kind, void *codes, float *scale) {
-    const int64_t size = kind == KV_F32 ? 4 : kind == KV_INT8 ? 1 : 2;
+    const int64_t size = attending::bytes_of(kind);
     uint8_t encoded[HEAD_MOST * 4];
     float padded[HEAD_MOST] = {0};
     if (kind == KV_F32) {
@@ -127,7 +132,7 @@ static void turn_task(void *job, int64_t token, int) {
     const LagunaSpan *at = p->given->spans + span;
     const LagunaRun *run = last_run(p, span);
     const int64_t slot = run->count - (at->end - at->begin) + token - at->begin, kind = p->given->kv_kind;
-    const int64_t size = kind == KV_F32 ? 4 : kind == KV_INT8 ? 1 : 2;
+    const int64_t size = attending::bytes_of(kind);
     for (int64_t head = 0; head < l->kv_heads; head++, k += dim) {
         if (l->k_norm) normalise(k, l->k_norm, dim, l->eps, k);
         rotate(k, cos, sin, half);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tile_products.h"
+#include "values.h"
 
 namespace LAGUNA_VARIANT {
 
@@ -73,35 +74,31 @@ static void tiled_rows(const LagunaMatrix *m, const uint8_t *w, int blocks, cons
     else many_tokens<C>(m, w, blocks, x, n, out, scratch);
 }
 
-INLINE F plain_values(int kind, const void *row, int64_t at) {
-    if (kind == PLAIN_F32) return load((const float *)row + at);
-    if (kind == PLAIN_BF16) return load_bf16((const uint16_t *)row + at);
-    return load_f16((const uint16_t *)row + at);
-}
-
 // out[w][t] for 4 rows of a plain matrix and `TOKENS` rows of x.
 template <int KIND, int TOKENS>
 static void plain_tile(const uint8_t *const *rows, const float *const *x, int64_t columns, float (*out)[4]) {
     F sums[4][TOKENS];
     for (int r = 0; r < 4; r++)
         for (int t = 0; t < TOKENS; t++) sums[r][t] = zeros();
+    const int64_t size = number_bytes(KIND);
     int64_t c = 0;
     for (; c + 16 <= columns; c += 16) {
         F value[TOKENS];
         for (int t = 0; t < TOKENS; t++) value[t] = load(x[t] + c);
         for (int r = 0; r < 4; r++) {
-            const F weight = plain_values(KIND, rows[r], c);
+            const F weight = numbers<KIND>(rows[r] + c * size);
             for (int t = 0; t < TOKENS; t++) sums[r][t] = fma(weight, value[t], sums[r][t]);
         }
     }
-    const int64_t rest = columns - c, size = KIND == PLAIN_F32 ? 4 : 2;
+    const int64_t rest = columns - c;
     for (int r = 0; r < 4; r++)
         for (int t = 0; t < TOKENS; t++) {
             if (rest) {  // behind the last row of a mapped file there may be nothing to read
-                float weight[16] = {0}, value[16] = {0};
+                uint8_t weight[64] = {0};
+                float value[16] = {0};
                 memcpy(weight, rows[r] + c * size, rest * size);
                 memcpy(value, x[t] + c, rest * 4);
-                sums[r][t] = fma(plain_values(KIND, weight, 0), load(value), sums[r][t]);
+                sums[r][t] = fma(numbers<KIND>(weight), load(value), sums[r][t]);
             }
             out[r][t] = sum(sums[r][t]);
         }
@@ -109,7 +106,7 @@ static void plain_tile(const uint8_t *const *rows, const float *const *x, int64_
 
 template <int KIND>
 static void plain_rows(const LagunaMatrix *m, const uint8_t *w, int64_t rows, const float *const *x, int64_t n, float *out) {
-    const int64_t row_bytes = m->columns * (KIND == PLAIN_F32 ? 4 : 2);
+    const int64_t row_bytes = m->columns * number_bytes(KIND);
     for (int64_t r = 0; r < rows; r += 4)
         for (int64_t t = 0; t < n; t += 4) {
             const uint8_t *row[4];
@@ -137,8 +134,7 @@ static void span_of_rows(const LagunaMatrix *m, int64_t which, int64_t first, co
         else pointers[i] = in->values + row * in->columns;
     }
     if (!tiled) {
-        const int64_t size = m->kind == PLAIN_F32 ? 4 : 2;
-        const uint8_t *w = (const uint8_t *)m->data + (which * m->rows + first) * m->columns * size;
+        const uint8_t *w = (const uint8_t *)m->data + (which * m->rows + first) * m->columns * number_bytes(m->kind);
         const float *const *x = (const float *const *)pointers;
         if (m->kind == PLAIN_F32) plain_rows<PLAIN_F32>(m, w, rows, x, n, out);
         else if (m->kind == PLAIN_BF16) plain_rows<PLAIN_BF16>(m, w, rows, x, n, out);

@@ -12,9 +12,7 @@ namespace LAGUNA_VARIANT {
 
 static void post_norm_task(void *job, int64_t token, int) {
     const Pass *p = (const Pass *)job;
-    float *normed = p->normed + token * p->hidden;
-    normalise(p->given->h + token * p->hidden, p->layer->post_norm, p->hidden, p->layer->eps, normed);
-    quantise_row(normed, p->hidden, p->hidden_steps, p->steps + token * p->hidden_steps);
+    norm_token(p, token, p->layer->post_norm);
 }
 
 static void router_task(void *job, int64_t task, int worker) {

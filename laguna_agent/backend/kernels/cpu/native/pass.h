@@ -41,6 +41,16 @@ INLINE Desk take_desk(Arena *a, int64_t tokens) {
     return d;
 }
 
+// A desk for each thread, with room for as many tokens as are done together.
+INLINE Desk *take_desks(Arena *a, int threads, int64_t tokens) {
+    Desk *desks = take<Desk>(a, threads);
+    for (int i = 0; i < threads; i++) {
+        const Desk d = take_desk(a, tokens < TOGETHER ? tokens : TOGETHER);
+        if (a->memory) desks[i] = d;
+    }
+    return desks;
+}
+
 // The tokens of one expert (or of the shared one, or of a dense layer's MLP): slots `begin` to `end` of the pass.
 struct Group {
     const LagunaMatrix *gate, *up, *down;
@@ -108,11 +118,7 @@ static Sizes sizes_of(const LagunaForward *f) {
 
 static void lay_out(Pass *p, Arena *a, const Sizes *s) {
     const int64_t n = p->tokens, slots = n * (s->per_token + 1);
-    p->desks = take<Desk>(a, p->threads);
-    for (int i = 0; i < p->threads; i++) {
-        const Desk d = take_desk(a, n < TOGETHER ? n : TOGETHER);
-        if (a->memory) p->desks[i] = d;
-    }
+    p->desks = take_desks(a, p->threads, n);
     p->hidden_steps = s->hidden_columns / STEP;
     p->seen_per_row = s->seen_columns / STEP;
     p->inner_wide = s->inner_wide;

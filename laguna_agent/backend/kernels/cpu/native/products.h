@@ -45,11 +45,7 @@ static int product(const LagunaProduct *given) {
     uint8_t *memory = nullptr;
     for (int round = 0; round < 2; round++) {
         Arena a = {memory, 0};
-        p.desks = take<Desk>(&a, threads);
-        for (int i = 0; i < threads; i++) {
-            const Desk d = take_desk(&a, given->n < TOGETHER ? given->n : TOGETHER);
-            if (memory) p.desks[i] = d;
-        }
+        p.desks = take_desks(&a, threads, given->n);
         p.steps = take<Step>(&a, given->n * steps);
         if (!memory && !(memory = (uint8_t *)aligned(a.used))) return NO_MEMORY;
     }
