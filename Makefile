@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer, make, and a Python package index. Everything goes into .venv and the model store.
 #   make demo    the agent fixes a failing test with a model that runs on this machine
-#   make test    lint, then the quick tests (this is what CI runs)
+#   make test    lint and the quick tests (this is what CI runs)
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,16 +10,20 @@ MODEL ?= qwen2.5-coder-1.5b
 # What a developer gets by activating the environment: `python` and the tools are the ones installed there.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test quick test-all lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/local.stamp
 	@$(BIN)/python scripts/demo.py $(MODEL)
 
-test: lint
+# Side by side: the type checker keeps one core busy, and many tests wait.
+test: $(VENV)/dev.stamp
+	@$(MAKE) --no-print-directory --jobs=2 lint quick
+
+quick: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -n 3 -m "not slow and not real_model"
 
-test-all: lint
+test-all: lint $(VENV)/cuda-check.stamp
 	$(BIN)/laguna-agent models pull $(MODEL)
 	$(BIN)/python -m pytest -q -n 3 -m "not real_model"
 	$(BIN)/python -m pytest -q -m real_model

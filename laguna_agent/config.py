@@ -29,6 +29,7 @@ Quant = Literal["auto", "bf16", "int8", "int4"]
 Sandbox = Literal["auto", "bubblewrap", "landlock", "seatbelt", "none"]
 KVCache = Literal["f32", "f16", "bf16", "int8", "fp8"]
 Arithmetic = Literal["fast", "exact"]
+Device = Literal["auto", "cpu", "cuda"]
 LogLevel = Literal["off", "error", "warning", "info", "debug"]
 ThemeName = Literal["auto", "dark", "light", "mono"]
 Editing = Literal["emacs", "vi"]
@@ -40,7 +41,13 @@ Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 ENVIRONMENT_PREFIX = "LAGUNA_"
 NOT_SETTINGS = frozenset(
-    {"LAGUNA_SERVE_TOKEN", "LAGUNA_KERNEL_VARIANT", "LAGUNA_COMPILE_KERNELS", "LAGUNA_PIN_THREADS"}
+    {
+        "LAGUNA_SERVE_TOKEN",
+        "LAGUNA_KERNEL_VARIANT",
+        "LAGUNA_COMPILE_KERNELS",
+        "LAGUNA_PIN_THREADS",
+        "LAGUNA_NO_TRITON",
+    }
 )
 """Variables with the prefix that belong in no file of settings: secrets, and what is for one machine or one try."""
 PROJECT_KEYS = frozenset(
@@ -119,6 +126,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     arithmetic: Arithmetic = "fast"
     """How a CPU computes a `local/` model: fast rounds activations to 8 bits where they meet packed weights; exact
     keeps them in 32 bits and takes several times as long."""
+    device: Device = "auto"
+    """Where a `local/` model is computed: auto takes an NVIDIA GPU where there is one, else the CPU."""
+    gpu_memory: str | None = None
+    """How much of a GPU's memory a `local/` model may use: a size like 8GB or a part like 0.5; what is free where it is
+    not set."""
     chat_template: str | None = None
     """A file whose Jinja template replaces that of a `local/` model."""
     max_turns: PositiveInt | None = None

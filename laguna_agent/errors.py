@@ -6,6 +6,7 @@
     │   ├── WeightsError               2      a model's files are damaged, incomplete or of an unsupported kind
     │   ├── CacheError                 2      a saved KV cache is damaged or another model's; the prompt is read instead
     │   ├── DoesNotFit                 2      the model needs more memory or disk than there is
+    │   ├── KernelError                2      the GPU's driver or compiler is absent, or refuses a kernel
     │   ├── SandboxError               2      commands cannot be confined as asked, and are not run otherwise
     │   └── StorageError               2   storage (the session's log cannot be written: no room, no rights)
     ├── ProviderError                  3   provider_error
@@ -64,6 +65,10 @@ class CacheError(UsageError):
 
 class DoesNotFit(UsageError):
     """The model needs more memory or disk than there is; the text has the numbers and the option that would fit."""
+
+
+class KernelError(UsageError):
+    """The GPU's driver or its compiler is absent, or refuses a kernel; names the kernel and what was said of it."""
 
 
 class SandboxError(UsageError):

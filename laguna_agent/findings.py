@@ -21,7 +21,7 @@ from laguna_agent.agent.rules import Rules
 from laguna_agent.config import Settings, load, user_file
 from laguna_agent.crash import crash_reports
 from laguna_agent.directories import displaced, state_directory
-from laguna_agent.errors import LagunaError
+from laguna_agent.errors import ConfigError, KernelError, LagunaError
 from laguna_agent.program import find_program
 from laguna_agent.trust import Ground, look
 from laguna_agent.trust_lines import notices
@@ -56,6 +56,7 @@ def examine(cwd: Path, flags: dict[str, object]) -> list[Finding]:
     findings.extend(_keys(settings))
     findings.append(_stored_models())
     findings.extend(_kernels())
+    findings.extend(_device(settings))
     findings.extend(anyio.run(_server, settings))
     findings.append(_sandbox(settings))
     return findings
@@ -195,6 +196,61 @@ def _kernels() -> Iterator[Finding]:
         return
     how = "install a C++ compiler (gcc or clang), or: pip install 'laguna-agent[compiler]'"
     yield Finding("kernels", "ok" if fast else "warn", says, "" if fast else how)
+
+
+def _device(settings: Settings) -> Iterator[Finding]:
+    """Where a local model would be computed; torch is only asked where the driver has a GPU."""
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        return
+    from laguna_agent.backend.kernels.cuda.driver_api import DriverApi, Refusal
+
+    if settings.device == "cpu":
+        yield Finding("device", "ok", "local models are computed by the CPU, as the setting device says")
+        return
+    try:
+        driver = DriverApi()
+        name = driver.name(driver.device(0))
+    except (KernelError, Refusal) as error:
+        yield _no_gpu(settings, str(error))
+        return
+    from laguna_agent.backend.laguna.gpu import chosen_device
+
+    try:
+        found = chosen_device("cuda")
+    except ConfigError as error:
+        yield _no_gpu(settings, str(error))
+        return
+    yield Finding("device", "ok", f"local models are computed on {found}: {name}")
+    yield from _placement(settings)
+
+
+def _placement(settings: Settings) -> Iterator[Finding]:
+    """Where the chosen local model's weights would lie, told from its headers."""
+    from laguna_agent.backend.laguna.in_process import plan_of
+    from laguna_agent.backend.providers import local_name
+
+    if settings.base_url:
+        return
+    try:
+        model = local_name(settings)
+    except LagunaError:
+        # Another kind of model, or none; the finding of the server says it.
+        return
+    try:
+        placed = plan_of(model, settings).placement
+    except LagunaError as error:
+        yield Finding("placement", "fail", str(error))
+        return
+    if placed is not None:
+        yield Finding("placement", "ok", f"{model}: {placed}")
+
+
+def _no_gpu(settings: Settings, why: str) -> Finding:
+    if settings.device == "cuda":
+        return Finding("device", "fail", f"device is cuda, but {why}", "set device to auto or cpu")
+    return Finding("device", "ok", f"local models are computed by the CPU: {why}")
 
 
 def _sandbox(settings: Settings) -> Finding:

@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 from laguna_agent import __version__
-from laguna_agent.cli import bench, chat, config, doctor, login, models, run, serve, sessions, setup, trust
+from laguna_agent.cli import bench, chat, config, doctor, login, models, run, selftest, serve, sessions, setup, trust
 from laguna_agent.cli.grammar import PromptCommand
 from laguna_agent.errors import UsageError
 
@@ -62,6 +62,7 @@ app.command()(serve.serve)
 app.add_typer(bench.app, name="bench")
 app.command()(trust.trust)
 app.command()(doctor.doctor)
+app.command()(selftest.selftest)
 
 
 def run_command(arguments: list[str]) -> int:

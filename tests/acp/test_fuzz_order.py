@@ -150,7 +150,7 @@ class Model:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("cases", [12, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [6, pytest.param(400, marks=pytest.mark.slow)])
 def test_order(cases: int, workspace: Path, model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     model_server.always(script)
     number = itertools.count()

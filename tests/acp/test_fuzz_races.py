@@ -16,7 +16,7 @@ from tests.model_server import ModelServer
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("cases", [12, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [6, pytest.param(600, marks=pytest.mark.slow)])
 def test_races(cases: int, workspace: Path, model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     model_server.always(script)
     numbers = itertools.count()

@@ -97,6 +97,7 @@ def test_ratios_are_of_medians_and_count_only_while_the_logits_hold(ours, held, 
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 def test_the_whole_of_it_with_ours_alone(tmp_path, tmp_path_factory, capsys):
     share_kernels(tmp_path_factory, cache_directory())
     config = settings()

@@ -25,12 +25,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[soak.Measured
         yield found
 
 
+@pytest.mark.slow
 def test_no_turn_fails(measured: soak.Measured) -> None:
     assert measured.failed == 0
     assert len(measured.overhead) == TURNS
     assert len(measured.early) == len(measured.late) == soak.AROUND
 
 
+@pytest.mark.slow
 def test_the_prefix_stays(measured: soak.Measured) -> None:
     assert measured.compactions["pruned"] > 1
     assert measured.compactions["summarised"] > 1
@@ -46,6 +48,7 @@ def test_the_prefix_stays(measured: soak.Measured) -> None:
     assert measured.prefix(compacted=True) > 0.85
 
 
+@pytest.mark.slow
 def test_the_conversation_stays_within_the_window(measured: soak.Measured) -> None:
     most = max(size for size, _ in measured.requests)
     assert most // soak_model.BYTES_PER_TOKEN < CONTEXT
@@ -53,6 +56,7 @@ def test_the_conversation_stays_within_the_window(measured: soak.Measured) -> No
     assert max(measured.messages[half:]) <= 1.5 * max(measured.messages[:half])
 
 
+@pytest.mark.slow
 def test_the_log_grows_with_what_happens(measured: soak.Measured) -> None:
     steps = [after - before for before, after in zip(measured.log, measured.log[1:], strict=False)]
     quarter = TURNS // 4
@@ -60,12 +64,14 @@ def test_the_log_grows_with_what_happens(measured: soak.Measured) -> None:
     assert late < 1.3 * early
 
 
+@pytest.mark.slow
 def test_it_opens(measured: soak.Measured) -> None:
     assert {"resume", "look back", "sessions list", "sessions show"} <= measured.opening.keys()
     # A prompt and an answer, and three calls of which each begins and ends, with what is thought of it.
     assert measured.opening["events"] >= (TURNS + soak.WARM_UP + soak.AROUND) * 8
 
 
+@pytest.mark.slow
 def test_the_table_says_it_all(measured: soak.Measured) -> None:
     text, figures = soak.table(measured), soak.figures(measured)
     assert "| 60 |" in text

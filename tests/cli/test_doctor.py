@@ -27,11 +27,21 @@ def test_fit(run_cli: RunCli, model_server: ModelServer) -> None:
     assert findings["ripgrep"]["status"] == "ok"
     assert findings["grammars"]["status"] == "ok"
     assert "compile" in findings["kernels"]["detail"]
+    assert findings["device"]["status"] == "ok"
     assert "python" in findings["grammars"]["detail"]
     assert findings["sandbox"]["status"] in ("ok", "warn")
     assert "POOLSIDE_API_KEY" in findings["key"]["detail"]
     assert "very-secret" not in json.dumps(findings)
     assert "laguna-agent run" in run_cli("doctor", env=model_server.env).stdout
+
+
+def test_a_gpu_that_is_wanted_and_not_there(run_cli: RunCli, model_server: ModelServer) -> None:
+    wanted = model_server.env | {"POOLSIDE_API_KEY": "very-secret", "LAGUNA_DEVICE": "cuda"}
+    code, findings = examine(run_cli, wanted)
+    # A machine of ours may have one.
+    assert (code, findings["device"]["status"]) in ((2, "fail"), (0, "ok"))
+    assert ("cuda" in findings["device"]["detail"]) and bool(code) == bool(findings["device"]["next"])
+    assert examine(run_cli, wanted | {"LAGUNA_DEVICE": "cpu"})[0] == 0
 
 
 def test_no_model(run_cli: RunCli) -> None:

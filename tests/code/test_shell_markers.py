@@ -22,13 +22,13 @@ def listed(bench: Bench, command: str) -> None:
         assert unlisted(bench.ran(command), parsed) == [], [part.words for part in parsed.parts]
 
 
-@settings(max_examples=250)
+@settings(max_examples=120)
 @given(command_lines)
 def test_every_program_that_a_command_line_runs_is_listed(bench: Bench, command: str) -> None:
     listed(bench, command)
 
 
-@settings(max_examples=250)
+@settings(max_examples=120)
 @given(soup)
 @example("m1\rm2")
 @example(">o m1 m2")

@@ -47,9 +47,10 @@ def test_a_model_that_is_not_there_is_named_with_the_way_to_get_it(run_cli: RunC
     assert "no model 'no/such/model' on this machine" in done.stderr
 
 
-def test_without_the_engines_packages_the_way_to_install_them_is_said(workspace: Path) -> None:
+@pytest.mark.parametrize("arguments", (["run", "x", "--model", "local/x"], ["bench", "roofline"]))
+def test_without_the_engines_packages_the_way_to_install_them_is_said(workspace: Path, arguments: list[str]) -> None:
     program = (
-        "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['run', 'x', '--model', 'local/x'];"
+        f"import sys; sys.modules['torch'] = None; sys.argv[1:] = {arguments!r};"
         "from laguna_agent.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=workspace)
@@ -78,7 +79,10 @@ def test_bench_engine_prints_what_it_measured(run_cli: RunCli, checkpoint: Path)
     assert figures["prompt_tokens"] > 64
     assert 0 < figures["new_tokens"] < figures["prompt_tokens"]
     assert figures["decode"] > 0
-    assert figures["share"] > 0
+    assert figures["share"] > 0 and figures["device"] == "cpu"
+    # Of a GPU that is not there no figure is printed.
+    done = run_cli("bench", "engine", *arguments, "--device", "cuda", env={"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 2 and done.stdout == "" and "device is cuda, but" in done.stderr
     done = run_cli("bench", "engine", "--model", "ollama/x")
     assert done.returncode == 2
     assert "name one on this machine with --model local/NAME" in done.stderr

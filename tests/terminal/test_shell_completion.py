@@ -28,7 +28,7 @@ def offered(run_cli: RunCli, *words: str) -> list[str]:
 
 
 def test_commands_and_their_options(run_cli: RunCli) -> None:
-    assert offered(run_cli, "se") == ["serve", "sessions"]
+    assert offered(run_cli, "se") == ["serve", "selftest", "sessions"]
     assert offered(run_cli, "sessions", "sh") == ["show"]
     assert "--max-cost" in offered(run_cli, "run", "--max-")
 

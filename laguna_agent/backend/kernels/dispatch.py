@@ -32,6 +32,12 @@ class Kernels(Protocol):
         ...
 
 
+class Experts(Protocol):
+    """All of the picked experts' work in one call; shapes as in `reference.experts`."""
+
+    def __call__(self, x: Tensor, gate_up: Weight, down: Weight, picked: Tensor, share: Tensor) -> Tensor: ...
+
+
 class _Reference:
     linear = staticmethod(reference.linear)
     expert_linear = staticmethod(reference.expert_linear)
@@ -40,6 +46,9 @@ class _Reference:
 
 _REFERENCE: Kernels = _Reference()
 _registered: dict[tuple[type[Format], str], Kernels] = {}
+_fused: dict[tuple[type[Format], str], Experts] = {}
+APART = "apart"
+"""The device for which those register who multiply where x lies elsewhere than the weight."""
 
 
 def register(format: type[Format], device: str, kernels: Kernels) -> None:
@@ -47,13 +56,25 @@ def register(format: type[Format], device: str, kernels: Kernels) -> None:
     _registered[format, device] = kernels
 
 
+def register_experts(format: type[Format], device: str, experts: Experts) -> None:
+    """Let `experts` serve stacks whose gates are of that kind of format; down may be of any that has a kernel."""
+    _fused[format, device] = experts
+
+
 def kernels_for(x: Tensor, weight: Weight) -> Kernels:
     """The implementation that multiplies `x` with `weight`; where gradients are asked for, the reference."""
-    trained = x.requires_grad or (isinstance(weight, Tensor) and weight.requires_grad)
-    if trained and torch.is_grad_enabled():
-        return _REFERENCE
+    return _REFERENCE if _trained(x, weight) else _registered.get(_key(x, weight), _REFERENCE)
+
+
+def _trained(x: Tensor, *weights: Weight) -> bool:
+    given = (x, *(weight for weight in weights if isinstance(weight, Tensor)))
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+
+
+def _key(x: Tensor, weight: Weight) -> tuple[type[Format], str]:
+    here = weight.device.type
     format: type[Format] = type(weight.format) if isinstance(weight, PackedTensor) else Plain
-    return _registered.get((format, weight.device.type), _REFERENCE)
+    return format, here if here == x.device.type else APART
 
 
 def linear(x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
@@ -64,6 +85,17 @@ def linear(x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
 def expert_linear(x: Tensor, weight: Weight, experts: Tensor) -> Tensor:
     """y[n] = x[n] W[experts[n]]^T: x [N, columns], weight [E, rows, columns], experts int [N] -> [N, rows]."""
     return kernels_for(x, weight).expert_linear(x, weight, experts)
+
+
+def experts(x: Tensor, gate_up: Weight, down: Weight, picked: Tensor, share: Tensor) -> Tensor:
+    """Sum over each token's picked experts of share * down(silu(gate x) * up x): shapes as in `reference.experts`.
+
+    Where nobody offers all of it in one, two products of `expert_linear`.
+    """
+    fused = None if _trained(x, gate_up, down) else _fused.get(_key(x, gate_up))
+    if fused is not None:
+        return fused(x, gate_up, down, picked, share)
+    return reference.experts(x, gate_up, down, picked, share, expert_linear)
 
 
 def embedding(ids: Tensor, weight: Weight, dtype: torch.dtype = torch.float32) -> Tensor:

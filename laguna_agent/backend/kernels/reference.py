@@ -7,6 +7,8 @@ and never more than `CHUNK` values are dequantised at a time, so that a vocabula
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,8 @@ def unpack_nibbles(codes: Tensor, columns: int) -> Tensor:
 
 def spread(scales: Tensor, group: int, columns: int) -> Tensor:
     """[..., groups] -> fp32 [..., columns]: each scale on the columns of its group."""
-    return scales.float().repeat_interleave(group, -1)[..., :columns]
+    # A group may be wider than the row that it is meant for as a whole.
+    return scales.float().repeat_interleave(min(group, columns), -1)[..., :columns]
 
 
 def dequantise(weight: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -88,6 +91,26 @@ def expert_linear(x: Tensor, weight: Weight, experts: Tensor) -> Tensor:
     grouped = torch.cat([linear(rows, weight[expert]) for expert, rows in groups if len(rows)])
     # Back from the experts' order to the caller's, without writing in place: gradients pass.
     return grouped[torch.argsort(order)]
+
+
+def experts(
+    x: Tensor,
+    gate_up: Weight,
+    down: Weight,
+    picked: Tensor,
+    share: Tensor,
+    product: Callable[[Tensor, Weight, Tensor], Tensor] = expert_linear,
+) -> Tensor:
+    """Sum over each token's picked experts e of share_e * down_e(silu(gate_e x) * (up_e x)) (section 2i).
+
+    x [tokens, hidden], gate_up [E, 2 * inner, hidden] with the gate's rows first, down [E, hidden, inner], picked int
+    [tokens, k], share [tokens, k] in x's dtype. Returns [tokens, hidden]. `product` multiplies as `expert_linear`.
+    """
+    tokens, per_token = picked.shape
+    pairs = picked.flatten()
+    gate, up = product(x.repeat_interleave(per_token, 0), gate_up, pairs).chunk(2, dim=-1)
+    y = product(torch.nn.functional.silu(gate) * up, down, pairs)
+    return (y.view(tokens, per_token, x.shape[-1]) * share[..., None]).sum(1)
 
 
 def embedding(ids: Tensor, weight: Weight, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -29,10 +29,10 @@ from laguna_agent.backend.kernels.cpu.library import library
 from laguna_agent.backend.kernels.formats import Weight
 from laguna_agent.backend.laguna.cache import KVCache, Step
 from laguna_agent.backend.laguna.cache_storage import AT_ONCE
-from laguna_agent.backend.laguna.config import ModelConfig, RopeConfig
+from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.holders import Linear
 from laguna_agent.backend.laguna.layers import MLP, DecoderLayer, SparseMLP
-from laguna_agent.backend.laguna.rope import inverse_frequencies, rotation
+from laguna_agent.backend.laguna.rope import RotationTable
 
 
 class CompiledLayers:
@@ -40,7 +40,7 @@ class CompiledLayers:
 
     def __init__(self, config: ModelConfig, stack: Stack, head: Product | None) -> None:
         self.config, self.stack, self.head = config, stack, head
-        self._turns = {kind: _Turns(rope, config.context_length) for kind, rope in config.rope.items()}
+        self._turns = {kind: RotationTable(rope, config.context_length) for kind, rope in config.rope.items()}
         self._sliding = tuple(layer.attention == "sliding_attention" for layer in config.layers)
 
     def serves(self, caches: Sequence[KVCache]) -> bool:
@@ -91,25 +91,6 @@ class CompiledLayers:
         widths = [[len(one[kind]) for one in places] for kind in (0, 1)]
         order, counts = _order(tuple(map(tuple, widths)), self._sliding)
         return counts, torch.cat([kind.flatten(0, 1) for kind in kinds])[order]
-
-
-class _Turns:
-    """cos and sin of positions from 0 on, as far as they were ever needed: two fp32 [positions, rotary / 2]. `most`:
-    how many positions the model has."""
-
-    def __init__(self, rope: RopeConfig, most: int) -> None:
-        self._frequencies, self._factor, self._most = inverse_frequencies(rope), rope.attention_factor, most
-        self._tables = self._computed(0)
-
-    def rows(self, first: int, count: int) -> tuple[Tensor, Tensor]:
-        """Those of `count` positions from `first` on; they must not be changed."""
-        if first + count > len(self._tables[0]):
-            self._tables = self._computed(max(first + count, min(2 * (first + count), self._most)))
-        cos, sin = self._tables
-        return cos[first : first + count], sin[first : first + count]
-
-    def _computed(self, positions: int) -> tuple[Tensor, Tensor]:
-        return rotation(self._frequencies, self._factor, torch.arange(positions), torch.float32)
 
 
 def _joined(turns: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

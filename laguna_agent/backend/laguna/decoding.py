@@ -9,22 +9,22 @@ are such drafts too. Knows models, caches and grammars; must not know text, tool
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import msgspec
 import torch
 from torch import Tensor
 
+from laguna_agent.backend.kernels.cuda.graphs import MOST_ROWS
 from laguna_agent.backend.laguna.cache import KVCache
 from laguna_agent.backend.laguna.constraint import Constraint, ConstraintBroken, TokenMasks
 from laguna_agent.backend.laguna.lookup import Drafter
 from laguna_agent.backend.laguna.model import CausalLM, Piece
-from laguna_agent.backend.laguna.sampling import Sampler, SamplingOptions, log_probabilities, not_numbers
+from laguna_agent.backend.laguna.sampling import Choice, Sampler, SamplingOptions, log_probabilities
+from laguna_agent.backend.laguna.turn import Turn, grouped
 from laguna_agent.errors import ContextTooLong, LagunaError, UsageError
 
 CHUNK = 512
@@ -137,25 +137,28 @@ class Decoding:
         """Tokens that the next pass must read before anything can be drawn."""
         return len(self._ids) - self.cache.length
 
-    def turn(self, chunk: int) -> _Turn:
-        """What this sequence gives to the next pass."""
+    def turn(self, chunk: int, rows: int | None = None) -> Turn:
+        """What this sequence gives to the next pass; `rows`: the most tokens with a draft, where that is limited."""
         self._settle()
         start = self.cache.length
         ids = self._ids[start : start + chunk]
         if start + len(ids) < len(self._ids):
-            return _Turn(self, ids)
+            return Turn(self, ids)
         if not self.options.max_tokens:
-            return _Turn(self, ids)
+            return Turn(self, ids)
         self._hurry()
-        draft, guessed = self._draft()
+        # A long rest of a prompt does not go through the device's step, whatever follows it.
+        slack = self.cache.slack
+        most = slack if rows is None or len(ids) > rows else min(slack, rows - len(ids))
+        draft, guessed = self._draft(most)
         # What is forced needs no logits, unless somebody wants to know how likely it was.
         skipped = min(len(self._forced), len(draft) + 1) if self.options.logprobs is None else 0
-        return _Turn(self, ids, draft, guessed, wanted=len(draft) + 1 - skipped, skipped=skipped, draws=True)
+        return Turn(self, ids, draft, guessed, wanted=len(draft) + 1 - skipped, skipped=skipped, draws=True)
 
-    def _draft(self) -> tuple[list[int], int]:
-        """Tokens to read along with the last one, and how many of them are a guess."""
+    def _draft(self, most: int) -> tuple[list[int], int]:
+        """Tokens to read along with the last one, at most so many, and how many of them are a guess."""
         room = min(
-            self.cache.slack,
+            most,
             self.cache.config.context_length - len(self._ids),
             self.options.max_tokens - len(self.tokens) - 1,
         )
@@ -182,6 +185,11 @@ class Decoding:
             return
         self.hurried = self._closing = True
         self._forced.extend(self.constraint.forced() or self.constraint.ending())
+
+    def choice(self) -> Choice | None:
+        """How the next token is drawn, where nothing but the logits decides on it and nobody asks for them."""
+        free = self.constraint is None and self.options.logprobs is None and not self._forced
+        return self._sampler.choice if free else None
 
     def penalise(self, logits: Tensor) -> None:
         """Apply the penalties to a row of fp32 logits [vocab], in place."""
@@ -218,7 +226,7 @@ class Decoding:
     def _late(self) -> bool:
         return self.options.close_after is not None and len(self.tokens) >= self.options.close_after
 
-    def passed(self, turn: _Turn, seconds: float | None) -> None:
+    def passed(self, turn: Turn, seconds: float | None) -> None:
         """A pass with `turn` is over; `seconds`: what it took, None where it also read prompts."""
         # Drafts that a grammar or the caller makes certain say nothing about guesses.
         if turn.draws and self._drafter is not None and seconds is not None and len(turn.draft) == turn.guessed:
@@ -233,38 +241,6 @@ class Decoding:
         kept = len(self._ids) - bool(self.options.max_tokens)
         if self.cache.length > kept:
             self.cache.rewind(kept)
-
-
-@dataclass
-class _Turn:
-    """What one sequence has in a pass: `ids` that must be read, a `draft` behind them, of which the last `guessed`
-    tokens are guesses, and logits of the `wanted` last tokens, from `row` of the pass on."""
-
-    decoding: Decoding
-    ids: list[int]
-    draft: list[int] = field(default_factory=list)
-    guessed: int = 0
-    wanted: int = 0
-    skipped: int = 0
-    draws: bool = False
-    row: int = 0
-    drawn: int = 0
-
-    def raw(self, logits: Tensor) -> Tensor | None:
-        """The logits that decide on the next token, out of the pass's; None where it is forced and they were not
-        asked for. Raises ProviderError where they are not numbers."""
-        if self.drawn < self.skipped:
-            return None
-        found = logits[self.row + self.drawn - self.skipped]
-        if not math.isfinite(found.max().item()):
-            raise not_numbers()
-        return found
-
-    def say(self, index: int, logits: Tensor) -> bool:
-        """Make the token; whether the next one can be made in this pass too."""
-        self.decoding.made(index, self.raw(logits))
-        self.drawn += 1
-        return not self.decoding.done and self.drawn <= len(self.draft) and self.draft[self.drawn - 1] == index
 
 
 def step(
@@ -282,12 +258,14 @@ def step(
         return
     began = time.perf_counter()
     reading = sum(decoding.to_read() > 1 for decoding in going)
-    turns: list[_Turn] = []
+    rows = None if model.stepped is None else max(1, MOST_ROWS // len(going))
+    turns: list[Turn] = []
     for decoding in going:
         with _alone(decoding):
-            turns.append(decoding.turn(max(1, chunk // max(1, reading))))
+            turns.append(decoding.turn(max(1, chunk // max(1, reading)), rows))
     try:
-        _pass(model, turns, masks)
+        for group in [turns] if model.stepped is None else grouped(turns, MOST_ROWS):
+            _pass(model, group, masks)
     finally:
         only_tokens = all(len(turn.ids) == 1 and turn.draws for turn in turns)
         seconds = time.perf_counter() - began
@@ -295,9 +273,11 @@ def step(
             turn.decoding.passed(turn, seconds if only_tokens else None)
 
 
-def _pass(model: CausalLM, turns: Sequence[_Turn], masks: TokenMasks | None) -> None:
+def _pass(model: CausalLM, turns: Sequence[Turn], masks: TokenMasks | None) -> None:
     """Read, then draw: the n-th token of every sequence together, so that masks are made for all of them at once."""
     pieces = [Piece(torch.tensor(turn.ids + turn.draft, dtype=torch.int64), turn.decoding.cache) for turn in turns]
+    if model.stepped is not None and _drawn_there(model, turns, pieces):
+        return
     logits = model(pieces, last=[turn.wanted for turn in turns]).float().cpu()
     row = 0
     for turn in turns:
@@ -308,10 +288,25 @@ def _pass(model: CausalLM, turns: Sequence[_Turn], masks: TokenMasks | None) -> 
         going = _round(going, logits, masks)
 
 
-def _round(turns: Sequence[_Turn], logits: Tensor, masks: TokenMasks | None) -> list[_Turn]:
+def _drawn_there(model: CausalLM, turns: Sequence[Turn], pieces: Sequence[Piece]) -> bool:
+    """Read, and let the device draw where it can for all sequences: whether it did. No logits come back then."""
+    choices = [turn.choice() for turn in turns]
+    if any(turn.draws and choice is None for turn, choice in zip(turns, choices, strict=True)):
+        return False
+    drawn = model.sampled(pieces, choices)
+    if drawn is None:
+        return False
+    for turn, index in zip(turns, drawn, strict=True):
+        if index is not None:
+            with _alone(turn.decoding):
+                turn.say_drawn(index)
+    return True
+
+
+def _round(turns: Sequence[Turn], logits: Tensor, masks: TokenMasks | None) -> list[Turn]:
     """One more token for each; those that go on in this pass."""
-    drawn: list[tuple[_Turn, Tensor]] = []
-    chosen: list[tuple[_Turn, int]] = []
+    drawn: list[tuple[Turn, Tensor]] = []
+    chosen: list[tuple[Turn, int]] = []
     for turn in turns:
         with _alone(turn.decoding):
             forced = turn.decoding.next_forced()
@@ -332,7 +327,7 @@ def _round(turns: Sequence[_Turn], logits: Tensor, masks: TokenMasks | None) -> 
     return going
 
 
-def _masked(drawn: list[tuple[_Turn, Tensor]], masks: TokenMasks | None) -> list[tuple[_Turn, Tensor]]:
+def _masked(drawn: list[tuple[Turn, Tensor]], masks: TokenMasks | None) -> list[tuple[Turn, Tensor]]:
     """The rows with -inf where a grammar forbids the token, less those whose grammar has failed."""
     bound = [(turn, row) for turn, row in drawn if turn.decoding.constraint is not None]
     if masks is None or not bound:

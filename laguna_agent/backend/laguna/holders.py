@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laguna_agent.backend.kernels import dispatch
@@ -93,9 +92,4 @@ class Experts(WeightHolder):
 
         x [tokens, hidden]; picked int64 [tokens, k]; share [tokens, k] in x's dtype. Returns [tokens, hidden].
         """
-        tokens, per_token = picked.shape
-        experts = picked.flatten()
-        rows = x.repeat_interleave(per_token, 0)
-        gate, up = dispatch.expert_linear(rows, self.gate_up_proj, experts).chunk(2, dim=-1)
-        y = dispatch.expert_linear(F.silu(gate) * up, self.down_proj, experts)
-        return (y.view(tokens, per_token, x.shape[-1]) * share[..., None]).sum(1)
+        return dispatch.experts(x, self.gate_up_proj, self.down_proj, picked, share)

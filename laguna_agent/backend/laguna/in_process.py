@@ -141,14 +141,19 @@ async def open_in_process(name: str, settings: Settings) -> InProcessBackend:
     return InProcessBackend(engine, name)
 
 
-def plan_of(name: str, settings: Settings) -> ModelPlan:
-    """What opening the model `name` would give; raises as `open_in_process` does. Imports torch: more than a second."""
+def check_packages() -> None:
+    """Raises UsageError, which says how to install it, where a package that the engine needs is not there."""
     missing = [module for module in PACKAGES if not importlib.util.find_spec(module)]
     if missing:
         raise UsageError(
             f"models in this process need {', '.join(missing)}: type `pip install 'laguna-agent[local]'`; "
             "a model behind a server needs --base-url"
         )
+
+
+def plan_of(name: str, settings: Settings) -> ModelPlan:
+    """What opening the model `name` would give; raises as `open_in_process` does. Imports torch: more than a second."""
+    check_packages()
     from laguna_agent.backend.laguna.threads import load_torch
 
     load_torch()
@@ -158,7 +163,14 @@ def plan_of(name: str, settings: Settings) -> ModelPlan:
     path = find_model(name).resolve()
     template = str(Path(settings.chat_template).expanduser()) if settings.chat_template else None
     options = ModelOptions(
-        str(path), settings.quant, settings.context_length, template, settings.kv_cache, settings.arithmetic
+        str(path),
+        settings.quant,
+        settings.context_length,
+        template,
+        settings.kv_cache,
+        settings.arithmetic,
+        settings.device,
+        settings.gpu_memory,
     )
     return plan_model(options)
 

@@ -69,7 +69,8 @@ def recall(conversations: Conversations, folder: Path) -> int:
         kept = msgspec.json.decode((folder / PROMPTS).read_bytes(), type=_Kept)
         if kept.identity != conversations.local.identity:
             return 0
-        cache = load_cache(folder / CACHE, conversations.local.plan.config, identity=kept.identity)
+        local = conversations.local
+        cache = load_cache(folder / CACHE, local.plan.config, identity=kept.identity, device=local.model.device)
         read = kept.last.ids + kept.last.answer
         if tuple(cache.tokens) != read[: cache.length]:
             return 0

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from laguna_agent.backend.kernels.cpu import products
+from laguna_agent.backend.kernels.cuda import prefill
 from laguna_agent.backend.kernels.formats import Weight
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.holders import WeightHolder
@@ -40,6 +41,8 @@ def build_model(
     on_cpu = all(weight.device.type == "cpu" for weight in tensors.values())
     if on_cpu:
         products.use()
+    for device in {weight.device for weight in tensors.values() if weight.device.type == "cuda"}:
+        prefill.use(device)
     compute_dtype = compute_dtype or (torch.float32 if on_cpu else torch.bfloat16)
     with torch.device("meta"):
         model = CausalLM(config, compute_dtype=compute_dtype)

@@ -18,11 +18,14 @@ from laguna_agent.backend.laguna.cache_format import DEFAULT, KVFormatName
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.constraint import GrammarVocabulary
 from laguna_agent.backend.laguna.gguf_tokenizer import tokenizer_from_gguf
+from laguna_agent.backend.laguna.gpu import DeviceName, DeviceOption, build_on_gpu, chosen_device
 from laguna_agent.backend.laguna.loading import Arithmetic, build_model
 from laguna_agent.backend.laguna.template import ChatTemplate, read_template, template_from_gguf
 from laguna_agent.backend.laguna.tokenizer import Tokenizer, read_tokenizer, stop_ids
-from laguna_agent.backend.laguna.weights.memory import Need, available_memory, choose
+from laguna_agent.backend.laguna.weights.machine import gpu_now, host_now
+from laguna_agent.backend.laguna.weights.memory import Need, available_memory, choose, need
 from laguna_agent.backend.laguna.weights.opening import open_checkpoint, open_planned
+from laguna_agent.backend.laguna.weights.placement import Gpu, Host, Placement, choose_placement
 from laguna_agent.backend.laguna.weights.policy import Quant
 from laguna_agent.backend.laguna.weights.progress import Progress, silent
 from laguna_agent.backend.laguna.weights.stored import Checkpoint
@@ -40,7 +43,9 @@ MOST_OUTPUT = 4_096
 class ModelOptions(msgspec.Struct, frozen=True):
     """How a person wants a checkpoint opened. `context` is in tokens, None for what the machine has room for;
     `chat_template` names a file that replaces the checkpoint's own template; `kv` is the format of cached keys; with
-    the `arithmetic` "fast" a CPU rounds activations to 8 bits before they meet packed weights."""
+    the `arithmetic` "fast" a CPU rounds activations to 8 bits before they meet packed weights; `device` is where it is
+    computed, "auto" an NVIDIA GPU where there is one; `gpu_memory` is what it may use of that: "8GB", or a part, "0.5",
+    None for what is free."""
 
     path: str
     quant: Quant | Literal["auto"] = "auto"
@@ -48,17 +53,26 @@ class ModelOptions(msgspec.Struct, frozen=True):
     chat_template: str | None = None
     kv: KVFormatName = DEFAULT
     arithmetic: Arithmetic = "fast"
+    device: DeviceOption = "auto"
+    gpu_memory: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ModelPlan:
-    """What opening will give, told from headers. `context` is the most tokens that prompt and answer may have."""
+    """What opening will give, told from headers. `context` is the most tokens that prompt and answer may have;
+    `placement`: where weights lie on a GPU and beside it, None where the CPU computes."""
 
     options: ModelOptions
     checkpoint: Checkpoint
     template: ChatTemplate
     need: Need
     context: int
+    placement: Placement | None = None
+
+    @property
+    def device(self) -> DeviceName:
+        """Where the model is computed."""
+        return "cpu" if self.placement is None else "cuda"
 
     @property
     def config(self) -> ModelConfig:
@@ -90,19 +104,34 @@ class LocalModel:
 def plan_model(options: ModelOptions) -> ModelPlan:
     """Look at the checkpoint's headers and at this machine's memory.
 
-    Raises WeightsError, ConfigError or DoesNotFit, each naming the file; nothing large is read. A context longer than
-    the model's is a ConfigError, for it would compute positions that it was never made for.
+    Raises WeightsError, ConfigError or DoesNotFit, each naming the file, and ConfigError for a GPU that is not there;
+    nothing large is read. A context longer than the model's is a ConfigError, for it would compute positions that it
+    was never made for.
     """
-    path = Path(options.path)
-    checkpoint = open_checkpoint(path)
-    available = available_memory()
-    longest = checkpoint.config.context_length
+    on_gpu = chosen_device(options.device) == "cuda"
+    checkpoint = open_checkpoint(Path(options.path))
+    if on_gpu:
+        return planned(options, checkpoint, gpu_now(options.gpu_memory), host_now())
+    return planned(options, checkpoint)
+
+
+def planned(
+    options: ModelOptions, checkpoint: Checkpoint, gpu: Gpu | None = None, host: Host | None = None
+) -> ModelPlan:
+    """`plan_model` of an open checkpoint, for a GPU and the host around it, or for the CPU alone."""
+    longest, name = checkpoint.config.context_length, Path(options.path).name
     if options.context is not None and options.context > longest:
-        raise ConfigError(f"context_length is {options.context}, {path.name} reads at most {longest} tokens")
-    usual = 16_384 if available - checkpoint.stored_bytes >= ROOMY else 8_192
-    context = options.context or min(usual, longest)
-    need = choose(checkpoint, options.quant, context, available, options.kv)
-    return ModelPlan(options, checkpoint, _template(options, checkpoint), need, context)
+        raise ConfigError(f"context_length is {options.context}, {name} reads at most {longest} tokens")
+    available = available_memory()
+    room = available - checkpoint.stored_bytes if gpu is None else gpu.free
+    context = options.context or min(16_384 if room >= ROOMY else 8_192, longest)
+    template = _template(options, checkpoint)
+    if gpu is None:
+        chosen = choose(checkpoint, options.quant, context, available, options.kv)
+        return ModelPlan(options, checkpoint, template, chosen, context)
+    placement = choose_placement(checkpoint, options.quant, context, gpu, host or Host(available), options.kv)
+    wanted = need(checkpoint, placement.footprint.quant, context, options.kv)
+    return ModelPlan(options, checkpoint, template, wanted, context, placement)
 
 
 def load_model(plan: ModelPlan, progress: Progress = silent) -> LocalModel:
@@ -111,9 +140,13 @@ def load_model(plan: ModelPlan, progress: Progress = silent) -> LocalModel:
     tokenizer = _tokenizer(Path(plan.options.path), plan.checkpoint)
     stop = stop_ids(tokenizer, plan.config.eos_token_ids)
     arithmetic = plan.options.arithmetic
-    described = f"{weights.pack.name} {arithmetic} {msgspec.json.encode(plan.config)!r}"
+    computed = arithmetic if plan.device == "cpu" else plan.device
+    described = f"{weights.pack.name} {computed} {msgspec.json.encode(plan.config)!r}"
     identity = sha256(described.encode()).hexdigest()
-    model = build_model(plan.config, weights.tensors, arithmetic=arithmetic)
+    if plan.placement is not None:
+        model = build_on_gpu(plan.config, weights.tensors, plan.placement, progress)
+    else:
+        model = build_model(plan.config, weights.tensors, arithmetic=arithmetic)
     return LocalModel(plan, model, tokenizer, stop, identity)
 
 

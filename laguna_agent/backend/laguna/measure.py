@@ -18,6 +18,7 @@ from laguna_agent.backend.laguna.engine import Engine
 from laguna_agent.backend.laguna.job import Job
 from laguna_agent.backend.laguna.local_model import ModelPlan
 from laguna_agent.backend.laguna.weights.canonical import expected_tensors
+from laguna_agent.backend.laguna.weights.machine import read_speed
 from laguna_agent.backend.laguna.weights.packing import pack_layout
 from laguna_agent.messages import Message, text_message
 
@@ -31,7 +32,9 @@ class EngineFigures(msgspec.Struct, frozen=True):
 
     The times to the first token: `cold` with the model still to be opened (its packed file is there), `warm` with
     nothing of the prompt read, `reused` when all but `new_tokens` were read before. `bytes_per_token` are those of the
-    weights that one decoded token reads; `share` is what decoding uses of the read bandwidth measured just before.
+    weights that one decoded token reads; `share` is what decoding uses of `bandwidth`. That is what this machine was
+    just seen to read where the CPU computes, and what the card's memory can give at most on a GPU, 0 where nobody says;
+    `bandwidth_source` has which.
     """
 
     quant: str
@@ -45,12 +48,19 @@ class EngineFigures(msgspec.Struct, frozen=True):
     prefill: float
     decode: float
     bytes_per_token: int
-    read_bandwidth: float
+    device: str
+    bandwidth: float
+    bandwidth_source: str
+
+    @property
+    def read(self) -> float:
+        """Bytes of weights that decoding reads in a second."""
+        return self.decode * self.bytes_per_token
 
     @property
     def share(self) -> float:
-        """The part of the measured read bandwidth that decoding uses for weights."""
-        return self.decode * self.bytes_per_token / self.read_bandwidth
+        """The part of the bandwidth that this is; 0 where the bandwidth is not known."""
+        return self.read / self.bandwidth if self.bandwidth else 0.0
 
 
 class _Run(msgspec.Struct, frozen=True):
@@ -65,7 +75,7 @@ class _Run(msgspec.Struct, frozen=True):
 def measure_engine(plan: ModelPlan, *, prompt_tokens: int, output_tokens: int, threads: int) -> EngineFigures:
     """Open the planned model anew and time it; raises what the engine raises. Packs first, untimed, where needed."""
     _once(plan, threads, _request("Say hello.", 1))
-    bandwidth = read_bandwidth()
+    device, bandwidth, source = _memory_of(plan)
     # A text that repeats itself would flatter drafts.
     engine = Engine(plan, threads=threads, draft=0)
     try:
@@ -92,19 +102,22 @@ def measure_engine(plan: ModelPlan, *, prompt_tokens: int, output_tokens: int, t
         read / warm.first,
         (made - 1) / warm.rest if made > 1 else 0.0,
         bytes_per_token(plan),
+        device,
         bandwidth,
+        source,
     )
 
 
-def read_bandwidth() -> float:
-    """Bytes that this machine reads from memory in a second: the best of three sums over a gigabyte."""
-    block = torch.ones(READ_BYTES // 4)
-    best = float("inf")
-    for _ in range(3):
-        begun = perf_counter()
-        block.sum()
-        best = min(best, perf_counter() - begun)
-    return READ_BYTES / best
+def _memory_of(plan: ModelPlan) -> tuple[str, float, str]:
+    """Who computes, how many bytes per second its memory gives, and how that is known."""
+    if plan.device == "cpu":
+        return "cpu", read_speed(READ_BYTES, tries=3), "measured"
+    from laguna_agent.backend.kernels.cuda.cards import peak_of
+    from laguna_agent.backend.kernels.cuda.driver import CudaDevice
+
+    device = CudaDevice(torch.cuda.current_device())
+    peak = peak_of(device)
+    return (device.name, peak.bandwidth, peak.source) if peak else (device.name, 0.0, "unknown")
 
 
 def bytes_per_token(plan: ModelPlan) -> int:

@@ -6,7 +6,7 @@ all of them and no arithmetic is spent on padding. Knows layers and caches; must
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,13 +14,17 @@ from torch import Tensor, nn
 
 from laguna_agent.backend.kernels import dispatch
 from laguna_agent.backend.kernels.attention import KeyRun
+from laguna_agent.backend.kernels.cuda.graphs import HostExperts
+from laguna_agent.backend.kernels.cuda.launch import Device
 from laguna_agent.backend.laguna.cache import KVCache, Step
 from laguna_agent.backend.laguna.cache_format import KVFormatName, exact_format
 from laguna_agent.backend.laguna.compiled import CompiledLayers, compiled_layers
 from laguna_agent.backend.laguna.config import AttentionType, ModelConfig
+from laguna_agent.backend.laguna.device_step import DeviceStep, device_step
 from laguna_agent.backend.laguna.holders import Embedding, Linear
 from laguna_agent.backend.laguna.layers import DecoderLayer, RMSNorm, Span
 from laguna_agent.backend.laguna.rope import Rotation, inverse_frequencies, rotation
+from laguna_agent.backend.laguna.sampling import Choice
 from laguna_agent.errors import ContextTooLong, UsageError
 
 
@@ -72,6 +76,7 @@ class CausalLM(nn.Module):
         self.lm_head = None if config.tied else Linear(config.hidden_size, config.vocab_size, dtype=dtype)
         # Plain attributes, for a buffer would be cast along with the weights, and these stay fp32.
         self.compiled: CompiledLayers | None = None
+        self.stepped: DeviceStep | None = None
         self._frequencies = {kind: inverse_frequencies(rope) for kind, rope in config.rope.items()}
 
     @property
@@ -90,6 +95,15 @@ class CausalLM(nn.Module):
             self.compiled = compiled_layers(self.config, layers, table.weight)
         return self.compiled is not None
 
+    def use_device(
+        self, device: Device, faulty: frozenset[str] = frozenset(), hosts: Mapping[int, HostExperts] | None = None
+    ) -> bool:
+        """Let kernels on `device`, where the weights and caches lie, compute passes of a few tokens wherever no
+        gradients are asked for; longer ones go through the modules. Whether they read this model's weights, which must
+        not be replaced any more. `faulty`, `hosts`: as for `device_step`."""
+        self.stepped = device_step(self, device, faulty=faulty, hosts=hosts)
+        return self.stepped is not None
+
     def cancel(self, on: bool) -> None:
         """From any thread: let the pass under way end with PassCancelled between two layers, its caches as they were,
         and those to come too until it is taken back. Where the modules compute, nothing is heard of it."""
@@ -105,7 +119,8 @@ class CausalLM(nn.Module):
         return KVCache(self.config, format=kept, device=self.device, **options)
 
     def forward(self, pieces: Sequence[Piece], *, last: int | Sequence[int] | None = None) -> Tensor:
-        """Logits in the compute dtype: [all tokens, vocab], sequence after sequence.
+        """Logits in the compute dtype, or in fp32 where a device's step made them: [all tokens, vocab], sequence after
+        sequence.
 
         `last`: only those of so many last tokens of every piece, or of each piece its own number (0 for none).
 
@@ -113,8 +128,27 @@ class CausalLM(nn.Module):
         model does not have and ContextTooLong for more tokens than it has positions; caches stay as they were.
         """
         with self._gradients(pieces):
+            if self.stepped is not None and self._steps(self.stepped, pieces):
+                rows = None if last is None else _last_rows(pieces, last).tolist()
+                return self.stepped.logits(pieces, rows)
             h = self.hidden(pieces)
             return self.head(h if last is None else h[_last_rows(pieces, last).to(h.device)])
+
+    def sampled(self, pieces: Sequence[Piece], choices: Sequence[Choice | None]) -> list[int | None] | None:
+        """The tokens that follow the pieces, drawn on the device (`DeviceStep.sampled`), where it makes this step; None
+        where it does not, and then nothing was done. Raises as `forward` does."""
+        with self._gradients(pieces):
+            if self.stepped is None or not self._steps(self.stepped, pieces):
+                return None
+            return self.stepped.sampled(pieces, choices)
+
+    def _steps(self, stepped: DeviceStep, pieces: Sequence[Piece]) -> bool:
+        """Whether the device makes this step."""
+        if torch.is_grad_enabled():
+            return False
+        self._check_ids(torch.cat([piece.ids for piece in pieces]))
+        self._check_lengths(pieces)
+        return stepped.serves(pieces)
 
     def head(self, h: Tensor) -> Tensor:
         """Logits of final hidden states: [n, hidden] -> [n, vocab]."""

@@ -48,6 +48,25 @@ def rotation(frequencies: Tensor, factor: float, positions: Tensor, dtype: torch
     return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
 
 
+class RotationTable:
+    """cos and sin of positions from 0 on, as far as they were ever needed: two fp32 [positions, rotary / 2]. `most`:
+    how many positions the model has."""
+
+    def __init__(self, rope: RopeConfig, most: int) -> None:
+        self._frequencies, self._factor, self._most = inverse_frequencies(rope), rope.attention_factor, most
+        self._tables = self._computed(0)
+
+    def rows(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Those of `count` positions from `first` on; they must not be changed."""
+        if first + count > len(self._tables[0]):
+            self._tables = self._computed(max(first + count, min(2 * (first + count), self._most)))
+        cos, sin = self._tables
+        return cos[first : first + count], sin[first : first + count]
+
+    def _computed(self, positions: int) -> tuple[Tensor, Tensor]:
+        return rotation(self._frequencies, self._factor, torch.arange(positions), torch.float32)
+
+
 def rotate(x: Tensor, turn: Rotation) -> Tensor:
     """Rotate the first rotary_dim values of every head: x [tokens, heads, head_dim] -> same shape and dtype."""
     cos, sin = turn[0][:, None, :], turn[1][:, None, :]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -60,6 +61,17 @@ class SamplingOptions(msgspec.Struct, frozen=True):
             raise UsageError(f"repetition_penalty is {self.repetition_penalty}, expected a positive number (1: none)")
 
 
+class Choice(NamedTuple):
+    """How one token is drawn, for somebody who draws it where the logits are: the options' numbers, and the random
+    number that decides, 0 <= uniform < 1."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    uniform: float
+
+
 class Sampler:
     """Draws the tokens of one sequence that starts with `prompt`, from a vocabulary of `vocab_size`.
 
@@ -78,6 +90,14 @@ class Sampler:
             self._seen[torch.tensor(list(prompt), dtype=torch.int64)] = True
         if options.frequency_penalty or options.presence_penalty:
             self._counts = torch.zeros(vocab_size)
+
+    @property
+    def choice(self) -> Choice | None:
+        """How the next token is drawn from logits as they are; None where there are penalties."""
+        if self._seen is not None or self._counts is not None:
+            return None
+        options = self.options
+        return Choice(options.temperature, options.top_k, options.top_p, options.min_p, self._uniform)
 
     def penalise(self, logits: Tensor) -> None:
         """Apply the penalties in place to fp32 logits [vocab] on the CPU."""
