@@ -7,6 +7,7 @@
     │   ├── CacheError                 2      a saved KV cache is damaged or another model's; the prompt is read instead
     │   ├── DoesNotFit                 2      the model needs more memory or disk than there is
     │   ├── KernelError                2      the GPU's driver or compiler is absent, or refuses a kernel
+    │   ├── DatasetError               2      a dataset version is damaged, unknown, or not what a run was begun with
     │   ├── SandboxError               2      commands cannot be confined as asked, and are not run otherwise
     │   └── StorageError               2   storage (the session's log cannot be written: no room, no rights)
     ├── ProviderError                  3   provider_error
@@ -19,6 +20,7 @@
     │   └── ProviderUnavailable        3      network, 5xx, stalls and cut streams, after the retry budget
     │       └── Unreachable            3      no connection: name, refusal, TLS, proxy; known within seconds
     ├── ModelStopped                   4   model_stopped (refusal, content filter, empty answers, length)
+    ├── TrainingDiverged               4   diverged: the loss left for good, after the roll-backs that were allowed
     ├── BudgetSpent                    5   budget_spent (turns, tokens, cost, wall time)
     ├── LoopDetected                   6   loop
     ├── Denied                         7   denied
@@ -69,6 +71,10 @@ class DoesNotFit(UsageError):
 
 class KernelError(UsageError):
     """The GPU's driver or its compiler is absent, or refuses a kernel; names the kernel and what was said of it."""
+
+
+class DatasetError(UsageError):
+    """A dataset version is damaged, unknown, or other data than a run was begun with; names version and file."""
 
 
 class SandboxError(UsageError):
@@ -144,6 +150,13 @@ class ModelStopped(LagunaError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class TrainingDiverged(LagunaError):
+    """The loss became no number, or left for good, more often than a run may roll back. Names step and checkpoint."""
+
+    exit_code = 4
+    outcome = "diverged"
 
 
 class BudgetSpent(LagunaError):
