@@ -31,7 +31,7 @@ class Pack(NamedTuple):
 
     def pieces(self) -> list[Piece]:
         """The sequences, as the model takes them."""
-        return [Piece(ids) for ids in self.ids.split(list(self.lengths))]
+        return [Piece(ids) for ids in torch.split(self.ids, list(self.lengths))]
 
 
 def joined(packs: Sequence[Pack]) -> Pack:
