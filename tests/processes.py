@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from laguna_agent.sandbox.processes import MARK
+from laguna_agent.sandbox.processes import MARK, environment
 
 
 def commands_in(directory: Path) -> set[int]:
@@ -12,7 +12,7 @@ def commands_in(directory: Path) -> set[int]:
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if (process / "cwd").readlink() == directory and f"{MARK}=".encode() in (process / "environ").read_bytes():
+            if (process / "cwd").readlink() == directory and f"{MARK}=".encode() in environment(int(process.name)):
                 found.add(int(process.name))
         except OSError:
             # Ended meanwhile, or a zombie.

@@ -16,6 +16,9 @@ MARK = "AGENT_COMMAND_MARK"
 """Environment variable that every descendant inherits; it finds those that left the group and lost their parent."""
 
 _PROC = Path("/proc")
+_SESSION, _ENV_END = 3, 48
+"""Places in `_stat`; the end of the environment is 0 while a process becomes another program."""
+_LOOKS = 100
 
 
 def members(leader: int, mark: str, *, group_only: bool = False) -> set[int]:
@@ -81,18 +84,43 @@ def _group_lives(leader: int) -> bool:
     return True
 
 
+def environment(pid: int) -> bytes:
+    """What a process was started with, as /proc/PID/environ has it. Raises OSError where it is gone or another user's.
+
+    A process that is just becoming another program seems to have nothing for a moment; that moment is waited out.
+    """
+    file = _PROC / str(pid) / "environ"
+    for _ in range(_LOOKS):
+        if held := file.read_bytes():
+            return held
+        fields = _stat(pid)
+        if int(fields[_ENV_END]):
+            # There by now, or really empty.
+            return file.read_bytes()
+        if fields[0] in b"ZX" or fields[_SESSION] == b"0":
+            # The dead and the kernel's own threads never have any.
+            break
+        time.sleep(0.001)
+    return b""
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the state on; see proc_pid_stat(5). Raises OSError."""
+    # The name, in parentheses, may itself hold spaces and parentheses.
+    return (_PROC / str(pid) / "stat").read_bytes().rpartition(b") ")[2].split()
+
+
 def _status(pid: int) -> tuple[str, int, int, int] | None:
-    """State, parent, group, session; None when the process is gone. See proc_pid_stat(5)."""
+    """State, parent, group, session; None when the process is gone."""
     try:
-        # The name, in parentheses, may itself hold spaces and parentheses.
-        fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b") ")[2].split()
+        fields = _stat(pid)
     except OSError:
         return None
-    return fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3])
+    return fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[_SESSION])
 
 
 def _marked(pid: int, mark: str) -> bool:
     try:
-        return f"{MARK}={mark}".encode() in (_PROC / str(pid) / "environ").read_bytes()
+        return f"{MARK}={mark}".encode() in environment(pid)
     except OSError:
         return False
