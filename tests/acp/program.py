@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.acp.official import require_valid
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 RESULTS = {
     "initialize": "InitializeResponse",
     "authenticate": "AuthenticateResponse",

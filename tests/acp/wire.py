@@ -17,7 +17,7 @@ from msgspec import Struct
 from laguna_agent.acp.peer import Call, Peer, RpcError
 from laguna_agent.acp.streams import HIGH_WATER, FdSink, FdSource
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 LINE = 1100
 """Bytes of a line of the flood, and a few more."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.processes import commands_in, descendants, still_alive
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 RUN = ("run", "Do it.", "--approve", "all", "--output", "json")
 
 

@@ -44,7 +44,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[openai.Op
         try:
             url = process.stdout.readline().strip()
             assert url, process.communicate(timeout=10)[1]
-            with openai.OpenAI(base_url=url, api_key=TOKEN, max_retries=0, timeout=60) as client:
+            with openai.OpenAI(base_url=url, api_key=TOKEN, max_retries=0, timeout=110) as client:
                 yield client, process
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0

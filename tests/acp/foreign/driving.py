@@ -17,7 +17,7 @@ from laguna_agent.agent.events import Event, PermissionRequested, TextDelta, Tur
 from laguna_agent.agent.permissions import PermissionAnswer
 from laguna_agent.messages import ContentBlock, TextBlock
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 OURS = shlex.join([sys.executable, "-m", "laguna_agent", "acp"])
 E = TypeVar("E", bound=Event)
 
