@@ -72,11 +72,16 @@ def at_window_edges(ours: CausalLM, prompt: Tensor, logits: Tensor) -> None:
         torch.testing.assert_close(found, logits, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(40))
+def seeds(quick: int, all: int) -> list[object]:
+    """The first few for `make test`, all of them for `make test-all`."""
+    return [pytest.param(seed, marks=[pytest.mark.slow] if seed >= quick else []) for seed in range(all)]
+
+
+@pytest.mark.parametrize("seed", seeds(12, 40))
 def test_random_lagunas(seed: int) -> None:
     compare(seed, "laguna")
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(5, 12))
 def test_random_qwen2s(seed: int) -> None:
     compare(seed, "qwen2")

@@ -64,9 +64,9 @@ def test_there_are_thirty_real_schemas() -> None:
 
 
 def test_every_answer_of_a_random_model_is_whole_and_right() -> None:
-    called, cut = _generate(100, seed=1)
+    called, cut = _generate(40, seed=1)
     assert cut == 0
-    assert sum(called.values()) >= 60
+    assert sum(called.values()) >= 24
 
 
 @pytest.mark.slow
