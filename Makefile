@@ -16,16 +16,17 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo: $(VENV)/local.stamp
 	@$(BIN)/python scripts/demo.py $(MODEL)
 
-# Side by side: the type checker keeps one core busy, and many tests wait.
+# Side by side: the type checker keeps one core busy, and many tests wait; so there are more workers than cores. Work is
+# stolen, not dealt out, because tests that stand together share what the first of them makes.
 test: $(VENV)/dev.stamp
 	@$(MAKE) --no-print-directory --jobs=2 lint quick
 
 quick: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -q -n 3 -m "not slow and not real_model"
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not slow and not real_model"
 
 test-all: lint $(VENV)/cuda-check.stamp
 	$(BIN)/laguna-agent models pull $(MODEL)
-	$(BIN)/python -m pytest -q -n 3 -m "not real_model"
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not real_model"
 	$(BIN)/python -m pytest -q -m real_model
 
 lint: $(VENV)/dev.stamp
