@@ -202,7 +202,7 @@ def checkpointed(ranks: Ranks, folder: Path) -> dict[str, Any]:
     optimizer = DistributedMuon(split_parameters(model)[0], lr=0.02)
     keys = sorted(get_state_dict(model, optimizer)[1]["state"])
     load(folder / ("one" if ranks.size == 2 else "two"), model, optimizer)
-    found = {"keys": keys, "loaded": replica_hash(model, [optimizer])}
+    found = {"keys": keys, "loaded": replica_hash(model, [optimizer]), "placed": placed(optimizer)}
     if ranks.size == 2:
         loss_of(model, pieces_of(ranks.rank, 9), False).backward()
         optimizer.step()
@@ -210,16 +210,27 @@ def checkpointed(ranks: Ranks, folder: Path) -> dict[str, Any]:
     return found | {"left": replica_hash(model, [optimizer])}
 
 
+def placed(optimizer: Muon) -> bool:
+    """Whether the momentum of every parameter is cut up as the parameter is, and has numbers of its own."""
+    return all(
+        isinstance(state["momentum_buffer"], DTensor)
+        and state["momentum_buffer"].placements == parameter.placements
+        and state["momentum_buffer"].to_local().shape == parameter.to_local().shape
+        for parameter, state in optimizer.state.items()
+    )
+
+
 def save(folder: Path, model: CausalLM, optimizer: Muon) -> None:
     """The training's state, with any number of ranks."""
     weights, state = get_state_dict(model, optimizer)
-    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=folder)
+    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=folder, no_dist=not dist.is_initialized())
 
 
 def load(folder: Path, model: CausalLM, optimizer: Muon) -> None:
     """What `save` wrote, with any number of ranks."""
     weights, state = get_state_dict(model, optimizer)
-    dcp.load({"model": weights, "optimizer": state}, checkpoint_id=folder)
+    read = {"model": weights, "optimizer": state}
+    dcp.load(read, checkpoint_id=folder, no_dist=not dist.is_initialized())
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
 
 
@@ -297,12 +308,13 @@ def findings(ranks: Ranks, folder: Path) -> dict[str, Any]:
     if ranks.size == 4:
         mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "shards"))
         return {"training": {"polar5": same_training(ranks, "polar5", mesh)}}
-    # One way of computing the loss suffices in the larger group.
+    # One way of computing the loss, and one kind of Newton-Schulz, suffice in the larger group.
     ways = [(False, False), (True, True)] if ranks.size == 2 else [(True, True)]
+    kinds = ("kj5", "polar5") if ranks.size == 2 else ("polar5",)
     return {
         "gradients": {f"{tied=} {apart=}": gradients(ranks, tied, apart) for tied, apart in ways},
         "mixed": mixed_logits(ranks) if ranks.size == 2 else None,
-        "training": {name: same_training(ranks, name) for name in ("kj5", "polar5")},
+        "training": {name: same_training(ranks, name) for name in kinds},
         "odd": odd_shapes(ranks),
         "checkpoint": checkpointed(ranks, folder),
         "replicas": replicas(ranks),
