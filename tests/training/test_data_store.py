@@ -309,6 +309,7 @@ def tables():
             sys.stdin.read()
 
 print(Store(Path(sys.argv[1])).write("test", tables(), name="whole").id, flush=True)
+assert "torch" not in sys.modules, "a command on data would take seconds to start"
 """
 
 
@@ -329,6 +330,7 @@ def test_a_killed_writer_leaves_nothing_wrong_and_two_at_once_agree(store: Store
         halted.kill()
         halted.wait()
         id = going.stdout.read().split()[-1]
+    assert going.returncode == 0
     assert store.open("whole").id == id
     store.forget_name("whole")
     store.manifest_path(id).unlink()

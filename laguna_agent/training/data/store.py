@@ -26,7 +26,6 @@ import msgspec
 import pyarrow as pa
 
 from laguna_agent.atomic import replace_file, replacing
-from laguna_agent.backend.laguna.weights.whole_file import locked
 from laguna_agent.directories import data_directory
 from laguna_agent.errors import DatasetError, UsageError
 from laguna_agent.training.data.contents import (
@@ -38,7 +37,7 @@ from laguna_agent.training.data.contents import (
     read_parquet,
     schema_of,
 )
-from laguna_agent.training.data.holding import Hold
+from laguna_agent.training.data.holding import Hold, one_at_a_time
 from laguna_agent.training.data.manifest import (
     PREFIX,
     SHOWN,
@@ -334,8 +333,11 @@ class Store:
     def _rename(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
         self.hold.share()
         path = self.root / "names.json"
-        with locked(path, lambda: None):
-            replace_file(path, msgspec.json.format(canonical(change(self.names())), indent=1) + b"\n")
+        try:
+            with one_at_a_time(path):
+                replace_file(path, msgspec.json.format(canonical(change(self.names())), indent=1) + b"\n")
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be written: {error.strerror or error}") from error
 
     def _is_there(self, shard: Shard) -> bool:
         if not is_hash(shard.file):
