@@ -315,7 +315,8 @@ class Store:
                 return Derived(shard, True)
         table, note = build()
         shard = self.put(table, note)
-        self._put(path, canonical(Record(shard, tuple(sorted(hashes_in(key))))))
+        # A record that is lost is made anew, and one that is torn is no JSON.
+        self._put(path, canonical(Record(shard, tuple(sorted(hashes_in(key))))), durable=False)
         return Derived(shard, False)
 
     def name(self, name: str, version: str) -> None:
@@ -345,11 +346,11 @@ class Store:
         path = self.shard_path(shard.file)
         return not path.is_symlink() and path.is_file() and path.stat().st_size == shard.bytes
 
-    def _put(self, path: Path, data: bytes) -> None:
+    def _put(self, path: Path, data: bytes, *, durable: bool = True) -> None:
         self.hold.share()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, READ_ONLY) as file:
+            with replacing(path, READ_ONLY, durable=durable) as file:
                 file.write(data)
         except OSError as error:
             raise DatasetError(f"{path} cannot be written: {error.strerror or error}") from error
