@@ -104,7 +104,9 @@ def read_state(path: Path) -> dict[str, Any]:
         rng = path / _rng_file(_rank())
         state["rng"] = msgspec.json.decode(rng.read_bytes()) if rng.is_file() else None
     except (OSError, msgspec.DecodeError) as error:
-        raise WeightsError(f"the checkpoint {path} cannot be read: {error}; remove it to go on from an older one") from error
+        raise WeightsError(
+            f"the checkpoint {path} cannot be read: {error}; remove it to go on from an older one"
+        ) from error
     return state
 
 
@@ -115,7 +117,9 @@ def load_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
         dcp.load(dict(into), storage_reader=dcp.FileSystemReader(path), no_dist=not dist.is_initialized())
     except (OSError, RuntimeError, ValueError, KeyError, dcp.api.CheckpointException) as error:
         said = " ".join(str(error).split())[:300]
-        raise WeightsError(f"the checkpoint {path} does not fit: {said}; remove it to go on from an older one") from error
+        raise WeightsError(
+            f"the checkpoint {path} does not fit: {said}; remove it to go on from an older one"
+        ) from error
 
 
 def _whole(path: Path) -> bool:
