@@ -22,8 +22,11 @@ from typing import Any
 
 import msgspec
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from laguna_agent.errors import StorageError, WeightsError
 from laguna_agent.training.rng import rng_state
@@ -34,7 +37,7 @@ _NAME = re.compile(r"step-(\d{8,})")
 
 
 class Checkpoints:
-    """The checkpoints below `folder`; the newest `keep` of them stay. All ranks must call `save` and `load` together."""
+    """The checkpoints below `folder`; the newest `keep` of them stay. All ranks must call `save` together."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self._keep = folder, keep
@@ -48,8 +51,8 @@ class Checkpoints:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
             _meet()
-            writer = dcp.FileSystemWriter(partial, single_file_per_rank=True, sync_files=True)
-            dcp.save(dict(tensors), storage_writer=writer, no_dist=not dist.is_initialized())
+            writer = FileSystemWriter(partial, single_file_per_rank=True, sync_files=True)
+            save(dict(tensors), storage_writer=writer, no_dist=not dist.is_initialized())
             _write(partial / _rng_file(_rank()), rng_state())
             _meet()
             if _rank() == 0:
@@ -59,7 +62,7 @@ class Checkpoints:
                 _finish(partial, final)
                 self._forget()
             _meet()
-        except (OSError, dcp.api.CheckpointException) as error:
+        except (OSError, CheckpointException) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
             raise StorageError(f"cannot write the checkpoint {final}: {reason}; make room, then start again") from error
         return final
@@ -114,8 +117,8 @@ def load_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
     """Read the tensors of those names, in place; shards of this number of ranks from those of any other. Raises
     WeightsError where one is missing or has another shape."""
     try:
-        dcp.load(dict(into), storage_reader=dcp.FileSystemReader(path), no_dist=not dist.is_initialized())
-    except (OSError, RuntimeError, ValueError, KeyError, dcp.api.CheckpointException) as error:
+        load(dict(into), storage_reader=FileSystemReader(path), no_dist=not dist.is_initialized())
+    except (OSError, RuntimeError, ValueError, KeyError, CheckpointException) as error:
         said = " ".join(str(error).split())[:300]
         raise WeightsError(
             f"the checkpoint {path} does not fit: {said}; remove it to go on from an older one"

@@ -97,7 +97,8 @@ def _outcome(rank: int, worker: SpawnProcess, receiver: Connection) -> int:
         kind, value = receiver.recv()
     except EOFError:
         worker.join()
-        how = f"signal {-worker.exitcode}" if (worker.exitcode or 0) < 0 else f"exit code {worker.exitcode}"
+        code = worker.exitcode or 0
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         raise errors.StorageError(
             f"process {rank} of the run died ({how}), perhaps for want of memory; the same command goes on from the "
             "last checkpoint"
