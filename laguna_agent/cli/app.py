@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 from laguna_agent import __version__
-from laguna_agent.cli import bench, chat, config, doctor, login, models, run, selftest, serve, sessions, setup, trust
+from laguna_agent.cli import bench, chat, config, doctor, login, models, run, selftest, serve, sessions, setup, train, trust
 from laguna_agent.cli.grammar import PromptCommand
 from laguna_agent.errors import UsageError
 
@@ -60,6 +60,7 @@ app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
 app.command()(serve.serve)
 app.add_typer(bench.app, name="bench")
+app.add_typer(train.app, name="train")
 app.command()(trust.trust)
 app.command()(doctor.doctor)
 app.command()(selftest.selftest)
