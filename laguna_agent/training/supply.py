@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from laguna_agent.backend.laguna.tokenizer import Tokenizer, read_tokenizer
 from laguna_agent.errors import ConfigError
 from laguna_agent.training.batch import Pack
@@ -15,7 +17,7 @@ from laguna_agent.training.data.blend import PackedStream
 from laguna_agent.training.data.packed import PackedVersion
 from laguna_agent.training.data.store import Store, Version
 from laguna_agent.training.data.tokenising import END_OF_TEXT
-from laguna_agent.training.data.tokenizers import open_template, open_tokenizer, vocabulary_of
+from laguna_agent.training.data.tokenizers import open_tokenizer, vocabulary_of
 from laguna_agent.training.run_file import RunFile
 
 
@@ -78,11 +80,17 @@ def _vocabulary(run: RunFile, store: Store, versions: list[Version]) -> tuple[Vo
         )
     if not found:
         return None, None
-    try:
-        template: str | None = open_template(found[0]).text
-    except ConfigError:
-        template = None
-    return _of(open_tokenizer(found[0]), vocabulary_of(found[0])), template
+    return _of(open_tokenizer(found[0]), vocabulary_of(found[0])), _template(found[0])
+
+
+def _template(version: Version) -> str | None:
+    """The text of the chat template that was kept with a tokenizer; None where there is none, or more than one."""
+    files: dict[str, bytes] = {row["file"]: row["data"] for row in version.rows()}
+    if "chat_template.jinja" in files:
+        return files["chat_template.jinja"].decode("utf-8", "replace")
+    settings = msgspec.json.decode(files.get("tokenizer_config.json", b"{}"))
+    text = settings.get("chat_template") if isinstance(settings, dict) else None
+    return text if isinstance(text, str) else None
 
 
 def _of(tokenizer: Tokenizer, file: bytes) -> Vocabulary:
