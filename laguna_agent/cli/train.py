@@ -19,9 +19,7 @@ Config = Annotated[Path, path_option("--config", "-c", help="the run file (TOML)
 Processes = Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="processes on this machine, a GPU each")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="the directory of a run, or its name")]
 Out = Annotated[Path, path_option("--out", "-o", metavar="PATH", help="where it is written")]
-Step = Annotated[
-    int | None, typer.Option(metavar="N", min=0, help="the checkpoint of step N; without it the newest")
-]
+Step = Annotated[int | None, typer.Option(metavar="N", min=0, help="the checkpoint of step N; without it the newest")]
 Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="of the weights: float32 | bfloat16 | float16")]
 
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,8 @@ class Checkpoints:
                 partial.mkdir(parents=True)
             _meet()
             writer = FileSystemWriter(partial, single_file_per_rank=True, sync_files=True)
-            save(dict(tensors), storage_writer=writer, no_dist=not dist.is_initialized())
+            with _unwarned():
+                save(dict(tensors), storage_writer=writer, no_dist=not dist.is_initialized())
             _write(partial / _rng_file(_rank()), rng_state())
             _meet()
             if _rank() == 0:
@@ -117,12 +120,21 @@ def load_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
     """Read the tensors of those names, in place; shards of this number of ranks from those of any other. Raises
     WeightsError where one is missing or has another shape."""
     try:
-        load(dict(into), storage_reader=FileSystemReader(path), no_dist=not dist.is_initialized())
+        with _unwarned():
+            load(dict(into), storage_reader=FileSystemReader(path), no_dist=not dist.is_initialized())
     except (OSError, RuntimeError, ValueError, KeyError, CheckpointException) as error:
         said = " ".join(str(error).split())[:300]
         raise WeightsError(
             f"the checkpoint {path} does not fit: {said}; remove it to go on from an older one"
         ) from error
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """One process alone is what torch warns of, and what we mean."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        yield
 
 
 def _whole(path: Path) -> bool:

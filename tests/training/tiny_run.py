@@ -1,11 +1,14 @@
 """A run that takes seconds: a Laguna of 30,000 parameters on counting sequences, over the real trainer and launcher.
 
-    python -m tests.training.tiny_run RUN.toml NPROC
+    python -m tests.training.tiny_run RUN.toml NPROC [HANG_AT [SECONDS]]
+
+From the pack HANG_AT on, every step waits for so many seconds before it has its packs; without them, for ever.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +71,11 @@ class Counting:
     instead of 1."""
 
     def __init__(self, broken: dict[int, float] | None = None) -> None:
-        self.at, self.broken = 0, broken or {}
+        self.at, self.broken, self.hang_at, self.seconds = 0, broken or {}, 1 << 60, 0.0
 
     def take(self, count: int) -> list[Pack]:
+        if self.at >= self.hang_at:
+            time.sleep(self.seconds)
         self.at += count
         return [self.pack(number) for number in range(self.at - count, self.at)]
 
@@ -112,20 +117,28 @@ def trainer(run: RunFile, ranks: Ranks | None = None, stream: Any = None, **more
 
 
 def train(path: Path, **more: Any) -> tuple[RunResult, Trainer]:
-    """In this process, with one thread: as `main` does in its own."""
+    """In this process, with one thread: as `main` does in its own with OMP_NUM_THREADS=1."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    made = trainer(read_run_file(path), **more)
-    return made.train(), made
+    try:
+        made = trainer(read_run_file(path), **more)
+        return made.train(), made
+    finally:
+        torch.set_num_threads(before)
 
 
-def _work(ranks: Ranks, run: RunFile) -> int:
-    result = trainer(run, ranks).train()
+def _work(ranks: Ranks, task: tuple[RunFile, list[str]]) -> int:
+    run, hang = task
+    stream = Counting()
+    if hang:
+        stream.hang_at, stream.seconds = int(hang[0]), float(hang[1]) if len(hang) > 1 else 3600.0
+    result = trainer(run, ranks, stream).train()
     return 128 + result.stopped if result.stopped else 0
 
 
 def main() -> int:
     try:
-        return launch(_work, read_run_file(Path(sys.argv[1])), int(sys.argv[2]))
+        return launch(_work, (read_run_file(Path(sys.argv[1])), sys.argv[3:]), int(sys.argv[2]))
     except LagunaError as error:
         print(error, file=sys.stderr)
         return error.exit_code
