@@ -21,8 +21,8 @@ MODULES = {
     "dedup": f"{_PACKAGE}.dedup",
     "order": f"{_PACKAGE}.ordering",
     "tokenizer": f"{_PACKAGE}.tokenizers",
-    "tokenise": f"{_PACKAGE}.tokenising",
-    "pack": f"{_PACKAGE}.packing",
+    "tokenise": f"{_PACKAGE}.token_versions",
+    "pack": f"{_PACKAGE}.pack_versions",
 }
 """Where each operation is defined."""
 
