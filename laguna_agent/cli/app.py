@@ -15,6 +15,7 @@ from laguna_agent.cli import (
     config,
     data,
     data_lineage,
+    data_tokens,
     doctor,
     login,
     models,
@@ -76,7 +77,7 @@ app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
 app.command()(serve.serve)
 data.app.command("lineage")(data_lineage.lineage)
-# Here the commands for tokens are mounted on it: data_tokens.mount(data.app).
+data_tokens.mount(data.app)
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(train.app, name="train")

@@ -91,6 +91,11 @@ class PackedStream:
         """The next `count` packs."""
         return [self._next() for _ in range(count)]
 
+    def skip(self, count: int) -> None:
+        """Go on as if the next `count` packs had been taken; none of them is read."""
+        for _ in range(count):
+            self._given[self._turns.next()] += 1
+
     def reweigh(self, weights: Mapping[str, float]) -> None:
         """From the next pack on other weights, by the versions' names as they were given; 0 gives one a rest.
 
