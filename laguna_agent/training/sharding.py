@@ -70,7 +70,7 @@ def joined_group(*, meeting_file: Path | None = None, patience: timedelta = PATI
         dist.init_process_group(
             "nccl" if on_gpu else "gloo", init_method=meeting, rank=rank, world_size=size, timeout=patience
         )
-    except (ValueError, dist.DistError) as error:
+    except (ValueError, RuntimeError) as error:
         said = str(error).splitlines()[0]
         raise UsageError(f"rank {rank} of {size} could not join the others at {meeting}: {said}") from error
     try:
@@ -98,12 +98,12 @@ def shard(model: CausalLM, mesh: DeviceMesh | None = None, mixed: torch.dtype | 
     works as before; so does `hidden`, and after it `head`, as often as wanted before the next backward pass. Forward
     without backward leaves the root's parameters whole: call `rest` before parameters are listed or loaded.
     """
+    if mixed is not None and mixed != model.compute_dtype:
+        raise UsageError(f"weights were asked for in {mixed}, but the model computes in {model.compute_dtype}")
     if mesh is None:
         if not dist.is_initialized():
             return
         mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
-    if mixed is not None and mixed != model.compute_dtype:
-        raise UsageError(f"weights were asked for in {mixed}, but the model computes in {model.compute_dtype}")
     exact = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     # Blocks hand on what they computed as it is: their inputs are of the compute dtype already, or fp32 on purpose.
     policy = exact if mixed is None else MixedPrecisionPolicy(mixed, torch.float32, cast_forward_inputs=False)

@@ -53,21 +53,21 @@ class Exchange:
         """Elements of the matrices that this rank owns by the rank that they come from."""
         return [sum(self._held(owned)[rank] for owned in self.owned) for rank in range(self._ranks)]
 
-    def bytes_sent(self, size: int) -> int:
-        """Bytes that this rank sends to others, both ways together, with elements of `size` bytes."""
-        both = [there + back for there, back in zip(self._to_owners(), self._to_owner(), strict=True)]
-        return size * (sum(both) - both[self._rank])
+    def bytes_sent(self, out: int, back: int) -> int:
+        """Bytes that this rank sends to others, with `out` bytes for a number on the way to its owner, `back` home."""
+        there, home = self._to_owners(), self._to_owner()
+        return out * (sum(there) - there[self._rank]) + back * (sum(home) - home[self._rank])
 
     def send(self, rows: Sequence[Tensor]) -> Flight:
-        """This rank's rows of every parameter (`Owned.index` into them) set out for the owners."""
-        flat = torch.cat([rows[owned.index].reshape(-1) for owned in self.members])
+        """This rank's rows of every parameter (`Owned.place` into them) set out for the owners."""
+        flat = torch.cat([rows[owned.place].reshape(-1) for owned in self.members])
         return self._set_out(flat, self._to_owners(), self._to_owner())
 
     def arrived(self, flight: Flight) -> list[Tensor]:
         """The whole matrices [rows, columns] that this rank owns, in the order of `owned`."""
         parts: list[list[Tensor]] = [[] for _ in self.owned]
-        for rank, sender in enumerate(flight.landed().split(self._to_owner())):
-            for at, rows in enumerate(sender.split([self._held(owned)[rank] for owned in self.owned])):
+        for rank, sender in enumerate(torch.split(flight.landed(), self._to_owner())):
+            for at, rows in enumerate(torch.split(sender, [self._held(owned)[rank] for owned in self.owned])):
                 parts[at].append(rows)
         return [
             torch.cat(rows).view(owned.shape.rows, owned.shape.columns)
@@ -76,14 +76,17 @@ class Exchange:
 
     def send_back(self, results: Sequence[Tensor], like: Tensor) -> Flight:
         """The results for `owned` set out for where the rows came from; `like` has their type and device."""
-        cut = [result.reshape(-1).split(self._held(owned)) for owned, result in zip(self.owned, results, strict=True)]
+        cut = [
+            torch.split(result.reshape(-1), self._held(owned))
+            for owned, result in zip(self.owned, results, strict=True)
+        ]
         rows = [pieces[rank] for rank in range(self._ranks) for pieces in cut]
         flat = torch.cat(rows) if rows else like.new_empty(0)
         return self._set_out(flat, self._to_owner(), self._to_owners())
 
     def returned(self, flight: Flight) -> list[Tensor]:
         """This rank's rows of the results, in the order of `members`."""
-        rows = flight.landed().split([self._held(owned)[self._rank] for owned in self.members])
+        rows = torch.split(flight.landed(), [self._held(owned)[self._rank] for owned in self.members])
         return [found.view(-1, owned.shape.columns) for owned, found in zip(self.members, rows, strict=True)]
 
     def _set_out(self, flat: Tensor, out: list[int], into: list[int]) -> Flight:
