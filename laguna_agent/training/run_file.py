@@ -255,9 +255,8 @@ def _check(run: RunFile, source: str) -> None:
             _refuse(source, f"{key}.at_step", change.at_step, f"a step from {before + 1} to {run.run.steps}")
         before = change.at_step
         _check_weights(change.weights, f"{key}.weights", source)
-        for name in change.weights:
-            if name not in run.data.datasets:
-                _refuse(source, f"{key}.weights", name, "one of those in data.datasets")
+        if set(change.weights) != set(run.data.datasets):
+            _refuse(source, f"{key}.weights", change.weights, "a weight for each of data.datasets, and for no other")
     if run.schedule.warmup > run.run.steps:
         _refuse(source, "schedule.warmup", run.schedule.warmup, f"at most run.steps ({run.run.steps})")
     if run.data.validation in run.data.datasets:
