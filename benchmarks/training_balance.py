@@ -10,8 +10,7 @@ from statistics import mean
 from training_claims import Row, Settings, spread
 from training_runs import Balance, Outcome, Run, perform_all
 
-BUDGET = 150
-STEPS, TOKENS, EXPERTS = 80, 4096, 16
+STEPS, TOKENS, EXPERTS, MICRO = 80, 4096, 16, 1024
 LR = 4e-3
 SEEDS = (0, 1)
 WEIGHT = 1e-2
@@ -31,7 +30,7 @@ def rows(settings: Settings) -> list[Row]:
     steps, tokens = (6, 512) if settings.quick else (STEPS, TOKENS)
     weights = {"micro": WEIGHT, "global": WEIGHT}
     runs = {
-        (arm, seed): Run("muon", LR, steps, tokens, seed, arm, weights.get(arm, 0.0), settings.quick, EXPERTS)
+        (arm, seed): Run("muon", LR, steps, tokens, seed, arm, weights.get(arm, 0.0), settings.quick, EXPERTS, MICRO)
         for arm in ARMS
         for seed in SEEDS
     }

@@ -81,7 +81,8 @@ def packed(ids: NDArray[np.uint16], places: list[int], length: int) -> Pack:
 def corpus(cache: Path, quick: bool = False) -> Corpus:
     """The corpus, from the cache where it is there."""
     texts = sources(quick)
-    made_of = json.dumps([VOCABULARY, HELD_OUT, *(hashlib.sha256(text.encode()).hexdigest() for text in texts.values())])
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts.values()]
+    made_of = json.dumps([VOCABULARY, HELD_OUT, *hashes])
     folder = cache / hashlib.sha256(made_of.encode()).hexdigest()[:16]
     path = folder / "ids.npz"
     if not path.exists():

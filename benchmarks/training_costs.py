@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,6 +19,7 @@ from training_claims import Row, Settings, interleaved, milliseconds, ratios, sp
 from training_corpus import packed
 from training_runs import SMALL, TINY, model_of
 
+from laguna_agent.backend.kernels.cuda.geometry import Geometry, LayerGeometry
 from laguna_agent.backend.laguna.model import CausalLM
 from laguna_agent.training.batch import Pack
 from laguna_agent.training.loss import token_loss
@@ -25,9 +28,8 @@ from laguna_agent.training.optim.coefficients import Coefficients
 from laguna_agent.training.optim.muon import Muon
 from laguna_agent.training.optim.newton_schulz import orthogonalise
 from laguna_agent.training.optim.parameters import MatrixParameter, matrices, split_parameters
-from laguna_agent.training.step_costs import crossing
+from laguna_agent.training.step_costs import crossing, newton_schulz_flops, training_flops
 
-BUDGETS = {"overhead": 120, "state": 10, "orthogonalisation": 60}
 SEQUENCE = 512
 AT_ONCE = 4096
 SWEEP, BEYOND = (1024, 4096, 16384), (65536, 262144)
@@ -39,36 +41,56 @@ TABLES: tuple[Coefficients, ...] = ("kj5", "polar5", "hybrid10")
 def overhead_rows(settings: Settings) -> list[Row]:
     """Muon's extra time over fused AdamW's as a share of Muon's step, by tokens per step, and where it is 1 %."""
     sweep, rounds = ((512, 1024), 1) if settings.quick else (SWEEP, 3)
+    most = min(AT_ONCE, sweep[-1])
     with threads(1):
         model, twin = (model_of(TINY if settings.quick else SMALL, 0) for _ in range(2))
-        found, rest = split_parameters(model)
-        named = [(at.name, at.parameter) for at in split_parameters(twin)[0]]
-        arms: dict[str, Optimizer] = {"muon": Muon(found, lr=1e-4), "adamw": adamw(named, lr=1e-4)}
-        both = {"muon": model, "adamw": twin}
-        shares = {tokens: [0.0] for tokens in sweep}
+        muon = Muon(split_parameters(model)[0], lr=1e-4)
+        fused = adamw([(at.name, at.parameter) for at in split_parameters(twin)[0]], lr=1e-4)
+        shares = {}
         for tokens in sweep:
-            taken = interleaved({name: lambda name=name: _step(both[name], arms[name], tokens) for name in arms}, rounds)
-            shares[tokens] = [1 - a / m for m, a in zip(taken["muon"], taken["adamw"], strict=True)]
-        most = min(AT_ONCE, sweep[-1])
-        parts = interleaved({**{name: arm.step for name, arm in arms.items()}, "tokens": lambda: _learn(model, most)}, rounds + 2)
-    extra = median(parts["muon"]) - median(parts["adamw"])
-    token = median(parts["tokens"]) / most
-    at = crossing(extra, token, ONE_PERCENT)
+            arms = {"muon": partial(_step, model, muon, tokens), "adamw": partial(_step, twin, fused, tokens)}
+            taken = interleaved(arms, rounds)
+            shares[tokens] = [100 - 100 / ratio for ratio in ratios(taken, "muon", "adamw")]
+        _learn(model, most)
+        _learn(twin, most)
+        parts = interleaved(
+            {"muon": muon.step, "adamw": fused.step, "tokens": partial(_learn, model, most)}, rounds + 2
+        )
+    extra, token = median(parts["muon"]) - median(parts["adamw"]), median(parts["tokens"]) / most
     computed = ", ".join(f"{tokens:,}: {extra / (extra + token * tokens):.1%}" for tokens in BEYOND)
+    flops = newton_schulz_flops(geometry_of(model)) / median(parts["muon"])
+    speed = flops / (training_flops(geometry_of(model), SEQUENCE) / token)
     return [
         Row(
             "step overhead, measured",
             "AdamW fused",
-            "; ".join(f"{tokens:,} tokens: {spread([100 * s for s in share], '.0f')} %" for tokens, share in shares.items()),
+            "; ".join(f"{tokens:,} tokens: {spread(share, '.0f')} %" for tokens, share in shares.items()),
         ),
         Row(
             "step overhead, computed from its parts",
-            f"AdamW fused {milliseconds(parts['adamw'])}, forward and backward {1e3 * token:.3f} ms a token",
-            f"Muon {milliseconds(parts['muon'])}; {computed}; 1 % at {at:,.0f} tokens per step",
-            "< 1 % at some batch; says where",
-            True,
+            f"AdamW fused {milliseconds(parts['adamw'])}; forward and backward {1e3 * token:.3f} ms a token",
+            f"Muon {milliseconds(parts['muon'])}; at {computed}; 1 % at {crossing(extra, token, ONE_PERCENT):,.0f} "
+            f"tokens per step. Newton-Schulz runs at {speed:.1f}x the model's FLOP/s",
         ),
     ]
+
+
+def geometry_of(model: CausalLM) -> Geometry:
+    """The model's sizes, as the formulae of costs take them."""
+    config = model.config
+    layers = tuple(
+        LayerGeometry(
+            layer.heads,
+            config.head_dim,
+            config.sliding_window if layer.attention == "sliding_attention" else 0,
+            layer.gate,
+            config.dense_size if layer.mlp == "dense" else 0,
+        )
+        for layer in config.layers
+    )
+    sizes = (config.vocab_size, config.hidden_size, config.kv_heads, config.head_dim)
+    experts = (config.experts, config.experts_per_token, config.expert_size, config.shared_expert_size)
+    return Geometry("small", *sizes, layers, *experts)
 
 
 def _step(model: CausalLM, optimizer: Optimizer, tokens: int) -> None:
@@ -84,8 +106,8 @@ def _learn(model: CausalLM, tokens: int) -> None:
 
 def _pack(tokens: int) -> Pack:
     """Any ids do: what is timed does not look at them, but for which experts they go to."""
-    ids = torch.randint(0, 2048, (tokens + 1,), generator=torch.Generator().manual_seed(tokens)).numpy().astype("uint16")
-    return packed(ids, list(range(0, tokens, SEQUENCE)), SEQUENCE)
+    ids = torch.randint(0, 2048, (tokens + 1,), generator=torch.Generator().manual_seed(tokens))
+    return packed(ids.numpy().astype(np.uint16), list(range(0, tokens, SEQUENCE)), SEQUENCE)
 
 
 def state_rows(settings: Settings) -> list[Row]:
@@ -121,13 +143,14 @@ def _gradients(found: list[MatrixParameter]) -> None:
 
 
 def orthogonalisation_rows(settings: Settings) -> list[Row]:
-    """Our whole step against torch's over the same matrices, and how near to orthogonal each table of coefficients ends."""
+    """Our whole step against torch's over the same matrices, and how near to orthogonal each way ends."""
     model = model_of(TINY if settings.quick else SMALL, 0)
     found, _ = split_parameters(model)
     _gradients(found)
     apart = []
     for at in found:
-        for weight, gradient in zip(matrices(at.parameter.detach(), at.parts), matrices(at.parameter.grad, at.parts), strict=True):
+        values = (matrices(tensor, at.parts) for tensor in (at.parameter.detach(), at.parameter.grad))
+        for weight, gradient in zip(*values, strict=True):
             apart.append(nn.Parameter(weight.clone()))
             apart[-1].grad = gradient.clone()
     ours = Muon(found, lr=1e-4, coefficients="kj5")

@@ -1,7 +1,7 @@
-"""Small training runs of the benchmark, each on one thread of a process of its own; as many at a time as there are cores.
+"""Small training runs of the benchmark, each on one thread of a process of its own, as many at a time as cores.
 
-Everything that two arms share is here: model, first weights, data, their order, schedule, clipping, and the optimizer of
-all that is no matrix. Knows how to train; must not know what is compared.
+Everything that two arms share is here: model, first weights, data, their order, schedule, clipping, and the optimizer
+of all that is no matrix. Knows how to train; must not know what is compared.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from laguna_agent.backend.laguna.config_json import parse_config
 from laguna_agent.backend.laguna.model import CausalLM
 from laguna_agent.training.balance import ExpertBalance, bias_rate_for
 from laguna_agent.training.batch import Pack
-from laguna_agent.training.loss import token_loss
+from laguna_agent.training.loss import held_out, token_loss
 from laguna_agent.training.modelling import initialise, small_laguna
 from laguna_agent.training.optim.adamw import adamw
 from laguna_agent.training.optim.muon import Muon
@@ -37,8 +37,6 @@ REST_LR = 3e-3
 WEIGHT_DECAY = 0.1
 WARMUP, DECAY = 0.05, 0.4
 """Shares of a run: rising linearly, and falling by 1 - sqrt."""
-MICRO = 4096
-"""Tokens of one forward and backward."""
 VALIDATION = 96
 """Sequences held out."""
 LAST = 20
@@ -54,7 +52,7 @@ SMALL = {"hidden": 192, "layers": 6}
 @dataclass(frozen=True)
 class Run:
     """One training run. `lr` of the matrices; `seed` of weights and data; `balance`: how experts are kept busy, with
-    `weight` of the auxiliary loss where there is one."""
+    `weight` of the auxiliary loss where there is one; `micro`: tokens of one forward and backward."""
 
     optimizer: Literal["muon", "adamw"]
     lr: float
@@ -64,12 +62,14 @@ class Run:
     balance: Balance = "bias"
     weight: float = 0.0
     quick: bool = False
+    experts: int = 8
+    micro: int = 4096
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Loss on what was held out, in nats per token; MaxVio, the mean of the last steps over their worst layer; experts
-    that got nothing in the last step; seconds of the processor, and of the wall."""
+    """Loss on what was held out, in nats per token; MaxVio, the mean of the last steps of the worst layer's; experts
+    that got nothing in the last step, over all layers; seconds of the processor."""
 
     loss: float
     max_vio: float
@@ -106,40 +106,46 @@ def train(run: Run, cache: Path) -> Outcome:
     """The whole run."""
     begin = time.thread_time()
     data = corpus(cache, run.quick)
-    model = model_of(TINY, run.seed)
+    model = model_of(TINY | {"experts": run.experts}, run.seed)
     both = optimizers(model, run)
     first = [[group["lr"] for group in each.param_groups] for each in both]
-    balance = ExpertBalance(model, **_balance(run))
+    balance = balance_of(model, run)
     seen: list[float] = []
     dead = 0
     for step, pack in enumerate(data.batches(run.steps, run.tokens, LENGTH, 1000 + run.seed)):
-        _accumulate(model, pack, balance)
+        for part in micro(pack, run.micro):
+            with balance.counting():
+                loss = token_loss(model, part, total_weight=float(run.tokens))
+            (loss + balance.auxiliary_loss(total_tokens=float(run.tokens))).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for each, rates in zip(both, first, strict=True):
             for group, lr in zip(each.param_groups, rates, strict=True):
                 group["lr"] = lr * rate(step, run.steps)
             each.step()
             each.zero_grad()
-        metrics = balance.metrics()
-        seen.append(metrics.max_vio)
-        dead = metrics.dead
         balance.update_bias()
-    with torch.no_grad():
-        held = data.validation(VALIDATION, LENGTH)
-        loss = sum(float(token_loss(model, part, total_weight=VALIDATION * LENGTH)) for part in micro(held))
+        metrics = balance.metrics()
+        seen.append(metrics.worst_max_vio)
+        dead = sum(metrics.dead)
+    found = held_out(model, micro(data.validation(VALIDATION, LENGTH), run.micro))
     last = seen[-LAST:]
-    return Outcome(loss, sum(last) / len(last), dead, time.thread_time() - begin)
+    return Outcome(found.loss, sum(last) / len(last), dead, time.thread_time() - begin)
 
 
-def micro(pack: Pack) -> list[Pack]:
-    """A step's pack in parts of `MICRO` tokens."""
-    each = MICRO // LENGTH
-    return [
-        Pack(ids, targets, weights, (LENGTH,) * (len(ids) // LENGTH))
-        for ids, targets, weights in zip(
-            *(values.split(each * LENGTH) for values in (pack.ids, pack.targets, pack.weights)), strict=True
-        )
-    ]
+def balance_of(model: CausalLM, run: Run) -> ExpertBalance:
+    """How the arm keeps its experts busy; every arm counts how busy they are."""
+    return ExpertBalance(
+        model,
+        bias_rate=bias_rate_for(run.steps) if run.balance == "bias" else 0.0,
+        aux_weight=run.weight,
+        scope="micro" if run.balance == "micro" else "global",
+    )
+
+
+def micro(pack: Pack, tokens: int) -> list[Pack]:
+    """A step's pack in parts of at most so many tokens, none of which cuts a sequence."""
+    parts = zip(*(values.split(tokens) for values in (pack.ids, pack.targets, pack.weights)), strict=True)
+    return [Pack(ids, targets, weights, (LENGTH,) * (len(ids) // LENGTH)) for ids, targets, weights in parts]
 
 
 def perform(run: Run, cache: Path) -> Outcome:

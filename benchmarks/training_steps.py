@@ -15,8 +15,6 @@ from typing import Literal
 from training_claims import Row, Settings, bracketed, spread, steps_to
 from training_runs import Outcome, Run, perform_all
 
-BUDGET = 600
-"""Seconds on two quiet cores: 16 to 18 times AdamW's steps, side by side."""
 STEPS, TOKENS = 100, 8192
 """A run sees 0.8 M tokens, each once. Batches of 8 k tokens leave room for this many steps, with a model of 0.9 M."""
 SHARES = (0.6, 0.7, 0.85)
@@ -58,14 +56,14 @@ def rows(settings: Settings) -> list[Row]:
         for kind, grid in GRIDS.items()
     }
     best = {kind: lr for kind, (lr, _, _) in found.items()}
-    lengths = [round(share * steps) for share in SHARES]
+    lengths = [*(round(share * steps) for share in SHARES), steps]
     finals = [run("adamw", best["adamw"], steps, seed) for seed in seeds]
-    finals += [run("muon", best["muon"], length, seed) for seed in seeds for length in (*lengths, steps)]
+    finals += [run("muon", best["muon"], length, seed) for seed in seeds for length in lengths]
     ledger.losses(finals)
     aims = [ledger.losses([run("adamw", best["adamw"], steps, seed)])[0] for seed in seeds]
-    shorter = [ledger.losses([run("muon", best["muon"], length, seed) for length in (*lengths, steps)]) for seed in seeds]
+    shorter = [ledger.losses([run("muon", best["muon"], length, seed) for length in lengths]) for seed in seeds]
     needed = [
-        steps_to(aim, dict(zip((*lengths, steps), losses, strict=True))) / steps
+        steps_to(aim, dict(zip(lengths, losses, strict=True))) / steps
         for aim, losses in zip(aims, shorter, strict=True)
     ]
     bracket = all(whole for _, _, whole in found.values())
@@ -90,7 +88,8 @@ def shown(needed: Sequence[float], least: float) -> str:
     """Ratios with their spread. The shortest run is a bound, and one that got there in no run is said to be."""
     late = sum(math.isinf(each) for each in needed)
     if late:
-        return f"not reached in {late} of {len(needed)} seeds, else {spread([n for n in needed if n < math.inf] or [1])}"
+        rest = [each for each in needed if each < math.inf]
+        return f"not reached in {late} of {len(needed)} seeds" + (f", else {spread(rest)}" if rest else "")
     return spread(needed) + (f", where {least:.2f} means at most" if min(needed) <= least else "")
 
 
