@@ -1,0 +1,308 @@
+"""What one rank of a sharded training run does for `test_sharded.py`: `python -m tests.training.sharded_ranks FOLDER`.
+
+Rank, size and so on are in the environment, as torchrun sets them. What was found goes to FOLDER/found-SIZE-RANK.json,
+and `test_sharded.py` judges it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+from benchmarks.redundant_muon import RedundantMuon
+from laguna_agent.backend.laguna.model import CausalLM, Piece
+from laguna_agent.errors import TrainingDiverged
+from laguna_agent.training.optim.distributed import DistributedMuon
+from laguna_agent.training.optim.muon import Muon
+from laguna_agent.training.optim.parameters import MatrixParameter, split_parameters
+from laguna_agent.training.optim.replicas import check_orthogonalisation, check_replicas, replica_hash
+from laguna_agent.training.sharding import Ranks, joined_group, rest, shard
+from tests.laguna.small_models import small_config, small_model
+
+STEPS = 3
+ODD = {
+    "one_row": (1, 7, 1),
+    "two_rows": (2, 5, 1),
+    "square": (3, 3, 1),
+    "wide": (7, 19, 1),
+    "tall": (19, 7, 1),
+    "again_wide": (7, 19, 1),
+    "fused": (10, 6, 2),
+}
+STACKS = {"one_expert": (1, 4, 3, 1), "experts": (5, 6, 4, 1), "fused_experts": (4, 6, 5, 2)}
+
+
+def learning_model(tied: bool = False, compute: torch.dtype = torch.float32) -> CausalLM:
+    """The small model as it is when training begins: the same on every rank."""
+    weights = small_model().state_dict()
+    model = CausalLM(msgspec.structs.replace(small_config(), tied=tied), torch.float32, compute)
+    model.load_state_dict(weights, strict=not tied)
+    return model
+
+
+def pieces_of(rank: int, step: int) -> list[Piece]:
+    """What a rank learns from in a step."""
+    source = torch.Generator().manual_seed(100 * step + rank)
+    return [Piece(torch.randint(0, 41, (length,), generator=source)) for length in (6, 3 + rank)]
+
+
+def loss_of(model: CausalLM, pieces: Sequence[Piece], apart: bool) -> Tensor:
+    """Of each token given itself; with `apart` the head in two calls, as a chunked loss makes them."""
+    targets = torch.cat([piece.ids for piece in pieces])
+    if not apart:
+        return nn.functional.cross_entropy(model(pieces).float(), targets, reduction="sum")
+    halves = zip(model.hidden(pieces).split(5), targets.split(5), strict=True)
+    return torch.stack(
+        [nn.functional.cross_entropy(model.head(h).float(), wanted, reduction="sum") for h, wanted in halves]
+    ).sum()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A copy of all of it, on every rank."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
+def gradients(ranks: Ranks, tied: bool, apart: bool) -> float:
+    """The largest difference between the sharded model's gradients and those of the sum of all ranks' losses."""
+    alone, model = learning_model(tied), learning_model(tied)
+    shard(model)
+    worst = 0.0
+    for step in range(2):
+        # Validation between two steps leaves the root whole, and must not disturb.
+        with torch.no_grad():
+            model(pieces_of(0, step))
+        # Two backward passes before a step, as with gradient accumulation.
+        for part in (2 * step, 2 * step + 1):
+            loss_of(model, pieces_of(ranks.rank, part), apart).backward()
+            for rank in range(ranks.size):
+                loss_of(alone, pieces_of(rank, part), False).backward()
+        for (name, sharded), (other, plain) in zip(model.named_parameters(), alone.named_parameters(), strict=True):
+            assert name == other and sharded.grad is not None and plain.grad is not None, name
+            scale = plain.grad.abs().max().item() or 1.0
+            worst = max(worst, (whole(sharded.grad) - plain.grad).abs().max().item() / scale)
+        for parameter in (*model.parameters(), *alone.parameters()):
+            parameter.grad = None
+    return worst
+
+
+def mixed_logits(ranks: Ranks) -> bool:
+    """Whether a model whose weights travel in bf16 gives the logits of the whole model that computes in bf16."""
+    alone, model = learning_model(compute=torch.bfloat16), learning_model(compute=torch.bfloat16)
+    shard(model, mixed=torch.bfloat16)
+    pieces = pieces_of(ranks.rank, 0)
+    logits = model(pieces)
+    same = torch.equal(logits, alone(pieces)) and logits.dtype == torch.bfloat16
+    logits.float().logsumexp(-1).sum().backward()
+    return same and all(
+        parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in model.parameters()
+    )
+
+
+def same_training(ranks: Ranks, coefficients: Any) -> dict[str, bool]:
+    """Whether weights and momentum of a sharded run are, bit for bit, those of one process with the same gradients."""
+    alone, model = learning_model(), learning_model()
+    shard(model)
+    options = {"lr": 0.02, "coefficients": coefficients}
+    single = Muon(split_parameters(alone)[0], **options)
+    sharded = DistributedMuon(split_parameters(model)[0], least=1000, **options)
+    for step in range(STEPS):
+        loss_of(model, pieces_of(ranks.rank, step), True).backward()
+        for plain, parameter in zip(alone.parameters(), model.parameters(), strict=True):
+            assert parameter.grad is not None
+            plain.grad = whole(parameter.grad)
+        single.step()
+        sharded.step()
+        sharded.zero_grad()
+    return equal_bits(single, sharded, alone, model) | {"several buckets": sharded.stats.buckets > 2}
+
+
+def equal_bits(one: Muon, other: Muon, first: nn.Module, second: nn.Module) -> dict[str, bool]:
+    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
+    states = [(one.state[plain], other.state[sharded]) for plain, sharded in pairs if plain in one.state]
+    return {
+        "weights": all(torch.equal(plain, whole(sharded)) for plain, sharded in pairs),
+        "momentum": len(states) > 5
+        and all(torch.equal(a["momentum_buffer"], whole(b["momentum_buffer"])) for a, b in states),
+    }
+
+
+class Odd(nn.Module):
+    """Matrices and stacks of odd shapes, cut up along the first axis where a mesh is given."""
+
+    def __init__(self, mesh: Any = None) -> None:
+        super().__init__()
+        source = torch.Generator().manual_seed(3)
+        self.parts = {name: shape[-1] for name, shape in (ODD | STACKS).items()}
+        for name, (*shape, _) in (ODD | STACKS).items():
+            value = torch.randn(shape, generator=source)
+            setattr(self, name, nn.Parameter(distribute_tensor(value, mesh, [Shard(0)]) if mesh else value))
+
+    def matrices(self) -> list[MatrixParameter]:
+        return [MatrixParameter(name, parameter, self.parts[name]) for name, parameter in self.named_parameters()]
+
+    def give_gradients(self, step: int) -> None:
+        source = torch.Generator().manual_seed(50 + step)
+        for name, parameter in self.named_parameters():
+            value = torch.randn(parameter.shape, generator=source)
+            if name == "square" and step == 1:
+                parameter.grad = None  # A matrix that nothing went through in this step.
+            elif isinstance(parameter, DTensor):
+                parameter.grad = distribute_tensor(value, parameter.device_mesh, parameter.placements)
+            else:
+                parameter.grad = value
+
+
+def odd_shapes(ranks: Ranks) -> dict[str, Any]:
+    """As `same_training`, for odd shapes, small and large buckets, and the naive arm; with what each sent."""
+    mesh = init_device_mesh("cpu", (ranks.size,))
+    found: dict[str, Any] = {}
+    for name, kind, more in (
+        ("small buckets", DistributedMuon, {"least": 1}),
+        ("one bucket", DistributedMuon, {}),
+        ("naive", RedundantMuon, {}),
+    ):
+        alone, cut = Odd(), Odd(mesh)
+        single, sharded = Muon(alone.matrices(), lr=0.1), kind(cut.matrices(), lr=0.1, **more)
+        for step in range(STEPS):
+            alone.give_gradients(step)
+            cut.give_gradients(step)
+            single.step()
+            sharded.step()
+        found[name] = equal_bits(single, sharded, alone, cut)
+        found[name]["stats"] = sharded.stats._asdict() if isinstance(sharded, DistributedMuon) else sharded.bytes_sent
+    return found
+
+
+def checkpointed(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """Train a little and save; or, with three ranks, load what two saved. A checkpoint of one process is read first."""
+    model = learning_model()
+    shard(model)
+    optimizer = DistributedMuon(split_parameters(model)[0], lr=0.02)
+    keys = sorted(get_state_dict(model, optimizer)[1]["state"])
+    load(folder / ("one" if ranks.size == 2 else "two"), model, optimizer)
+    found = {"keys": keys, "loaded": replica_hash(model, [optimizer])}
+    if ranks.size == 2:
+        loss_of(model, pieces_of(ranks.rank, 9), False).backward()
+        optimizer.step()
+        save(folder / "two", model, optimizer)
+    return found | {"left": replica_hash(model, [optimizer])}
+
+
+def save(folder: Path, model: CausalLM, optimizer: Muon) -> None:
+    """The training's state, with any number of ranks."""
+    weights, state = get_state_dict(model, optimizer)
+    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=folder)
+
+
+def load(folder: Path, model: CausalLM, optimizer: Muon) -> None:
+    """What `save` wrote, with any number of ranks."""
+    weights, state = get_state_dict(model, optimizer)
+    dcp.load({"model": weights, "optimizer": state}, checkpoint_id=folder)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
+
+
+def refused(model: nn.Module, optimizers: Sequence[Muon] = ()) -> str:
+    """What the check of replicas says; nothing where it finds none."""
+    try:
+        check_replicas(model, optimizers, when="step 12")
+    except TrainingDiverged as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def flipped(tensor: Tensor, here: bool) -> Iterator[None]:
+    """One bit of the first number is another for a while, on one rank."""
+    bits = (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach().view(torch.int32).view(-1)
+    if here:
+        bits[0] ^= 1
+    yield
+    if here:
+        bits[0] ^= 1
+
+
+def replicas(ranks: Ranks) -> dict[str, Any]:
+    """What the checks say of healthy replicas and of ones that differ in a bit, whole ones and (HSDP) cut up ones."""
+    last = ranks.rank == ranks.size - 1
+    found: dict[str, Any] = {}
+    for kind in ("plain", "hsdp"):
+        model = learning_model()
+        if kind == "hsdp":
+            shard(model, init_device_mesh("cpu", (ranks.size, 1), mesh_dim_names=("replicas", "shards")))
+        optimizer = DistributedMuon(split_parameters(model)[0], lr=0.02)
+        loss_of(model, pieces_of(0, 0), False).backward()
+        optimizer.step()
+        # A pass without gradients leaves whole parameters behind, and the checks must see the shards.
+        with torch.no_grad():
+            model(pieces_of(0, 0))
+        rest(model)
+        weight = model.model.layers[1].mlp.experts.down_proj
+        bias = model.model.layers[2].mlp.experts.e_score_correction_bias
+        momentum = optimizer.state[weight]["momentum_buffer"]
+        found[kind] = {"healthy": refused(model, [optimizer]), "hash": replica_hash(model, [optimizer])}
+        for name, tensor in (("weight", weight), ("buffer", bias), ("momentum", momentum)):
+            with flipped(tensor, last):
+                found[kind][name] = refused(model, [optimizer])
+                found[kind][f"{name} hash"] = replica_hash(model) if kind == "plain" else ""
+        optimizer.param_groups[0]["lr"] = 0.02 + (1e-12 if last else 0)
+        found[kind]["setting"] = refused(model, [optimizer])
+    shard(cut := learning_model())
+    with flipped(cut.model.layers[1].mlp.experts.down_proj, last):
+        found["cut"] = refused(cut)
+    return found | {"newton_schulz": newton_schulz(last)}
+
+
+def newton_schulz(odd: bool) -> list[str]:
+    """What is said where all compute the same; where one rank has another matrix; where it computes otherwise."""
+    matrix = torch.randn(6, 9, generator=torch.Generator().manual_seed(1))
+    said = []
+    for given, coefficients in (
+        (matrix, "polar5"),
+        (matrix + (1e-3 if odd else 0), "polar5"),
+        (matrix, "kj5" if odd else "polar5"),
+    ):
+        try:
+            check_orthogonalisation(given, coefficients)
+        except TrainingDiverged as error:
+            said.append(str(error))
+        else:
+            said.append("")
+    return said
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    try:
+        with joined_group(meeting_file=folder / f"meeting-{sys.argv[2]}", patience=timedelta(seconds=60)) as ranks:
+            found["world"] = [ranks.rank, ranks.size, dist.get_backend()]
+            found["gradients"] = {
+                f"{tied=} {apart=}": gradients(ranks, tied, apart) for tied in (False, True) for apart in (False, True)
+            }
+            found["mixed"] = mixed_logits(ranks)
+            found["training"] = {name: same_training(ranks, name) for name in ("kj5", "polar5")}
+            found["odd"] = odd_shapes(ranks)
+            found["checkpoint"] = checkpointed(ranks, folder)
+            found["replicas"] = replicas(ranks)
+            raise InterruptedError
+    except InterruptedError:
+        found["parted"] = not dist.is_initialized()
+    (folder / f"found-{ranks.size}-{ranks.rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
