@@ -28,12 +28,9 @@ def pack_documents(lengths: Sequence[int], capacity: int) -> list[list[Part]]:
     and what is left of it is packed. O(n log n) in the parts. The order of packs, and of parts in one, depends on
     nothing but the arguments. Raises ConfigError for a capacity below 1.
     """
-    pieces = [
-        Part(document, offset, min(capacity, length - offset))
-        for document, length in enumerate(lengths)
-        for offset in range(0, length, _checked(capacity))
-    ]
-    return [[pieces[index] for index in pack] for pack in best_fit([piece.length for piece in pieces], capacity)]
+    sequences = cut_documents(lengths, capacity)
+    packs = best_fit([sequence[0].length for sequence in sequences], capacity)
+    return [[sequences[index][0] for index in pack] for pack in packs]
 
 
 def pack_projects(lengths: Sequence[int], projects: Sequence[Hashable], capacity: int) -> list[list[list[Part]]]:
@@ -42,14 +39,22 @@ def pack_projects(lengths: Sequence[int], projects: Sequence[Hashable], capacity
 
     projects: what each document belongs to. Else as `pack_documents`.
     """
-    members: dict[Hashable, list[int]] = {}
-    for document, project in enumerate(projects):
-        members.setdefault(project, []).append(document)
-    sequences = [
-        cut for documents in members.values() for cut in _cut([(each, lengths[each]) for each in documents], capacity)
-    ]
-    sizes = [sum(part.length for part in sequence) for sequence in sequences]
-    return [[sequences[index] for index in pack] for pack in best_fit(sizes, capacity)]
+    sequences = cut_projects(lengths, projects, capacity)
+    packs = best_fit([sum(part.length for part in sequence) for sequence in sequences], capacity)
+    return [[sequences[index] for index in pack] for pack in packs]
+
+
+def cut_documents(lengths: Sequence[int], capacity: int) -> list[list[Part]]:
+    """Sequences of at most `capacity` tokens, each of one part."""
+    return [cut for each, length in enumerate(lengths) for cut in _cut([(each, length)], capacity)]
+
+
+def cut_projects(lengths: Sequence[int], projects: Sequence[Hashable], capacity: int) -> list[list[Part]]:
+    """Sequences of at most `capacity` tokens, of as many documents of one project as fit, in their order."""
+    members: dict[Hashable, list[tuple[int, int]]] = {}
+    for document, (project, length) in enumerate(zip(projects, lengths, strict=True)):
+        members.setdefault(project, []).append((document, length))
+    return [cut for documents in members.values() for cut in _cut(documents, capacity)]
 
 
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
@@ -149,13 +154,13 @@ def _checked(capacity: int) -> int:
 def _cut(documents: Sequence[tuple[int, int]], capacity: int) -> list[list[Part]]:
     """(document, length)s behind one another, cut into sequences of `capacity`; the last one may be shorter."""
     sequences: list[list[Part]] = []
-    room = 0
+    room, capacity = 0, _checked(capacity)
     for document, length in documents:
         offset = 0
         while offset < length:
             if not room:
                 sequences.append([])
-                room = _checked(capacity)
+                room = capacity
             taken = min(room, length - offset)
             sequences[-1].append(Part(document, offset, taken))
             offset, room = offset + taken, room - taken
