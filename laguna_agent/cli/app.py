@@ -9,7 +9,23 @@ import typer
 from typer.main import get_command
 
 from laguna_agent import __version__
-from laguna_agent.cli import bench, chat, config, doctor, login, models, run, selftest, serve, sessions, setup, trust
+from laguna_agent.cli import (
+    bench,
+    chat,
+    config,
+    data,
+    data_lineage,
+    data_tokens,
+    doctor,
+    login,
+    models,
+    run,
+    selftest,
+    serve,
+    sessions,
+    setup,
+    trust,
+)
 from laguna_agent.cli.grammar import PromptCommand
 from laguna_agent.errors import UsageError
 
@@ -59,6 +75,9 @@ app.add_typer(models.app, name="models")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
 app.command()(serve.serve)
+data.app.command("lineage")(data_lineage.lineage)
+data_tokens.mount(data.app)
+app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.command()(trust.trust)
 app.command()(doctor.doctor)

@@ -91,6 +91,11 @@ class PackedStream:
         """The next `count` packs."""
         return [self._next() for _ in range(count)]
 
+    def skip(self, count: int) -> None:
+        """Go on as if the next `count` packs had been taken; none of them is read."""
+        for _ in range(count):
+            self._given[self._turns.next()] += 1
+
     def reweigh(self, weights: Mapping[str, float]) -> None:
         """From the next pack on other weights, by the versions' names as they were given; 0 gives one a rest.
 
@@ -142,9 +147,9 @@ class PackedStream:
             )
         if told.seed != self.seed:
             raise DatasetError(f"the run was begun with data seed {told.seed}, and this is {self.seed}; set it back")
-        counts = [told.given, told.taken, *(each.weights for each in told.weighings)]
+        counts: list[int] = [len(told.given), len(told.taken), *(len(each.weights) for each in told.weighings)]
         since = told.weighings[-1].since if told.weighings else -1
-        whole = all(len(each) == len(ours) for each in counts) and min(told.given + told.taken, default=-1) >= 0
+        whole = all(count == len(ours) for count in counts) and min(told.given + told.taken, default=-1) >= 0
         if not whole or since + sum(told.taken) != sum(told.given):
             raise DatasetError("the data's cursor contradicts itself; go on from another checkpoint")
 

@@ -148,7 +148,8 @@ def read_conversation(text: str, source: str) -> Conversation:
 
 
 class Renderer:
-    """Renders for one checkpoint. `thinking` None asks for it where any answer of a conversation has reasoning."""
+    """Renders for one checkpoint. `thinking` None asks for it where any answer of a conversation has reasoning; False
+    leaves all reasoning out."""
 
     def __init__(self, template: ChatTemplate, tokenizer: Tokenizer, thinking: bool | None = None) -> None:
         self.template = template
@@ -177,14 +178,17 @@ class Renderer:
 
     def _stretches(self, conversation: Conversation) -> Iterator[tuple[str, float]]:
         """(text, weight) behind one another: what is read, what is written, what is read, ..."""
-        whole = self._text(conversation, len(conversation.messages), for_answer=False)
+        thinking = self._thinking
+        if thinking is None:
+            thinking = any(message.reasoning for message in conversation.messages)
+        whole = self._text(conversation, len(conversation.messages), thinking, for_answer=False)
         done = ""
         for at, message in enumerate(conversation.messages):
             if message.role != "assistant":
                 continue
-            prompt = self._text(conversation, at, for_answer=True)
-            turn = self._text(conversation, at + 1, for_answer=False)
-            if not (prompt.startswith(done) and turn.startswith(prompt) and whole.startswith(turn)):
+            turn = self._text(conversation, at + 1, thinking, for_answer=False)
+            prompt = self._prompt(conversation, at, thinking, turn)
+            if not (turn.startswith(prompt) and prompt.startswith(done) and whole.startswith(turn)):
                 raise DatasetError(
                     f"{conversation.source}: {self.template.source} writes message {at + 1} in another way when it "
                     "asks for it, or when more follows, so that its own words cannot be told; use a template "
@@ -196,21 +200,27 @@ class Renderer:
             done = turn[:end]
         yield whole[len(done) :], 0.0
 
+    def _prompt(self, conversation: Conversation, at: int, thinking: bool, turn: str) -> str:
+        """What asks for the answer that `turn` ends with. Some templates begin an answer without a thought as one that
+        was asked for without."""
+        prompt = self._text(conversation, at, thinking, for_answer=True)
+        if not turn.startswith(prompt):
+            other = self._text(conversation, at, not thinking, for_answer=True)
+            return other if turn.startswith(other) else prompt
+        return prompt
+
     def _end(self, turn: str, start: int) -> int:
         """Where the answer that begins at `start` ends: after the last token that ends answers; what the template
         writes behind it (a line break) is not the assistant's. Without such a token the whole is."""
         found = [at + len(stop) for stop in self._stops if (at := turn.rfind(stop, start)) >= 0]
         return max(found, default=len(turn))
 
-    def _text(self, conversation: Conversation, messages: int, *, for_answer: bool) -> str:
-        enabled = self._thinking
-        if enabled is None:
-            enabled = any(message.reasoning for message in conversation.messages)
+    def _text(self, conversation: Conversation, messages: int, thinking: bool, *, for_answer: bool) -> str:
         try:
             return self.template.render(
                 conversation.messages[:messages],
                 conversation.tools,
-                thinking=Thinking(enabled=enabled),
+                thinking=Thinking(enabled=thinking),
                 for_answer=for_answer,
             )
         except UsageError as error:
@@ -224,7 +234,7 @@ class Renderer:
             content=tuple(TextBlock(text(block.text)) for block in message.content if isinstance(block, TextBlock)),
             tool_call_id=text(message.tool_call_id),
             name=text(message.name),
-            reasoning=text(message.reasoning),
+            reasoning="" if self._thinking is False else text(message.reasoning),
             tool_calls=tuple(
                 replace(call, id=text(call.id), name=text(call.name), arguments=_each_text(call.arguments, text))
                 for call in message.tool_calls

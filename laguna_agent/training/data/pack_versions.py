@@ -1,6 +1,6 @@
 """Versions of tokens as versions of packs, group by group: one document that changed re-packs its group.
 
-A group is some shards of the input, or with `projects` one project. Its packs that are nearly full are kept as they
+A group is some shards of the input. Its packs that are nearly full are kept as they
 are; what lies in the others is packed together at the end, for all groups at once, so that many small groups cost
 work there and no room. Knows the store; how pieces are put together is said elsewhere (`packing.py`, `pack_rows.py`).
 """
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from laguna_agent.errors import ConfigError
 from laguna_agent.training.data import pack_rows, packing
-from laguna_agent.training.data.manifest import Code, canonical_hash, code_of
+from laguna_agent.training.data.manifest import Code, code_of
 from laguna_agent.training.data.operations import Operation, Outcome, only_parent, work_of
 from laguna_agent.training.data.pack_rows import PACKED, Piece, Tokens, read_tokens
 from laguna_agent.training.data.packing import Part, best_fit
@@ -29,9 +29,9 @@ CODE = (__name__, packing.__name__, pack_rows.__name__)
 
 
 class PackTokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Packs of at most `capacity` tokens. `group` shards are packed together; with `projects` the documents of a
-    source follow one another in one sequence instead, and quality buckets are not told apart. A pack less full than
-    `kept` is packed again with those of other groups."""
+    """Packs of at most `capacity` tokens. `group` shards are packed together; a pack less full than `kept` is packed
+    again with those of other groups. With `projects` the documents of a source follow one another in one sequence, as
+    far as they are in one group (`order` puts them there), and quality buckets are not told apart."""
 
     capacity: int = 2048
     group: int = 1
@@ -55,8 +55,7 @@ def pack(store: Store, parents: Sequence[Version], config: PackTokens, name: str
         )
     code = code_of(CODE)
     settings: dict[str, Any] = msgspec.to_builtins(config)
-    groups = _projects(tokens) if config.projects else _groups(tokens, config.group)
-    pairs = [_packed(store, code, group, config, settings) for group in groups]
+    pairs = [_packed(store, code, group, config, settings) for group in _groups(tokens, config.group)]
     leavings = [rest.shard for _, rest in pairs]
 
     def build() -> Built:
@@ -92,18 +91,6 @@ def _groups(tokens: Version, size: int) -> Iterator[_Group]:
         shards = range(first, min(first + size, len(tokens.shards)))
         rows = (row for at in shards for row in read_tokens(tokens.table(at)))
         yield _Group([tokens.shards[at].content for at in shards], rows)
-
-
-def _projects(tokens: Version) -> Iterator[_Group]:
-    """A group for each source, its documents in the order of the version. They may lie in any shard, so the key is made
-    of the documents themselves and of what they were tokenised by."""
-    found: dict[str, list[Tokens]] = {}
-    for at in range(len(tokens.shards)):
-        for row in read_tokens(tokens.table(at)):
-            found.setdefault(row.source, []).append(row)
-    made = [tokens.manifest.config_hash, tokens.manifest.code.hash]
-    for rows in found.values():
-        yield _Group([*made, canonical_hash([row.document for row in rows])], rows)
 
 
 def _packed(
