@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ HELD_OUT = 16
 """One text of so many is held out."""
 LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "__pycache__", "lib2to3"}
 QUICK_FILES = 60
+IDS = "ids.npz"
 
 
 def sources(quick: bool = False) -> dict[str, str]:
@@ -80,22 +82,26 @@ def packed(ids: NDArray[np.uint16], places: list[int], length: int) -> Pack:
 
 def corpus(cache: Path, quick: bool = False) -> Corpus:
     """The corpus, from the cache where it is there."""
+    with np.load(corpus_folder(cache, quick) / IDS) as stored:
+        return Corpus(stored["learned"], stored["held"], stored["lengths"])
+
+
+def corpus_folder(cache: Path, quick: bool = False) -> Path:
+    """Where the corpus and its `tokenizer.json` are kept; they are made where they are not there."""
     texts = sources(quick)
     hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts.values()]
     made_of = json.dumps([VOCABULARY, HELD_OUT, *hashes])
     folder = cache / hashlib.sha256(made_of.encode()).hexdigest()[:16]
-    path = folder / "ids.npz"
-    if not path.exists():
+    if not (folder / IDS).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _write(path, list(texts.values()))
-    with np.load(path) as stored:
-        return Corpus(stored["learned"], stored["held"], stored["lengths"])
+        _write(folder, list(texts.values()))
+    return folder
 
 
-def _write(path: Path, texts: list[str]) -> None:
+def _write(folder: Path, texts: list[str]) -> None:
     learned = [text for text in texts if not held_out(text)]
     data = train_tokenizer(learned, VOCABULARY)
-    (path.parent / "tokenizer.json").write_bytes(data)
+    (folder / "tokenizer.json").write_bytes(data)
     library = Tokenizer.from_str(data.decode())
     end = library.token_to_id(END_OF_TEXT)
     parts = {}
@@ -105,6 +111,6 @@ def _write(path: Path, texts: list[str]) -> None:
         if name == "learned":
             parts["lengths"] = np.array([len(row) for row in rows], dtype=np.int64)
     # Two workers may come at once: what is there is always whole.
-    beside = path.with_name(f"{path.stem}.part.npz")
+    beside = folder / f"part-{os.getpid()}.npz"
     np.savez(beside, **parts)
-    beside.replace(path)
+    beside.replace(folder / IDS)

@@ -11,21 +11,23 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Literal
 
+from training_claims import Row, Settings, spread
+from training_corpus import corpus, corpus_folder, sources
+
 from laguna_agent.training.data.dedup import Dedup, dedup
 from laguna_agent.training.data.ingest import ingest
 from laguna_agent.training.data.operations import Outcome
+from laguna_agent.training.data.packing import fill, next_fit, pack_documents
 from laguna_agent.training.data.recipe import build, read_recipe
 from laguna_agent.training.data.sources import Source
 from laguna_agent.training.data.store import Store
-from training_claims import Row, Settings, spread
-from training_corpus import corpus, sources
-
-from laguna_agent.training.data.packing import fill, next_fit, pack_documents
+from laguna_agent.training.data.tokenizers import keep
 
 RECIPE = """
 name = "stdlib"
@@ -39,13 +41,22 @@ operation = "filter"
 operation = "dedup"
 [[step]]
 operation = "order"
+called = "ordered"
+[[step]]
+operation = "tokenise"
+of = ["ordered", "bpe"]
+[[step]]
+operation = "pack"
+capacity = 512
 """
+"""The tokenizer is given: one that is trained anew changes every token."""
 CAPACITIES = (512, 2048)
 FILL, RECALL = 0.98, 0.95
 ALIKE, UNLIKE = (0.95, 0.90, 0.85), 0.5
 """Jaccard similarities of planted copies: those that are near-duplicates, and one that is none."""
 THRESHOLD, SHINGLE = 0.8, 5
-LEAST_TOKENS = 200
+WORDS = range(200, 2000)
+"""Of a text that is copied: long enough to be alike in parts, short enough that comparing all pairs takes seconds."""
 
 
 def incremental_rows(settings: Settings) -> list[Row]:
@@ -55,7 +66,8 @@ def incremental_rows(settings: Settings) -> list[Row]:
         folder = Path(name)
         texts = _files(folder / "files", settings.quick)
         (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
-        _, store = _built(folder, "kept")
+        tokenizer = corpus_folder(settings.cache, settings.quick) / "tokenizer.json"
+        _, store = _built(folder, "kept", tokenizer)
         changed = [path for path, text in texts.items() if len(text) > 2000][:: max(1, len(texts) // rounds)]
         full, again, equal, done = [], [], [], ""
         for turn, path in enumerate(changed[:rounds]):
@@ -63,7 +75,7 @@ def incremental_rows(settings: Settings) -> list[Row]:
             begin = time.perf_counter()
             outcome = build(store, read_recipe(folder / "recipe.toml"))
             again.append(time.perf_counter() - begin)
-            seconds, fresh = _built(folder, f"fresh{turn}")
+            seconds, fresh = _built(folder, f"fresh{turn}", tokenizer)
             full.append(seconds)
             equal.append(fresh.names() == store.names())
             done = f"{sum(work.derived for work in outcome.work)} of {sum(work.shards for work in outcome.work)}"
@@ -92,9 +104,10 @@ def _append(path: Path, turn: int) -> None:
     path.write_text(f"{path.read_text(encoding='utf-8')}\n\nCHANGED = {turn}\n", encoding="utf-8")
 
 
-def _built(folder: Path, name: str) -> tuple[float, Store]:
+def _built(folder: Path, name: str, tokenizer: Path) -> tuple[float, Store]:
     """Seconds of a build in an empty store, and the store."""
     store = Store(folder / name)
+    keep(store, tokenizer, "bpe")
     begin = time.perf_counter()
     build(store, read_recipe(folder / "recipe.toml"))
     return time.perf_counter() - begin, store
@@ -130,9 +143,9 @@ class Planted:
 
 
 def _dedup_rows(settings: Settings) -> list[Row]:
-    texts = [text for text in sources(settings.quick).values() if len(words(text)) >= LEAST_TOKENS]
+    texts = [text for text in sources(settings.quick).values() if len(words(text)) in WORDS]
     source = random.Random(0)
-    chosen = source.sample(texts, 8 if settings.quick else 160)
+    chosen = source.sample(texts, 8 if settings.quick else 120)
     levels = (*ALIKE, UNLIKE)
     planted = [edited(text, levels[at % len(levels)], source) for at, text in enumerate(chosen)]
     # Two that are the very same, so that the naive arm has something to find.
@@ -181,10 +194,11 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", text)
 
 
-def shingled(text: str) -> set[tuple[str, ...]]:
+@cache
+def shingled(text: str) -> frozenset[tuple[str, ...]]:
     """Every run of `SHINGLE` words."""
     found = words(text)
-    return {tuple(found[at : at + SHINGLE]) for at in range(max(1, len(found) - SHINGLE + 1))}
+    return frozenset(tuple(found[at : at + SHINGLE]) for at in range(max(1, len(found) - SHINGLE + 1)))
 
 
 def jaccard(left: str, right: str) -> float:
@@ -199,7 +213,7 @@ def edited(text: str, similarity: float, source: random.Random) -> Planted:
     order = [at for at, line in enumerate(lines) if line.strip()]
     source.shuffle(order)
     reached = 1.0
-    step = max(1, len(order) // 200)
+    step = max(1, len(order) // 100)
     for start in range(0, len(order), step):
         for at in order[start : start + step]:
             lines[at] = re.sub(r"\b(\w+)\b", lambda word: f"{word[1]}_{source.randrange(1000)}", lines[at], count=1)

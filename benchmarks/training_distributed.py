@@ -119,4 +119,5 @@ def _same(whole: CausalLM, sharded: CausalLM) -> bool:
     """Whether all parameters are equal to the last bit."""
     pairs = zip(whole.parameters(), sharded.parameters(), strict=True)
     # Every rank gathers every parameter, whatever it finds: the others wait for it.
-    return all([torch.equal(a, b.full_tensor() if isinstance(b, DTensor) else b) for a, b in pairs])
+    equal = [torch.equal(a, b.full_tensor() if isinstance(b, DTensor) else b) for a, b in pairs]
+    return all(equal)
