@@ -70,7 +70,7 @@ def joined_group(*, meeting_file: Path | None = None, patience: timedelta = PATI
         dist.init_process_group(
             "nccl" if on_gpu else "gloo", init_method=meeting, rank=rank, world_size=size, timeout=patience
         )
-    except (ValueError, dist.DistError) as error:
+    except (ValueError, RuntimeError) as error:
         said = str(error).splitlines()[0]
         raise UsageError(f"rank {rank} of {size} could not join the others at {meeting}: {said}") from error
     try:
@@ -91,19 +91,19 @@ def shard(model: CausalLM, mesh: DeviceMesh | None = None, mixed: torch.dtype | 
     no process group. Every rank must come with equal parameters.
 
     mesh: of one axis, or of two (replicas, shards), and then every replica holds the whole model. mixed: the type in
-    which weights travel and are multiplied (the model's `compute_dtype`; UsageError otherwise), while each rank's share
-    and the gradients stay as they are, and the routers, which choose in fp32, too.
+    which the layers' weights travel and are multiplied (the model's `compute_dtype`; UsageError otherwise), while each
+    rank's share and the sums of gradients stay as they are, and the routers, which choose in fp32, too.
 
     Gradients are the SUM over ranks, for the loss is already divided by the weight of all ranks' tokens. `forward`
     works as before; so does `hidden`, and after it `head`, as often as wanted before the next backward pass. Forward
     without backward leaves the root's parameters whole: call `rest` before parameters are listed or loaded.
     """
+    if mixed is not None and mixed != model.compute_dtype:
+        raise UsageError(f"weights were asked for in {mixed}, but the model computes in {model.compute_dtype}")
     if mesh is None:
         if not dist.is_initialized():
             return
         mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
-    if mixed is not None and mixed != model.compute_dtype:
-        raise UsageError(f"weights were asked for in {mixed}, but the model computes in {model.compute_dtype}")
     exact = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     # Blocks hand on what they computed as it is: their inputs are of the compute dtype already, or fp32 on purpose.
     policy = exact if mixed is None else MixedPrecisionPolicy(mixed, torch.float32, cast_forward_inputs=False)
@@ -113,8 +113,9 @@ def shard(model: CausalLM, mesh: DeviceMesh | None = None, mixed: torch.dtype | 
             for router in [module for module in layer.modules() if isinstance(module, Router)]:
                 fully_shard(router, mesh=mesh, mp_policy=exact)
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-    # Embedding and head stay whole between forward and backward: tied, they are one tensor that both ends read.
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    # Embedding and head stay whole between forward and backward: tied, they are one tensor that both ends read. They
+    # travel as they are, for a head's gradient is summed over chunks of tokens in the type that its weight has.
+    fully_shard(model, mesh=mesh, mp_policy=exact, reshard_after_forward=False)
     register_fsdp_forward_method(model, "hidden")
     for part in _units(model):
         # Sums alone: gloo knows no average and no scaled sum.

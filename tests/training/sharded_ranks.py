@@ -1,16 +1,22 @@
-"""What one rank of a sharded training run does for `test_sharded.py`: `python -m tests.training.sharded_ranks FOLDER`.
+"""What the ranks of a sharded training run do for `test_sharded.py`.
 
-Rank, size and so on are in the environment, as torchrun sets them. What was found goes to FOLDER/found-SIZE-RANK.json,
-and `test_sharded.py` judges it.
+usage: python -m tests.training.sharded_ranks FOLDER SIZE...
+
+For each SIZE in turn so many processes, with the environment that torchrun gives them. They are forked, so that torch
+is imported once, before it has any thread. What each found goes to FOLDER/found-SIZE-RANK.json, and `test_sharded.py`
+judges it.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +26,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from benchmarks.redundant_muon import RedundantMuon
@@ -112,10 +118,10 @@ def mixed_logits(ranks: Ranks) -> bool:
     )
 
 
-def same_training(ranks: Ranks, coefficients: Any) -> dict[str, bool]:
+def same_training(ranks: Ranks, coefficients: Any, mesh: DeviceMesh | None = None) -> dict[str, bool]:
     """Whether weights and momentum of a sharded run are, bit for bit, those of one process with the same gradients."""
     alone, model = learning_model(), learning_model()
-    shard(model)
+    shard(model, mesh)
     options = {"lr": 0.02, "coefficients": coefficients}
     single = Muon(split_parameters(alone)[0], **options)
     sharded = DistributedMuon(split_parameters(model)[0], least=1000, **options)
@@ -170,13 +176,15 @@ def odd_shapes(ranks: Ranks) -> dict[str, Any]:
     """As `same_training`, for odd shapes, small and large buckets, and the naive arm; with what each sent."""
     mesh = init_device_mesh("cpu", (ranks.size,))
     found: dict[str, Any] = {}
-    for name, kind, more in (
-        ("small buckets", DistributedMuon, {"least": 1}),
-        ("one bucket", DistributedMuon, {}),
-        ("naive", RedundantMuon, {}),
-    ):
+    for name, dtype in (("small buckets", None), ("one bucket", None), ("bf16", torch.bfloat16), ("naive", None)):
         alone, cut = Odd(), Odd(mesh)
-        single, sharded = Muon(alone.matrices(), lr=0.1), kind(cut.matrices(), lr=0.1, **more)
+        single = Muon(alone.matrices(), lr=0.1, dtype=dtype)
+        sharded: Muon
+        if name == "naive":
+            sharded = RedundantMuon(cut.matrices(), lr=0.1)
+        else:
+            least = 1 if name == "small buckets" else 1 << 20
+            sharded = DistributedMuon(cut.matrices(), lr=0.1, dtype=dtype, least=least)
         for step in range(STEPS):
             alone.give_gradients(step)
             cut.give_gradients(step)
@@ -284,25 +292,51 @@ def newton_schulz(odd: bool) -> list[str]:
     return said
 
 
-def main(folder: Path) -> None:
+def findings(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """All that this module finds out. Four ranks only train, two replicas of two shards."""
+    if ranks.size == 4:
+        mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "shards"))
+        return {"training": {"polar5": same_training(ranks, "polar5", mesh)}}
+    # One way of computing the loss suffices in the larger group.
+    ways = [(False, False), (True, True)] if ranks.size == 2 else [(True, True)]
+    return {
+        "gradients": {f"{tied=} {apart=}": gradients(ranks, tied, apart) for tied, apart in ways},
+        "mixed": mixed_logits(ranks) if ranks.size == 2 else None,
+        "training": {name: same_training(ranks, name) for name in ("kj5", "polar5")},
+        "odd": odd_shapes(ranks),
+        "checkpoint": checkpointed(ranks, folder),
+        "replicas": replicas(ranks),
+    }
+
+
+def be_rank(folder: Path, rank: int, size: int) -> None:
+    """All of one process's life, which ends in an error on purpose."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size)}
     torch.set_num_threads(1)
-    found: dict[str, Any] = {}
     try:
-        with joined_group(meeting_file=folder / f"meeting-{sys.argv[2]}", patience=timedelta(seconds=60)) as ranks:
-            found["world"] = [ranks.rank, ranks.size, dist.get_backend()]
-            found["gradients"] = {
-                f"{tied=} {apart=}": gradients(ranks, tied, apart) for tied in (False, True) for apart in (False, True)
-            }
-            found["mixed"] = mixed_logits(ranks)
-            found["training"] = {name: same_training(ranks, name) for name in ("kj5", "polar5")}
-            found["odd"] = odd_shapes(ranks)
-            found["checkpoint"] = checkpointed(ranks, folder)
-            found["replicas"] = replicas(ranks)
+        with joined_group(meeting_file=folder / f"meeting-{size}", patience=timedelta(seconds=60)) as ranks:
+            found = findings(ranks, folder) | {"world": [ranks.rank, ranks.size, dist.get_backend()]}
             raise InterruptedError
     except InterruptedError:
         found["parted"] = not dist.is_initialized()
-    (folder / f"found-{ranks.size}-{ranks.rank}.json").write_text(json.dumps(found))
+    (folder / f"found-{size}-{rank}.json").write_text(json.dumps(found))
+
+
+def run(folder: Path, size: int) -> bool:
+    """`size` processes: whether all came through. Where one does not, the others are not waited for."""
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=be_rank, args=(folder, rank, size)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    while all(process.exitcode in (None, 0) for process in processes):
+        running = [process.sentinel for process in processes if process.exitcode is None]
+        if not running:
+            return True
+        connection.wait(running)
+    for process in processes:
+        process.kill()
+    return False
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(not all(run(Path(sys.argv[1]), int(size)) for size in sys.argv[2:]))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laguna_agent.errors import UsageError
@@ -44,25 +45,26 @@ def trained_alone() -> tuple[Any, DistributedMuon]:
     return model, optimizer
 
 
-def run_ranks(folder: Path, size: int) -> list[dict[str, Any]]:
-    """Start `size` processes and wait for them; what each wrote down."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MASTER_")}
-    environment = kept | {"WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.training.sharded_ranks", str(folder), str(size)]
-    logs = [folder / f"log-{size}-{rank}" for rank in range(size)]
-    processes = []
-    for rank, log in enumerate(logs):
-        with log.open("wb") as output:
-            started = environment | {"RANK": str(rank)}
-            processes.append(subprocess.Popen(command, cwd=ROOT, env=started, stdout=output, stderr=output))
-    try:
-        codes = [process.wait(timeout=90) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+def run_ranks(folder: Path, *sizes: int) -> Found:
+    """Start so many processes, one number after another, and wait for them; what each wrote down."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.training.sharded_ranks", str(folder), *map(str, sizes)]
+    log = folder / f"log-{sizes[0]}"
+    with log.open("wb") as output:
+        # A group of its own, so that nothing is left over where a rank hangs.
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            code = process.wait(timeout=100)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    assert codes == [0] * size, "\n".join(log.read_text()[-3000:] for log in logs)
-    return [json.loads((folder / f"found-{size}-{rank}.json").read_text()) for rank in range(size)]
+    assert code == 0, log.read_text()[-5000:]
+    return {
+        size: [json.loads((folder / f"found-{size}-{rank}.json").read_text()) for rank in range(size)] for size in sizes
+    }
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +81,8 @@ def alone_hash(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path, alone_hash: str) -> Iterator[Found]:
-    yield {size: run_ranks(folder, size) for size in (2, 3)}
+def found(folder: Path, alone_hash: str) -> Found:
+    return run_ranks(folder, 2, 3)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -93,14 +95,13 @@ def test_the_ranks_come_together_and_part_even_after_an_error(found: Found, size
 def test_gradients_are_the_sum_over_the_ranks(found: Found, size: int) -> None:
     """Through `forward` and through `hidden` and `head`, tied and not, summed over two backward passes."""
     for rank in found[size]:
-        assert len(rank["gradients"]) == 4
+        assert len(rank["gradients"]) == (2 if size == 2 else 1)
         # The order of the sum differs, nothing else; a mean would be off by half.
         assert all(worst < 1e-4 for worst in rank["gradients"].values()), rank["gradients"]
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_weights_that_travel_in_bf16_give_the_logits_of_the_whole_model(found: Found, size: int) -> None:
-    assert all(rank["mixed"] for rank in found[size])
+def test_weights_that_travel_in_bf16_give_the_logits_of_the_whole_model(found: Found) -> None:
+    assert [rank["mixed"] for rank in found[2]] == [True, True]
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -110,8 +111,14 @@ def test_a_sharded_run_is_bit_equal_to_one_process(found: Found, size: int, coef
         assert rank["training"][coefficients] == {"weights": True, "momentum": True, "several buckets": True}
 
 
+@pytest.mark.slow
+def test_two_replicas_of_two_shards_are_bit_equal_to_one_process(tmp_path: Path) -> None:
+    for rank in run_ranks(tmp_path, 4)[4]:
+        assert rank["training"]["polar5"] == {"weights": True, "momentum": True, "several buckets": True}
+
+
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("arm", ["small buckets", "one bucket", "naive"])
+@pytest.mark.parametrize("arm", ["small buckets", "one bucket", "bf16", "naive"])
 def test_odd_shapes_are_bit_equal(found: Found, size: int, arm: str) -> None:
     """Fewer rows or experts than ranks, fused matrices, one without a gradient; the naive arm agrees, too."""
     for rank in found[size]:
@@ -129,6 +136,9 @@ def test_what_travels_is_counted(found: Found) -> None:
         total = sum(rows * columns for rows, columns in ((1, 7), (2, 5), (3, 3), (7, 19), (19, 7), (7, 19), (10, 6)))
         assert sum(stats["bytes_sent"] for stats in one) == sum(stats["bytes_sent"] for stats in small)
         assert 0 < sum(stats["bytes_sent"] for stats in one) <= 2 * 4 * total
+        # Computed in bf16, a result travels home in 2 bytes.
+        narrow = sum(rank["odd"]["bf16"]["stats"]["bytes_sent"] for rank in found[size])
+        assert narrow == sum(stats["bytes_sent"] for stats in one) * 3 // 4
         # Naively every number goes to all others, those of the experts too.
         experts = 1 * 4 * 3 + 5 * 6 * 4 + 4 * 6 * 5
         assert sum(rank["odd"]["naive"]["stats"] for rank in found[size]) == 4 * (size - 1) * (total + experts)
@@ -199,8 +209,8 @@ def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mixed_precision_must_be_what_the_model_computes_in() -> None:
-    model = learning_model()
-    shard(model, mixed=torch.bfloat16)
+    with pytest.raises(UsageError, match="computes in torch"):
+        shard(learning_model(), mixed=torch.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -228,15 +238,16 @@ def test_who_cannot_join_says_why(
     assert not dist.is_initialized()
 
 
-SHAPES = st.lists(st.builds(Shape, st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=30)
+SHAPES = st.lists(st.builds(Shape, st.integers(1, 60), st.integers(1, 60), st.just(1)), min_size=1, max_size=30)
 
 
+@settings(max_examples=40)
 @given(SHAPES, st.integers(1, 5), st.integers(1, 5000))
 def test_every_parameter_has_one_owner_and_the_work_is_shared(shapes: list[Shape], ranks: int, least: int) -> None:
     buckets = plan(shapes, [0] * ranks, least)
     owned = [one for bucket in buckets for one in bucket]
-    assert sorted(one.index for one in owned) == list(range(len(shapes)))
-    assert all(one.shape == shapes[one.index] for one in owned)
+    assert sorted(one.place for one in owned) == list(range(len(shapes)))
+    assert all(one.shape == shapes[one.place] for one in owned)
     loads = [sum(one.shape.work for one in owned if one.owner == rank) for rank in range(ranks)]
     # Graham's bound, against the least that any sharing can reach.
     least_possible = max(max(shape.work for shape in shapes), sum(loads) / ranks)
@@ -252,6 +263,7 @@ def test_who_has_more_experts_owns_fewer_matrices() -> None:
     assert owners.count(0) == 1
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 40), st.integers(1, 7))
 def test_rows_are_cut_as_torch_cuts_them(rows: int, ranks: int) -> None:
     cut = [len(chunk) for chunk in torch.zeros(rows, 1).chunk(ranks)] if rows else []

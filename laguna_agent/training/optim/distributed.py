@@ -17,17 +17,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from laguna_agent.errors import UsageError
 from laguna_agent.training.optim.exchange import Exchange
 from laguna_agent.training.optim.muon import Muon, Update
-from laguna_agent.training.optim.owners import Bucket, Shape, plan, rows_held
+from laguna_agent.training.optim.newton_schulz import default_dtype
+from laguna_agent.training.optim.owners import Shape, plan, rows_held
 from laguna_agent.training.optim.parameters import MatrixParameter
 
-LEAST = 1 << 21
-"""Elements that a bucket should hold: 8 MB of fp32, so that what is in flight stays small beside the model."""
+LEAST = 1 << 19
+"""Elements that a bucket should hold: 2 MB of fp32, of which small models have several. On two gloo ranks that exchange
+3 million, anything from 1 to all of them took the same time; large models are cut finer by the number of ranks."""
 
 
 class Stats(NamedTuple):
@@ -62,57 +64,67 @@ class DistributedMuon(Muon):
         if any(found != self._group for found in groups):
             raise UsageError("the matrices are cut up over different groups of ranks; shard the model over one mesh")
         self._least = least
-        self._plans: dict[tuple[int, ...], list[Bucket]] = {}
+        self._plans: dict[tuple[int, ...], list[Exchange]] = {}
         self.stats = Stats()
 
     def _orthogonalised(self, updates: Sequence[Update]) -> list[Tensor]:
-        travelling = [update for update in updates if self._travels(update.parameter)]
-        home = [update for update in updates if not self._travels(update.parameter)]
-        if not travelling:
+        local = [_local(update) for update in updates]
+        travelling = [update for update in local if self._travels(update.parameter)]
+        home = [update for update in local if not self._travels(update.parameter)]
+        if travelling:
+            travelled, stayed = self._exchanged(travelling, home)
+        else:
             self.stats = Stats()
-            return self._at_home(home)
-        assert self._group is not None
-        exchanges = [Exchange(bucket, self._group) for bucket in self._buckets(travelling, home)]
+            travelled, stayed = [], super()._orthogonalised(home)
+        there, here = iter(travelled), iter(stayed)
+        return [
+            _placed(update.parameter, next(there if self._travels(update.parameter) else here)) for update in updates
+        ]
+
+    def _exchanged(self, travelling: Sequence[Update], home: Sequence[Update]) -> tuple[list[Tensor], list[Tensor]]:
+        """This rank's rows of what travelled, orthogonal, and what stayed, in these orders."""
+        exchanges = self._exchanges(travelling, home)
         rows = [update.direction for update in travelling]
         outward = deque([exchanges[0].send(rows)])
         # Nobody waits for the experts: they fill the time of the first journey.
-        stayed = iter(self._at_home(home))
+        stayed = super()._orthogonalised(home)
         homeward = []
+        # What was computed in fewer bits travels home in them.
+        exact = rows[0].dtype
+        narrow = min(exact, self.dtype or default_dtype(rows[0].device), key=lambda dtype: dtype.itemsize)
         for at, exchange in enumerate(exchanges):
             if at + 1 < len(exchanges):
                 outward.append(exchanges[at + 1].send(rows))
             whole = exchange.arrived(outward.popleft())
             owned = [
-                travelling[one.index]._replace(direction=matrix)
+                travelling[one.place]._replace(direction=matrix)
                 for one, matrix in zip(exchange.owned, whole, strict=True)
             ]
-            homeward.append(exchange.send_back(super()._orthogonalised(owned), rows[0]))
+            made = [result.to(narrow) for result in super()._orthogonalised(owned)]
+            homeward.append(exchange.send_back(made, rows[0].new_empty(0, dtype=narrow)))
         for exchange, flight in zip(exchanges, homeward, strict=True):
-            for owned, found in zip(exchange.members, exchange.returned(flight), strict=True):
-                rows[owned.index] = found
+            for one, found in zip(exchange.members, exchange.returned(flight), strict=True):
+                rows[one.place] = found.to(exact)
         self.stats = Stats(
-            sum(exchange.bytes_sent(rows[0].element_size()) for exchange in exchanges),
+            sum(exchange.bytes_sent(exact.itemsize, narrow.itemsize) for exchange in exchanges),
             len(exchanges),
             len(travelling),
             sum(len(exchange.owned) for exchange in exchanges),
         )
-        travelled = iter(rows)
-        return [next(travelled if self._travels(update.parameter) else stayed) for update in updates]
+        return rows, stayed
 
-    def _at_home(self, updates: Sequence[Update]) -> list[Tensor]:
-        """Of whole matrices, and of the experts that this rank holds, which may be none."""
-        found = iter(super()._orthogonalised([update for update in updates if update.direction.numel()]))
-        return [next(found) if update.direction.numel() else update.direction for update in updates]
-
-    def _travels(self, parameter: nn.Parameter) -> bool:
+    def _travels(self, parameter: Tensor) -> bool:
         return isinstance(parameter, DTensor) and parameter.dim() == 2 and dist.get_world_size(self._group) > 1
 
-    def _buckets(self, travelling: Sequence[Update], home: Sequence[Update]) -> list[Bucket]:
+    def _exchanges(self, travelling: Sequence[Update], home: Sequence[Update]) -> list[Exchange]:
         """The plan for these parameters; made once, for the same ones have gradients in nearly every step."""
         key = tuple(id(update.parameter) for update in (*travelling, *home))
         if key not in self._plans:
+            assert self._group is not None
             ranks = dist.get_world_size(self._group)
-            shapes = [Shape(*update.parameter.shape, update.parts) for update in travelling]
+            shapes = [
+                Shape(update.parameter.shape[0], update.parameter.shape[1], update.parts) for update in travelling
+            ]
             at_home = [0] * ranks
             for parameter, parts, _ in home:
                 # What is whole on every rank costs all of them the same.
@@ -120,7 +132,7 @@ class DistributedMuon(Muon):
                     experts, rows, columns = parameter.shape
                     for rank, count in enumerate(rows_held(experts, ranks)):
                         at_home[rank] += count * Shape(rows, columns, parts).work
-            self._plans[key] = plan(shapes, at_home, self._least)
+            self._plans[key] = [Exchange(bucket, self._group) for bucket in plan(shapes, at_home, self._least)]
         return self._plans[key]
 
 
@@ -130,3 +142,16 @@ def _group(name: str, parameter: DTensor) -> dist.ProcessGroup:
     if len(cut) != 1 or parameter.placements[cut[0]] != Shard(0):
         raise UsageError(f"{name} is placed as {parameter.placements}, expected whole rows or experts on every rank")
     return parameter.device_mesh.get_group(cut[0])
+
+
+def _local(update: Update) -> Update:
+    direction = update.direction
+    return update._replace(direction=direction.to_local()) if isinstance(direction, DTensor) else update
+
+
+def _placed(parameter: Tensor, local: Tensor) -> Tensor:
+    """This rank's part of a result as the parameter's is: a DTensor of the same placement, or itself."""
+    if not isinstance(parameter, DTensor):
+        return local
+    mesh, shape, stride = parameter.device_mesh, parameter.shape, parameter.stride()
+    return DTensor.from_local(local, mesh, parameter.placements, shape=shape, stride=stride, run_check=False)

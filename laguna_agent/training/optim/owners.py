@@ -29,9 +29,9 @@ class Shape(NamedTuple):
 
 
 class Owned(NamedTuple):
-    """A parameter that travels (`index` in the list that the plan was made for) and the rank that it travels to."""
+    """A parameter that travels (`place` in the list that the plan was made for) and the rank that it travels to."""
 
-    index: int
+    place: int
     shape: Shape
     owner: int
 

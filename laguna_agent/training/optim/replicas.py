@@ -143,7 +143,7 @@ def _digest(tensor: Tensor) -> bytes:
     """Of type, shape and bytes."""
     plain = tensor.detach().cpu().contiguous()
     found = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)} ".encode())
-    found.update(plain.reshape(-1).view(torch.uint8).numpy())
+    found.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return found.digest()
 
 
