@@ -177,20 +177,27 @@ class ExpertBalance:
         self._scores: list[Tensor | None] = [None] * len(self._sparse)
 
     def _observe(self, row: int, scores: Tensor, picked: Tensor) -> None:
-        if not self._counting:
-            return
-        if self._real is not None and len(self._real) != len(picked):
-            raise ValueError(f"counting() was told of {len(self._real)} tokens, the pass has {len(picked)}")
-        with torch.no_grad():
-            real = torch.ones(len(picked), dtype=torch.int64, device=picked.device)
-            if self._real is not None:
-                real = self._real.to(torch.int64)
-            self._micro[row].scatter_add_(0, picked.flatten(), real.repeat_interleave(picked.shape[1]))
-        if self.aux_weight:
+        real = self._real
+        if real is not None and len(real) != len(picked):
+            if self._counting:
+                raise ValueError(f"counting() was told of {len(real)} tokens, the pass has {len(picked)}")
+            real = None
+        if self._counting:
+            self._micro[row] += self._picks(picked, real)
+        # What is computed again must be the graph that was there, though nobody looks at it now.
+        if self.aux_weight and (self._counting or scores.requires_grad):
             shares = scores / scores.sum(-1, keepdim=True)
             # Padding may hold anything; a product with 0 would keep what is no number.
-            kept = shares if self._real is None else shares.masked_fill(~self._real[:, None], 0)
-            self._scores[row] = kept.sum(0)
+            kept = (shares if real is None else shares.masked_fill(~real[:, None], 0)).sum(0)
+            if self._counting:
+                self._scores[row] = kept
+
+    @torch.no_grad()
+    def _picks(self, picked: Tensor, real: Tensor | None) -> Tensor:
+        """int64 [experts]: how many real tokens picked each."""
+        ones = torch.ones_like(picked) if real is None else real.to(torch.int64)[:, None].expand_as(picked)
+        empty = picked.new_zeros(self._experts)
+        return empty.scatter_add_(0, picked.flatten(), ones.flatten())
 
     def _summed(self, counts: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         counts = counts.clone()

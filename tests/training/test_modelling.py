@@ -84,8 +84,9 @@ def test_weights_follow_from_seed_and_name_alone() -> None:
     same, again, other = (model.state_dict() for model in models)
     assert all(torch.equal(same[name], again[name]) for name in same)
     assert not torch.equal(same["lm_head.weight"], other["lm_head.weight"])
-    assert torch.equal(shallow.state_dict()["model.layers.1.self_attn.q_proj.weight"],
-                       same["model.layers.1.self_attn.q_proj.weight"])
+    assert torch.equal(
+        shallow.state_dict()["model.layers.1.self_attn.q_proj.weight"], same["model.layers.1.self_attn.q_proj.weight"]
+    )
     with torch.device("meta"), pytest.raises(ValueError, match="has no memory"):
         initialise(CausalLM(parse_config(values)), 4)
 
