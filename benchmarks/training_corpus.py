@@ -27,7 +27,7 @@ VOCABULARY = 2048
 HELD_OUT = 16
 """One text of so many is held out."""
 LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "__pycache__", "lib2to3"}
-QUICK_FILES = 60
+QUICK_FILES = 30
 IDS = "ids.npz"
 
 

@@ -8,7 +8,8 @@
     threshold = 0.8
     called = "stdlib-unique"            optional: a name for this step's version
 
-Each step works on the version of the step before it; `of = [...]` names other versions instead. Knows TOML and names;
+Each step works on the version of the step before it; `of = [...]` names other versions instead: those that this recipe
+called so, else those of the store. Knows TOML and names;
 must not know what a step does.
 """
 
@@ -98,13 +99,15 @@ def build(store: Store, recipe: Recipe, report: Report = lambda outcome: None) -
     report(outcome)
     work = list(outcome.work)
     version: Version = outcome.version
+    called: dict[str, Version] = {}
     for step in recipe.steps:
-        parents = [store.open(each) for each in step.of] or [version]
+        parents = [called.get(each) or store.open(each) for each in step.of] or [version]
         outcome = step.operation.run(store, parents, step.settings)
         report(outcome)
         work += outcome.work
         version = outcome.version
         if step.called:
+            called[step.called] = version
             store.name(step.called, version.id)
     if recipe.name:
         store.name(recipe.name, version.id)
