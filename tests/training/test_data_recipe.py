@@ -80,7 +80,12 @@ def test_after_one_changed_file_only_its_shards_are_derived(recipe: Path, tmp_pa
 
 def test_a_removed_and_a_new_file_give_what_a_rebuild_gives(recipe: Path, tmp_path: Path) -> None:
     store, wanted = Store(tmp_path / "store"), read_recipe(recipe)
+    tree(tmp_path / "project", {"broken.py": "def ("})
     build(store, wanted)
+    assert store.open("ranked").manifest.left_out == {"does not parse": 1}
+    (tmp_path / "project/broken.py").unlink()
+    build(store, wanted)
+    assert store.open("ranked").manifest.left_out == {}
     (tmp_path / "project/m07.py").unlink()
     tree(tmp_path / "project", {"n.py": module(90), "copy.py": module(12)})
     outcome = build(store, wanted)

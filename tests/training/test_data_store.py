@@ -280,6 +280,10 @@ def test_collecting_keeps_what_names_lead_to_and_what_serves_it(store: Store) ->
     serving = store.derived("sign", code, [root.shards[0].content], lambda: (table({"name": "s"}), {}))
     needless = store.derived("sign", code, [gone.shards[0].content], lambda: (table({"name": "n"}), {}))
     store.close()
+    # What a killed process leaves on a file system without nameless files.
+    left = store.root / "shards" / ".x.parquet.0123456789ab.tmp"
+    left.write_bytes(b"half")
+    assert [problem for problem in verify(store).problems if left.name in problem and "killed" in problem]
     planned = collect(store, dry=True)
     assert set(store.ids()) == {root.id, kept.id, gone.id}
     assert collect(store) == planned
@@ -287,6 +291,7 @@ def test_collecting_keeps_what_names_lead_to_and_what_serves_it(store: Store) ->
     assert set(store.ids()) == {root.id, kept.id}
     assert store.shard_path(serving.shard.file).exists()
     assert not store.shard_path(needless.shard.file).exists()
+    assert not left.exists()
     assert not verify(store).problems
     other = Store(store.root)
     written(other, "d")
