@@ -242,3 +242,9 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
     opened = PackedVersion(other, tmp_path / "cache")
     with pytest.raises(DatasetError, match=r"row \d+: its lengths do not sum to its tokens"):
         [opened.rows[number] for number in range(len(opened.rows))]
+
+
+def test_a_process_that_reads_nothing_else_has_all_of_pyarrow_that_it_needs() -> None:
+    # As a second rank does: nobody before it imported the parts of pyarrow that do not come with it.
+    asked = "import laguna_agent.training.data.contents, sys; sys.exit('pyarrow.compute' not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from laguna_agent.errors import DatasetError
@@ -95,7 +96,7 @@ def _feed(take: Callable[[Any], None], values: pa.Array) -> None:
         _feed(take, values.flatten())
     elif pa.types.is_string(kind) or pa.types.is_binary(kind):
         data = values.cast(pa.binary())
-        take(_little(pa.compute.binary_length(data)))
+        take(_little(pc.binary_length(data)))
         _, offsets, joined = data.buffers()
         if len(data) and joined is not None:
             first, last = (_offset(offsets, data.offset + at) for at in (0, len(data)))

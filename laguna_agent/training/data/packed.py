@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -109,7 +110,7 @@ class PackedVersion:
         runs = self._shards[shard].column("bucket")
         if not len(runs):
             return []
-        runs = pa.compute.run_end_encode(runs)
+        runs = pc.run_end_encode(runs)
         first, found = 0, []
         for bucket, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
             found.append((bucket or "", _Stretch(shard, first, end - first)))
