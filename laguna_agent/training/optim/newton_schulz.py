@@ -42,8 +42,8 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
     """What takes least time: bf16 on CUDA and on processors with AMX, fp32 on others. Nobody gets it unasked: bf16
     rounds as torch.optim.Muon always does, a few hundredths of a singular value.
 
-    Measured over the 282 matrices of a Laguna of 7.15 M (one thread; torch.optim.Muon's step over ours): with AMX 1.76
-    in bf16 and 0.92 in fp32; kept to AVX512-BF16 1.17 and 1.87; kept to AVX512 1.01 and 4.16.
+    Measured over the 282 matrices of a Laguna of 7.15 M (one thread; torch.optim.Muon's step over ours): with AMX 1.94
+    in bf16 and 0.99 in fp32; kept to AVX512-BF16 1.26 and 2.05; kept to AVX512 1.07 and 4.36.
     """
     # Older torch cannot say; what it does not say is not there.
     capabilities: dict[str, object] = dict(getattr(torch.cpu, "get_capabilities", dict)())
