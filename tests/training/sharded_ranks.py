@@ -265,14 +265,18 @@ def replicas(ranks: Ranks) -> dict[str, Any]:
         optimizer = DistributedMuon(split_parameters(model)[0], lr=0.02)
         loss_of(model, pieces_of(0, 0), False).backward()
         optimizer.step()
-        # A pass without gradients leaves whole parameters behind, and the checks must see the shards.
+        rest(model)
+        embedding = model.model.embed_tokens.weight
+        # A pass without gradients leaves the embedding whole in the model, and the check must see what is kept.
         with torch.no_grad():
             model(pieces_of(0, 0))
-        rest(model)
+        with flipped(embedding, last):
+            embedding_said = refused(model, [optimizer])
         weight = model.model.layers[1].mlp.experts.down_proj
         bias = model.model.layers[2].mlp.experts.e_score_correction_bias
         momentum = optimizer.state[weight]["momentum_buffer"]
         found[kind] = {"healthy": refused(model, [optimizer]), "hash": replica_hash(model, [optimizer])}
+        found[kind]["embedding"] = embedding_said
         for name, tensor in (("weight", weight), ("buffer", bias), ("momentum", momentum)):
             with flipped(tensor, last):
                 found[kind][name] = refused(model, [optimizer])

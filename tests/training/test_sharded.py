@@ -176,6 +176,7 @@ def test_a_flipped_bit_is_caught_and_named(found: Found, size: int, kind: str) -
         said = rank["replicas"][kind]
         assert said["healthy"] == ""
         for key, name in (
+            ("embedding", "model.embed_tokens.weight"),
             ("weight", "model.layers.1.mlp.experts.down_proj"),
             ("buffer", "model.layers.2.mlp.experts.e_score_correction_bias"),
             ("momentum", "model.layers.1.mlp.experts.down_proj (momentum_buffer of optimizer 0)"),
