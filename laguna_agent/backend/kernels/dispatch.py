@@ -1,8 +1,8 @@
 """Which implementation multiplies with a weight, by its format and device.
 
 A kernel registers itself for the formats it reads and the devices it runs on; whatever nobody registered goes to
-the reference, which reads everything everywhere and is the one that passes gradients on. The model calls these
-functions and never names a kernel.
+the reference, which reads everything everywhere and passes gradients on. Plain experts that are learned from have
+their own (`training.py`). The model calls these functions and never names a kernel.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from laguna_agent.backend.kernels import reference
+from laguna_agent.backend.kernels import reference, training
 from laguna_agent.backend.kernels.formats import Format, PackedTensor, Plain, Weight
 
 
@@ -92,7 +92,10 @@ def experts(x: Tensor, gate_up: Weight, down: Weight, picked: Tensor, share: Ten
 
     Where nobody offers all of it in one, two products of `expert_linear`.
     """
-    fused = None if _trained(x, gate_up, down) else _fused.get(_key(x, gate_up))
+    trained = _trained(x, gate_up, down)
+    if trained and isinstance(gate_up, Tensor) and isinstance(down, Tensor):
+        return training.experts(x, gate_up, down, picked, share)
+    fused = None if trained else _fused.get(_key(x, gate_up))
     if fused is not None:
         return fused(x, gate_up, down, picked, share)
     return reference.experts(x, gate_up, down, picked, share, expert_linear)

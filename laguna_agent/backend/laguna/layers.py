@@ -7,12 +7,14 @@ configs and kernels; must not know files, sampling or how a cache stores its key
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from laguna_agent.backend.kernels import training
 from laguna_agent.backend.kernels.attention import KeyRun, attention
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.holders import Experts, Linear
@@ -71,10 +73,16 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, turn), rotate(k, turn)
-        parts = [self._attend(q, k, v, span) for span in spans]
-        seen = parts[0] if len(parts) == 1 else torch.cat(parts)
-        y: Tensor = self.o_proj(self._gated(seen, x).flatten(1))
+        y: Tensor = self.o_proj(self._gated(self._seen(q, k, v, spans), x).flatten(1))
         return y
+
+    def _seen(self, q: Tensor, k: Tensor, v: Tensor, spans: list[Span]) -> Tensor:
+        if q.requires_grad:
+            # Gradients are never asked for with a cache: every sequence is whole and sees only itself.
+            lengths = tuple(span.end - span.begin for span in spans)
+            return training.attention(q, k, v, lengths, self.window)
+        parts = [self._attend(q, k, v, span) for span in spans]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
         rows = slice(span.begin, span.end)
@@ -115,6 +123,8 @@ class Router(nn.Module):
             config.normalize_top_k,
         )
         self.weight = nn.Parameter(torch.empty(config.experts, config.hidden_size, dtype=dtype))
+        self.observer: Callable[[Tensor, Tensor], None] | None = None
+        """Told the plain scores fp32 [tokens, experts] and what was picked, where somebody balances the experts."""
 
     def forward(self, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """x [tokens, hidden], bias fp32 [experts] -> (picked int64 [tokens, k], share [tokens, k] in x's dtype).
@@ -126,6 +136,8 @@ class Router(nn.Module):
             logits = self.softcap * torch.tanh(logits / self.softcap)
         scores = torch.sigmoid(logits)
         picked = torch.topk(scores + bias.float(), self.per_token, dim=-1).indices
+        if self.observer is not None:
+            self.observer(scores, picked)
         share = scores.gather(-1, picked)
         if self.normalize:
             share = share / share.sum(dim=-1, keepdim=True)

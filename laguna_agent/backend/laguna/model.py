@@ -6,7 +6,7 @@ all of them and no arithmetic is spent on padding. Knows layers and caches; must
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from laguna_agent.backend.kernels import dispatch
 from laguna_agent.backend.kernels.attention import KeyRun
 from laguna_agent.backend.kernels.cuda.graphs import HostExperts
 from laguna_agent.backend.kernels.cuda.launch import Device
+from laguna_agent.backend.kernels.formats import Weight
 from laguna_agent.backend.laguna.cache import KVCache, Step
 from laguna_agent.backend.laguna.cache_format import KVFormatName, exact_format
 from laguna_agent.backend.laguna.compiled import CompiledLayers, compiled_layers
@@ -89,10 +90,9 @@ class CausalLM(nn.Module):
         then meet packed weights in 8 bits. Whether it serves this model: on the CPU, in fp32, and the formats of its
         weights, which must not be replaced any more.
         """
-        table = self.model.embed_tokens if self.lm_head is None else self.lm_head
         if self.compute_dtype == torch.float32 and self.device.type == "cpu":
             layers = [layer for layer in self.model.layers if isinstance(layer, DecoderLayer)]
-            self.compiled = compiled_layers(self.config, layers, table.weight)
+            self.compiled = compiled_layers(self.config, layers, self._table.weight)
         return self.compiled is not None
 
     def use_device(
@@ -118,16 +118,26 @@ class CausalLM(nn.Module):
         kept = format or exact_format(self.compute_dtype)
         return KVCache(self.config, format=kept, device=self.device, **options)
 
-    def forward(self, pieces: Sequence[Piece], *, last: int | Sequence[int] | None = None) -> Tensor:
+    def forward(
+        self,
+        pieces: Sequence[Piece],
+        *,
+        last: int | Sequence[int] | None = None,
+        reader: Callable[[Tensor, Weight], Tensor] | None = None,
+    ) -> Tensor:
         """Logits in the compute dtype, or in fp32 where a device's step made them: [all tokens, vocab], sequence after
         sequence.
 
         `last`: only those of so many last tokens of every piece, or of each piece its own number (0 for none).
+        `reader` is given the hidden states after the last norm and the head's weight, and what it makes of them is
+        returned instead: a loss that never holds all logits, while the weights are whole where they are sharded.
 
         Tokens given with a cache are appended to it, and then no gradient is kept. Raises UsageError for ids that the
         model does not have and ContextTooLong for more tokens than it has positions; caches stay as they were.
         """
         with self._gradients(pieces):
+            if reader is not None:
+                return reader(self.hidden(pieces), self._table.weight)
             if self.stepped is not None and self._steps(self.stepped, pieces):
                 rows = None if last is None else _last_rows(pieces, last).tolist()
                 return self.stepped.logits(pieces, rows)
@@ -154,8 +164,12 @@ class CausalLM(nn.Module):
         """Logits of final hidden states: [n, hidden] -> [n, vocab]."""
         if self.compiled is not None and self.compiled.head is not None and not torch.is_grad_enabled():
             return self.compiled.head(h)
-        table = self.model.embed_tokens if self.lm_head is None else self.lm_head
-        return dispatch.linear(h, table.weight)
+        return dispatch.linear(h, self._table.weight)
+
+    @property
+    def _table(self) -> Embedding | Linear:
+        """What the head multiplies with."""
+        return self.model.embed_tokens if self.lm_head is None else self.lm_head
 
     def hidden(self, pieces: Sequence[Piece]) -> Tensor:
         """Hidden states after the last norm, [all tokens, hidden]; otherwise like `forward`."""

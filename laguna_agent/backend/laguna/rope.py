@@ -71,5 +71,5 @@ def rotate(x: Tensor, turn: Rotation) -> Tensor:
     """Rotate the first rotary_dim values of every head: x [tokens, heads, head_dim] -> same shape and dtype."""
     cos, sin = turn[0][:, None, :], turn[1][:, None, :]
     half = cos.shape[-1]
-    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    a, b, rest = torch.split(x, [half, half, x.shape[-1] - 2 * half], dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1)
