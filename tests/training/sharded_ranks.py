@@ -32,6 +32,8 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from benchmarks.redundant_muon import RedundantMuon
 from laguna_agent.backend.laguna.model import CausalLM, Piece
 from laguna_agent.errors import TrainingDiverged
+from laguna_agent.training.batch import Pack
+from laguna_agent.training.loss import token_loss
 from laguna_agent.training.optim.distributed import DistributedMuon
 from laguna_agent.training.optim.muon import Muon
 from laguna_agent.training.optim.parameters import MatrixParameter, split_parameters
@@ -66,15 +68,13 @@ def pieces_of(rank: int, step: int) -> list[Piece]:
     return [Piece(torch.randint(0, 41, (length,), generator=source)) for length in (6, 3 + rank)]
 
 
-def loss_of(model: CausalLM, pieces: Sequence[Piece], apart: bool) -> Tensor:
-    """Of each token given itself; with `apart` the head in two calls, as a chunked loss makes them."""
+def loss_of(model: CausalLM, pieces: Sequence[Piece], chunked: bool) -> Tensor:
+    """The sum over all tokens, which predict themselves: from all logits, or as training computes it."""
     targets = torch.cat([piece.ids for piece in pieces])
-    if not apart:
+    if not chunked:
         return nn.functional.cross_entropy(model(pieces).float(), targets, reduction="sum")
-    halves = zip(model.hidden(pieces).split(5), targets.split(5), strict=True)
-    return torch.stack(
-        [nn.functional.cross_entropy(model.head(h).float(), wanted, reduction="sum") for h, wanted in halves]
-    ).sum()
+    lengths = tuple(len(piece.ids) for piece in pieces)
+    return token_loss(model, Pack(targets, targets, torch.ones(len(targets)), lengths), total_weight=1.0)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
-def gradients(ranks: Ranks, tied: bool, apart: bool) -> float:
+def gradients(ranks: Ranks, tied: bool, chunked: bool) -> float:
     """The largest difference between the sharded model's gradients and those of the sum of all ranks' losses."""
     alone, model = learning_model(tied), learning_model(tied)
     shard(model)
@@ -93,7 +93,7 @@ def gradients(ranks: Ranks, tied: bool, apart: bool) -> float:
             model(pieces_of(0, step))
         # Two backward passes before a step, as with gradient accumulation.
         for part in (2 * step, 2 * step + 1):
-            loss_of(model, pieces_of(ranks.rank, part), apart).backward()
+            loss_of(model, pieces_of(ranks.rank, part), chunked).backward()
             for rank in range(ranks.size):
                 loss_of(alone, pieces_of(rank, part), False).backward()
         for (name, sharded), (other, plain) in zip(model.named_parameters(), alone.named_parameters(), strict=True):
@@ -316,7 +316,7 @@ def findings(ranks: Ranks, folder: Path) -> dict[str, Any]:
     ways = [(False, False), (True, True)] if ranks.size == 2 else [(True, True)]
     kinds = ("kj5", "polar5") if ranks.size == 2 else ("polar5",)
     return {
-        "gradients": {f"{tied=} {apart=}": gradients(ranks, tied, apart) for tied, apart in ways},
+        "gradients": {f"{tied=} {chunked=}": gradients(ranks, tied, chunked) for tied, chunked in ways},
         "mixed": mixed_logits(ranks) if ranks.size == 2 else None,
         "training": {name: same_training(ranks, name) for name in kinds},
         "odd": odd_shapes(ranks),
