@@ -99,7 +99,7 @@ def test_the_ranks_come_together_and_part_even_after_an_error(found: Found, size
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_gradients_are_the_sum_over_the_ranks(found: Found, size: int) -> None:
-    """Through `forward` and through `hidden` and `head`, tied and not, summed over two backward passes."""
+    """From all logits and with the head in chunks, tied and not, summed over two backward passes."""
     for rank in found[size]:
         assert len(rank["gradients"]) == (2 if size == 2 else 1)
         # The order of the sum differs, nothing else; a mean would be off by half.
@@ -176,6 +176,7 @@ def test_a_flipped_bit_is_caught_and_named(found: Found, size: int, kind: str) -
         said = rank["replicas"][kind]
         assert said["healthy"] == ""
         for key, name in (
+            ("embedding", "model.embed_tokens.weight"),
             ("weight", "model.layers.1.mlp.experts.down_proj"),
             ("buffer", "model.layers.2.mlp.experts.e_score_correction_bias"),
             ("momentum", "model.layers.1.mlp.experts.down_proj (momentum_buffer of optimizer 0)"),
