@@ -39,11 +39,14 @@ def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
 
 
 @contextmanager
-def replacing(target: Path, mode: int = UNLESS_TOLD, *, directory: int | None = None) -> Iterator[BinaryIO]:
+def replacing(
+    target: Path, mode: int = UNLESS_TOLD, *, directory: int | None = None, durable: bool = True
+) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `target`, durably, when the block ends; an error leaves what was there.
 
     It is made with `mode` less the umask, in the directory of `target`, which must exist. With `directory`, the
-    descriptor of one, `target` is a name in it, and nothing happens anywhere else. Raises OSError.
+    descriptor of one, `target` is a name in it, and nothing happens anywhere else. Without `durable` it is not waited
+    for the disk: for what may be lost with the machine's power, and is known to be damaged then. Raises OSError.
 
     A process that is killed leaves nothing behind: the file has no name while it is written, and a new one gets its
     own at once. Only to replace another does it need a second name for a moment, which `sweep` knows. Where the file
@@ -55,7 +58,8 @@ def replacing(target: Path, mode: int = UNLESS_TOLD, *, directory: int | None = 
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(handle)
+            if durable:
+                os.fsync(handle)
             if not named and not _named_at_once(handle, target, directory):
                 _give_name(handle, temporary, directory)
                 named = True

@@ -22,7 +22,7 @@ from tests.training.test_data_ingest import committed, tree
 RECIPE = """
 name = "corpus"
 [ingest]
-shards = 16
+shards = 8
 [[source]]
 name = "p"
 folder = "project"
@@ -48,7 +48,7 @@ def module(at: int) -> str:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A recipe beside the project that it is about."""
-    tree(tmp_path / "project", {f"m{at:02}.py": module(at) for at in range(60)})
+    tree(tmp_path / "project", {f"m{at:02}.py": module(at) for at in range(40)})
     (tmp_path / "recipe.toml").write_text(RECIPE)
     return tmp_path / "recipe.toml"
 
@@ -68,7 +68,7 @@ def test_after_one_changed_file_only_its_shards_are_derived(recipe: Path, tmp_pa
     assert done == {"ingest": 1, "score": 1, "bucket": 1, "signatures": 1, "dedup": 0, "imports": 1, "order": 1}
     whole = build(Store(tmp_path / "fresh"), wanted)
     assert whole.version.id == changed.version.id == store.open("corpus").id != first.version.id
-    assert [row["path"] for row in changed.version.rows(["path"])] == [f"m{at:02}.py" for at in range(60)]
+    assert [row["path"] for row in changed.version.rows(["path"])] == [f"m{at:02}.py" for at in range(40)]
     found = difference(first.version, changed.version)
     assert found.changed == ("p:m30.py",)
     assert found.added == found.removed == found.reranked == found.settings == ()
@@ -80,13 +80,18 @@ def test_after_one_changed_file_only_its_shards_are_derived(recipe: Path, tmp_pa
 
 def test_a_removed_and_a_new_file_give_what_a_rebuild_gives(recipe: Path, tmp_path: Path) -> None:
     store, wanted = Store(tmp_path / "store"), read_recipe(recipe)
+    tree(tmp_path / "project", {"broken.py": "def ("})
     build(store, wanted)
+    assert store.open("ranked").manifest.left_out == {"does not parse": 1}
+    (tmp_path / "project/broken.py").unlink()
+    build(store, wanted)
+    assert store.open("ranked").manifest.left_out == {}
     (tmp_path / "project/m07.py").unlink()
     tree(tmp_path / "project", {"n.py": module(90), "copy.py": module(12)})
     outcome = build(store, wanted)
     assert outcome.version.id == build(Store(tmp_path / "fresh"), wanted).version.id
     assert {work.operation: work.derived for work in outcome.work}["signatures"] <= 3
-    assert len(outcome.version) == 60
+    assert len(outcome.version) == 40
 
 
 @pytest.mark.parametrize(
@@ -179,7 +184,7 @@ def test_the_commands(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         assert run_command(["data", *arguments, *where]) == 0
         return capsys.readouterr().out
 
-    assert "ingest: derived 16 of 16 shards" in said("build", str(recipe))
+    assert "ingest: derived 8 of 8 shards" in said("build", str(recipe))
     again = said("build", str(recipe))
     assert "order: derived 0 of" in again
     log = json.loads(said("log", "--json"))
@@ -187,7 +192,7 @@ def test_the_commands(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [each["names"] for each in log if each["names"]].count(["corpus"]) == 1
     assert "corpus" in said("log")
     shown = json.loads(said("show", "corpus", "--json"))
-    assert shown["rows"] == 60 and shown["operation"] == "order"
+    assert shown["rows"] == 40 and shown["operation"] == "order"
     assert shown["version"] in said("show", "corpus")
     dedup = json.loads(
         said("dedup", "ranked", "--set", "method=exact", "--set", "threshold=0.5", "--json", "--name", "x")
@@ -195,7 +200,7 @@ def test_the_commands(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert dedup["parents"] == [Store(tmp_path / "store").resolve("ranked")]
     assert "config settings: " in said("diff", dedup["version"], "corpus")
     taken = json.loads(said("ingest", str(tmp_path / "project"), "--include", "m0*.py", "--source", "q", "--json"))
-    assert taken["rows"] == 10 and taken["left_out"] == {"not included": 50}
+    assert taken["rows"] == 10 and taken["left_out"] == {"not included": 30}
     assert len(json.loads(said("lineage", "corpus", "--json"))) == 4
     assert "rows" in said("lineage", "--document", "p:m03.py")
     assert "are whole" in said("verify")

@@ -237,6 +237,8 @@ def test_whatever_is_damaged_is_found_and_named(store: Store, harm: Callable[[St
 
 
 def test_a_lost_parent_is_found(store: Store) -> None:
+    with pytest.raises(DatasetError, match="no store"):
+        verify(store)
     first = written(store, "a")
     second = written(store, "b", parents=(first,))
     assert [each.id for each in second.ancestry()] == [second.id, first.id]
@@ -280,6 +282,10 @@ def test_collecting_keeps_what_names_lead_to_and_what_serves_it(store: Store) ->
     serving = store.derived("sign", code, [root.shards[0].content], lambda: (table({"name": "s"}), {}))
     needless = store.derived("sign", code, [gone.shards[0].content], lambda: (table({"name": "n"}), {}))
     store.close()
+    # What a killed process leaves on a file system without nameless files.
+    left = store.root / "shards" / ".x.parquet.0123456789ab.tmp"
+    left.write_bytes(b"half")
+    assert [problem for problem in verify(store).problems if left.name in problem and "killed" in problem]
     planned = collect(store, dry=True)
     assert set(store.ids()) == {root.id, kept.id, gone.id}
     assert collect(store) == planned
@@ -287,6 +293,7 @@ def test_collecting_keeps_what_names_lead_to_and_what_serves_it(store: Store) ->
     assert set(store.ids()) == {root.id, kept.id}
     assert store.shard_path(serving.shard.file).exists()
     assert not store.shard_path(needless.shard.file).exists()
+    assert not left.exists()
     assert not verify(store).problems
     other = Store(store.root)
     written(other, "d")
@@ -309,6 +316,7 @@ def tables():
             sys.stdin.read()
 
 print(Store(Path(sys.argv[1])).write("test", tables(), name="whole").id, flush=True)
+assert "torch" not in sys.modules, "a command on data would take seconds to start"
 """
 
 
@@ -329,6 +337,7 @@ def test_a_killed_writer_leaves_nothing_wrong_and_two_at_once_agree(store: Store
         halted.kill()
         halted.wait()
         id = going.stdout.read().split()[-1]
+    assert going.returncode == 0
     assert store.open("whole").id == id
     store.forget_name("whole")
     store.manifest_path(id).unlink()

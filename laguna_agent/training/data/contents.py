@@ -133,7 +133,9 @@ def parquet_bytes(table: pa.Table) -> bytes:
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A shard's table, memory-mapped. Raises DatasetError where it cannot be read as one."""
     try:
-        return pq.read_table(path, columns=columns, memory_map=True, partitioning=None)
+        with pq.ParquetFile(path, memory_map=True) as file:
+            table = file.read(columns, use_threads=False)
+        return table if columns is None else table.select(columns)
     except (pa.ArrowException, OSError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DatasetError(

@@ -23,6 +23,7 @@ import msgspec
 from laguna_agent.errors import ConfigError, DatasetError
 
 _SKIPPED_FOLDERS = frozenset({".git", ".hg", ".svn", "__pycache__", ".venv", "node_modules"})
+"""Folders that are no part of a project's text, left out and counted as one each; a commit is taken as it is."""
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,7 +134,9 @@ def _walk(root: Path, below: str, left_out: Counter[str]) -> Iterator[tuple[str,
             continue
         if not stat.S_ISDIR(what.st_mode):
             yield path, what
-        elif entry.name not in _SKIPPED_FOLDERS:
+        elif entry.name in _SKIPPED_FOLDERS:
+            left_out["whole folder"] += 1
+        else:
             yield from _walk(root, path, left_out)
 
 

@@ -26,7 +26,6 @@ import msgspec
 import pyarrow as pa
 
 from laguna_agent.atomic import replace_file, replacing
-from laguna_agent.backend.laguna.weights.whole_file import locked
 from laguna_agent.directories import data_directory
 from laguna_agent.errors import DatasetError, UsageError
 from laguna_agent.training.data.contents import (
@@ -38,7 +37,7 @@ from laguna_agent.training.data.contents import (
     read_parquet,
     schema_of,
 )
-from laguna_agent.training.data.holding import Hold
+from laguna_agent.training.data.holding import Hold, one_at_a_time
 from laguna_agent.training.data.manifest import (
     PREFIX,
     SHOWN,
@@ -316,7 +315,8 @@ class Store:
                 return Derived(shard, True)
         table, note = build()
         shard = self.put(table, note)
-        self._put(path, canonical(Record(shard, tuple(sorted(hashes_in(key))))))
+        # A record that is lost is made anew, and one that is torn is no JSON.
+        self._put(path, canonical(Record(shard, tuple(sorted(hashes_in(key))))), durable=False)
         return Derived(shard, False)
 
     def name(self, name: str, version: str) -> None:
@@ -334,8 +334,11 @@ class Store:
     def _rename(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
         self.hold.share()
         path = self.root / "names.json"
-        with locked(path, lambda: None):
-            replace_file(path, msgspec.json.format(canonical(change(self.names())), indent=1) + b"\n")
+        try:
+            with one_at_a_time(path):
+                replace_file(path, msgspec.json.format(canonical(change(self.names())), indent=1) + b"\n")
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be written: {error.strerror or error}") from error
 
     def _is_there(self, shard: Shard) -> bool:
         if not is_hash(shard.file):
@@ -343,11 +346,11 @@ class Store:
         path = self.shard_path(shard.file)
         return not path.is_symlink() and path.is_file() and path.stat().st_size == shard.bytes
 
-    def _put(self, path: Path, data: bytes) -> None:
+    def _put(self, path: Path, data: bytes, *, durable: bool = True) -> None:
         self.hold.share()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, READ_ONLY) as file:
+            with replacing(path, READ_ONLY, durable=durable) as file:
                 file.write(data)
         except OSError as error:
             raise DatasetError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -32,7 +32,12 @@ class Verified(NamedTuple):
 
 
 def verify(store: Store, versions: Iterable[str] = ()) -> Verified:
-    """Check those versions and all that they were made of; without any, the whole store, strays and names too."""
+    """Check those versions and all that they were made of; without any, the whole store, strays and names too.
+
+    Raises DatasetError where there is no store, or no such version.
+    """
+    if not store.root.is_dir():
+        raise DatasetError(f"there is no store at {store.root}")
     problems: list[str] = []
     chosen = [store.resolve(each) for each in versions]
     opened: dict[str, Version] = {}
@@ -109,8 +114,15 @@ def _strays(store: Store) -> Iterator[str]:
             yield f"{entry.path} is no part of a store; move it away"
     for folder, suffix in _FOLDERS.items():
         for path in sorted((store.root / folder).glob("*")):
-            if path.suffix != suffix or not is_hash(path.stem) or path.is_symlink():
+            if _is_left_over(path):
+                yield f"{path} was left by a process that was killed; `laguna-agent data gc` takes it away"
+            elif path.suffix != suffix or not is_hash(path.stem) or path.is_symlink():
                 yield f"{path} is no part of a store; remove it"
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether this is a file that `atomic` had not given its name yet, on a file system without nameless ones."""
+    return path.name.startswith(".") and path.suffix == ".tmp" and not path.is_dir()
 
 
 def _records(store: Store) -> Iterator[str]:
@@ -162,7 +174,8 @@ def collect(store: Store, *, dry: bool = False) -> Collected:
             else:
                 doomed.append(path)
         doomed += [path for path in store.root.glob("shards/*.parquet") if path.stem not in needed | served]
-        size = sum(path.stat().st_size for path in doomed)
+        doomed += [path for folder in _FOLDERS for path in (store.root / folder).glob("*") if _is_left_over(path)]
+        size = sum(path.lstat().st_size for path in doomed)
         if not dry:
             # Manifests first: a version is whole or absent, whenever this is cut short.
             for path in doomed:
