@@ -92,6 +92,7 @@ def blend(
     versions: Annotated[list[str], typer.Argument(metavar="VERSION...", help="packed versions")],
     weight: Weights = None,
     bucket: Buckets = None,
+    by_rank: Annotated[bool, typer.Option("--ranked", help="quality buckets weigh what `filter` was told")] = False,
     packs: Annotated[int, typer.Option(metavar="N", min=1, help="packs of the run")] = 10_000,
     seed: Annotated[int, typer.Option(metavar="SEED", help="of the order of packs")] = 0,
     store: StoreAt = None,
@@ -99,11 +100,12 @@ def blend(
 ) -> int:
     """Show what a run would learn from: each source's share, and how often it is gone through."""
     opened = open_store(store)
-    from laguna_agent.training.data.blend import PackedStream
+    from laguna_agent.training.data.blend import PackedStream, ranked
     from laguna_agent.training.data.pack_versions import fill_of
 
     weights = _numbers(weight, "--weight") if weight else None
-    stream = PackedStream(opened, versions, weights, seed, buckets=_numbers(bucket, "--bucket") if bucket else None)
+    buckets = _numbers(bucket, "--bucket") if bucket else ranked(opened.open(versions[0])) if by_rank else None
+    stream = PackedStream(opened, versions, weights, seed, buckets=buckets)
     stream.skip(packs)
     shares, epochs = stream.shares(), stream.epochs()
     fills = {name: fill_of(opened.open(name.partition("/")[0])) for name in shares}

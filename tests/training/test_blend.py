@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from laguna_agent.errors import ConfigError, DatasetError
 from laguna_agent.training.batch import Pack
+from laguna_agent.training.data import tokenizers
 from laguna_agent.training.data.blend import PackedStream
 from laguna_agent.training.data.pack_versions import PackTokens, pack
 from laguna_agent.training.data.store import Store
@@ -114,7 +115,27 @@ def test_buckets_have_weights_of_their_own(store: Store) -> None:
     assert list(shares) == ["c/B0", "c/B1", "a"]
     assert shares["c/B0"] + shares["c/B1"] == pytest.approx(0.75, abs=2 / 400)
     assert shares["c/B0"] / shares["c/B1"] == pytest.approx(3 * packs["B0"] / packs["B1"], rel=0.05)
-    assert list(PackedStream(store, ["c"], buckets={"B0": 0}).shares()) == ["c/B1"]
+    stream.reweigh({"c": 1, "a": 0}, buckets={"B0": 0})
+    version = store.resolve("c")
+    buckets = {store.open(version).table(shard)["bucket"][row].as_py() for _, shard, row in _origins(stream.take(50))}
+    assert buckets == {"B1"}
+    other = PackedStream(store, ["c", "a"], buckets={})
+    other.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    for each in (stream, other):
+        each.reweigh({"c": 1, "a": 1})
+    assert _origins(stream.take(20)) == _origins(other.take(20))
+    with pytest.raises(ConfigError, match="all quality buckets of c have weight 0"):
+        stream.reweigh({"c": 1, "a": 0}, buckets={"B0": 0, "B1": 0})
+    with pytest.raises(ConfigError, match="does not tell quality buckets apart"):
+        PackedStream(store, ["c"]).reweigh({"c": 1}, buckets={})
+
+
+def test_a_blend_is_of_one_tokenizer(store: Store) -> None:
+    documents = keep_documents(store, TEXTS[:1])
+    other = tokenizers.train(store, [documents], tokenizers.TrainTokenizer(vocabulary=300)).version
+    pack(store, [tokenise(store, [documents, other], Tokenise()).version], PackTokens(capacity=200), "other")
+    with pytest.raises(DatasetError, match="a and other were made with different tokenizers"):
+        PackedStream(store, ["a", "other"])
 
 
 def test_other_data_is_refused(store: Store) -> None:

@@ -11,7 +11,8 @@ from laguna_agent.cli.app import run_command
 from laguna_agent.errors import ConfigError, UsageError
 from laguna_agent.training.data.lineage import token_origin
 from laguna_agent.training.data.store import Store
-from tests.training.token_corpora import TEXTS, WORK
+from laguna_agent.training.data.tokenizers import open_tokenizer, vocabulary_of
+from tests.training.token_corpora import TEMPLATES, TEXTS, WORK
 
 RECIPE = """
 name = "packs"
@@ -63,9 +64,11 @@ def test_a_recipe_leads_from_files_to_packs_and_back(
     assert run_command(["data", "build", str(recipe), "--store", str(root), "--json"]) == 0
     steps = json.loads(capsys.readouterr().out)
     assert sum(work["derived"] for step in steps for work in step["work"]) == 0 and steps[-1]["version"] == first
+    # What `filter` ranked, a blend weighs.
+    assert run_command(["data", "blend", "packs", "--ranked", "--store", str(root), "--json"]) == 0
+    shares = {each["source"].partition("/")[2]: each["share"] for each in json.loads(capsys.readouterr().out)}
+    assert list(shares) == [f"B{at}" for at in range(8)] and shares["B7"] > 3 * shares["B1"] > 9 * shares["B0"]
     # Every token is traced to the text that it is of.
-    from laguna_agent.training.data.tokenizers import open_tokenizer
-
     tokenizer, row = open_tokenizer(words), next(version.rows())
     origin = token_origin(version, row["lengths"][0] - 2)
     assert origin.document == row["documents"][0]
@@ -90,9 +93,7 @@ def test_commands_one_by_one(files: Path, tmp_path: Path, capsys: pytest.Capture
     assert "derived 2 of 2 shards" in data("pack", "tokens", "--set", "capacity=512", "--name", "packs")
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
-    from tests.training.token_corpora import TEMPLATES, vocabulary
-
-    (checkpoint / "tokenizer.json").write_bytes(vocabulary())
+    (checkpoint / "tokenizer.json").write_bytes(vocabulary_of(Store(tmp_path / "store").open("learned")))
     (checkpoint / "chat_template.jinja").write_text((TEMPLATES / "compact.jinja").read_text())
     data("tokenizer", "--from", str(checkpoint), "--name", "chat")
     data("conversations", str(tmp_path / "c.jsonl"), "--name", "talks")

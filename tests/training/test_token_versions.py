@@ -15,7 +15,7 @@ import torch
 from laguna_agent.backend.laguna.tokenizer import read_tokenizer, stop_ids
 from laguna_agent.errors import ConfigError, DatasetError, UsageError
 from laguna_agent.training.data import tokenizers
-from laguna_agent.training.data.pack_rows import PACKED, read_tokens
+from laguna_agent.training.data.pack_rows import PACKED, default_weights, read_tokens
 from laguna_agent.training.data.pack_versions import PackTokens, fill_of, pack
 from laguna_agent.training.data.packed import PackedVersion
 from laguna_agent.training.data.store import Store, Version
@@ -76,6 +76,7 @@ def test_a_document_that_spells_tags_cannot_write_them() -> None:
     texts = ["a", text, "", *TEXTS[:3]]
     found = list(DocumentTokenizer(tokenizer).each(texts))
     assert [tokenizer.decode(ids[1:-1]) for ids in found] == texts
+    assert [found[at][1:-1] for at in (0, 2, 3, 4)] == [tokenizer.encode(texts[at]) for at in (0, 2, 3, 4)]
     assert all((ids[0], ids[-1]) == (2, 2) and not tokenizer.added & set(ids[1:-1]) for ids in found)
     # No merge is learned from what a tag looks like inside.
     tags = tokenizer_from(train_tokenizer(["</assistant>" * 50, "ab " * 9], 300), "t")
@@ -211,6 +212,25 @@ def test_a_tokenizer_trained_on_a_version_is_a_version(corpus: tuple[Store, Vers
     again = tokenizers.train(store, [documents], tokenizers.TrainTokenizer(vocabulary=320, every=2))
     assert again.version.id == made.version.id and again.work[0].derived == 0
     assert tokenizers.open_tokenizer(store.open("small")).vocab_size == 320
+
+
+def test_another_tokenizer_gives_other_tokens(corpus: tuple[Store, Version, Version]) -> None:
+    store, tokens, _ = corpus
+    documents = next(each for each in tokens.parents() if each.kind == "documents")
+    other = tokenizers.train(store, [documents], tokenizers.TrainTokenizer(vocabulary=310)).version
+    again = tokenise(store, [documents, other], Tokenise())
+    assert again.work[0].derived == 4
+    assert max(id for ids in _tokens_by_document(again.version).values() for id in ids) < 310
+
+
+def test_what_follows_a_sequence_is_never_learned(tmp_path: Path) -> None:
+    """Whatever weights a row was written with."""
+    assert default_weights([2, 3], 5).tolist() == [1, 0, 1, 1, 0]
+    store = Store(tmp_path / "store")
+    row = {"ids": [1, 2, 3, 4, 5], "lengths": [2, 3], "documents": ["a", "b"], "offsets": [0, 0], "bucket": ""}
+    version = store.write("packed", [row | {"weights": [0.5] * 5, "sequences": None}], schema=PACKED)
+    (got,) = [PackedVersion(version, tmp_path / "cache").rows[0]]
+    assert got.weights.tolist() == [0.5, 0, 0.5, 0.5, 0] and got.targets.tolist() == [2, 0, 4, 5, 0]
 
 
 def test_a_damaged_row_is_named(tmp_path: Path) -> None:

@@ -86,6 +86,11 @@ def vocabulary_of(version: Version) -> bytes:
     return _files(version)[VOCABULARY]
 
 
+def behind(version: Version) -> Version | None:
+    """The tokenizer that the tokens of a version were made with; None where they came from elsewhere."""
+    return next((each for each in version.ancestry() if each.kind == KIND), None)
+
+
 def open_tokenizer(version: Version) -> Tokenizer:
     """The tokenizer of a version. Raises DatasetError, ConfigError."""
     return tokenising.tokenizer_from(vocabulary_of(version), f"tokenizer {version.short}")
