@@ -16,9 +16,11 @@ from torch.utils.checkpoint import checkpoint
 from laguna_agent.backend.laguna.config_json import parse_config
 from laguna_agent.backend.laguna.layers import SparseMLP
 from laguna_agent.backend.laguna.model import CausalLM
+from laguna_agent.backend.laguna.weights.opening import open_checkpoint, read_stored
 from laguna_agent.errors import DatasetError, UsageError
 from laguna_agent.training.balance import BalanceMetrics, ExpertBalance, Scope, bias_rate_for
 from laguna_agent.training.batch import Pack, joined
+from laguna_agent.training.export import export_checkpoint
 from laguna_agent.training.loss import token_loss
 from laguna_agent.training.modelling import initialise, small_laguna
 
@@ -231,6 +233,10 @@ def _rank(rank: int, folder: str) -> None:
             (loss + balance.auxiliary_loss(total_tokens=total)).backward()
         balance.update_bias()
         gradients = {name: parameter.grad.full_tensor() for name, parameter in model.named_parameters()}
+        # Export gathers what is sharded, and an error of the rank that writes is everybody's.
+        export_checkpoint(model, VALUES, Path(folder) / "exported")
+        with pytest.raises(UsageError, match="is there already"):
+            export_checkpoint(model, VALUES, Path(folder) / "exported")
         torch.save({"bias": biases(model), "state": balance.state_dict(), "gradients": gradients}, f"{folder}/{rank}")
     finally:
         dist.destroy_process_group()
@@ -240,6 +246,14 @@ def test_two_ranks_with_sharded_weights_are_one(tmp_path: Path) -> None:
     processes.spawn(_rank, (str(tmp_path),), nprocs=2)
     one, other = (torch.load(tmp_path / str(rank)) for rank in range(2))
     assert one["state"] == other["state"] and torch.equal(one["bias"], other["bias"])
+    checkpoint = open_checkpoint(tmp_path / "exported")
+    exported = CausalLM(checkpoint.config)
+    exported.load_state_dict(read_stored(checkpoint))
+    initial = made().state_dict()
+    for name, tensor in exported.state_dict().items():
+        wanted = initial[name] if not name.endswith("bias") else tensor
+        assert torch.equal(tensor, wanted), name
+    assert torch.equal(biases(exported), one["bias"])
     # The same step in one process: the load that a pass sees is what all ranks have read so far.
     model = made()
     first, second = [pack(30, 9), pack(12, seed=3)], [pack(25, seed=2), pack(33, seed=4)]
