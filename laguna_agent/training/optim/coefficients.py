@@ -1,9 +1,9 @@
 """The polynomials of the Newton-Schulz iteration, and where each sequence takes the singular values.
 
 A step is X <- aX + b(XX^T)X + c(XX^T)^2 X: every singular value s becomes as + bs^3 + cs^5, and the singular vectors
-stay. What is next to nothing, as the rounding errors in directions that a matrix has not, is multiplied by all a: 485
-times with kj5, about a thousand with polar5, 79,000 with hybrid10. The first step gets a matrix divided by its Frobenius norm, so that no singular value is above 1. Knows numbers
-alone; must not know tensors.
+stay. The first step gets a matrix divided by its Frobenius norm, so that no singular value is above 1. What is next to
+nothing, as rounding leaves it in directions that a matrix has not, is multiplied by every a: 485 times with kj5, about
+a thousand times with polar5, 79,000 times with hybrid10. Knows numbers alone; must not know tensors.
 """
 
 from __future__ import annotations

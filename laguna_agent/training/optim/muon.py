@@ -98,16 +98,18 @@ class Muon(torch.optim.Optimizer):
         Raises UsageError where groups, buffers or shapes are others.
         """
         own = {parameter: self.state[parameter][BUFFER] for parameter in self._parameters()}
-        saved = [number for group in state_dict["param_groups"] for number in group["params"]]
+        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
+        saved = [state_dict["state"].get(number, {}).get(BUFFER) for number in numbers]
+        if len(saved) == len(own):
+            for loaded, buffer in zip(saved, own.values(), strict=True):
+                if loaded is None or loaded.shape != buffer.shape:
+                    found = "none" if loaded is None else list(loaded.shape)
+                    raise UsageError(f"the optimizer's state has momentum {found} where {list(buffer.shape)} is needed")
         try:
             super().load_state_dict(state_dict)
         except ValueError as wrong:
             raise UsageError(f"the optimizer's state does not fit its parameters: {wrong}") from None
-        for number, (parameter, buffer) in zip(saved, own.items(), strict=True):
-            loaded = state_dict["state"].get(number, {}).get(BUFFER)
-            if loaded is None or loaded.shape != buffer.shape:
-                found = "none" if loaded is None else list(loaded.shape)
-                raise UsageError(f"the optimizer's state has momentum {found} where {list(buffer.shape)} is needed")
+        for loaded, (parameter, buffer) in zip(saved, own.items(), strict=True):
             buffer.copy_(loaded)
             self.state[parameter] = {BUFFER: buffer}
 
@@ -132,14 +134,16 @@ class Muon(torch.optim.Optimizer):
 
     def _orthogonalised(self, updates: Sequence[Update]) -> list[Tensor]:
         """Each direction with its matrices made orthogonal, of the direction's shape and dtype. Those of one shape are
-        computed together, of whichever parameters they are."""
+        computed together, of whichever parameters they are. Directions that are no buffers are written over."""
         stacks = [matrices(update.direction.contiguous(), update.parts) for update in updates]
         alike: dict[tuple[object, ...], list[int]] = {}
         for index, stack in enumerate(stacks):
             alike.setdefault((*stack.shape[1:], stack.dtype, stack.device), []).append(index)
         results: list[Tensor] = list(stacks)
+        ours = all(update.direction is not self.state[update.parameter][BUFFER] for update in updates)
         for indices in alike.values():
-            found = orthogonalise_all([stacks[index] for index in indices], self.coefficients, self.dtype)
+            given = [stacks[index] for index in indices]
+            found = orthogonalise_all(given, self.coefficients, self.dtype, in_place=ours)
             for index, result in zip(indices, found, strict=True):
                 results[index] = result.view(updates[index].direction.shape)
         return results
