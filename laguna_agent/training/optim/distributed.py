@@ -24,11 +24,12 @@ from laguna_agent.errors import UsageError
 from laguna_agent.training.optim.exchange import Exchange
 from laguna_agent.training.optim.muon import Muon, Update
 from laguna_agent.training.optim.newton_schulz import default_dtype
-from laguna_agent.training.optim.owners import Bucket, Shape, plan, rows_held
+from laguna_agent.training.optim.owners import Shape, plan, rows_held
 from laguna_agent.training.optim.parameters import MatrixParameter
 
-LEAST = 1 << 21
-"""Elements that a bucket should hold: 8 MB of fp32, so that what is in flight stays small beside the model."""
+LEAST = 1 << 19
+"""Elements that a bucket should hold: 2 MB of fp32, of which small models have several. On two gloo ranks that exchange
+3 million, anything from 1 to all of them took the same time; large models are cut finer by the number of ranks."""
 
 
 class Stats(NamedTuple):
@@ -63,7 +64,7 @@ class DistributedMuon(Muon):
         if any(found != self._group for found in groups):
             raise UsageError("the matrices are cut up over different groups of ranks; shard the model over one mesh")
         self._least = least
-        self._plans: dict[tuple[int, ...], list[Bucket]] = {}
+        self._plans: dict[tuple[int, ...], list[Exchange]] = {}
         self.stats = Stats()
 
     def _orthogonalised(self, updates: Sequence[Update]) -> list[Tensor]:
@@ -82,8 +83,7 @@ class DistributedMuon(Muon):
 
     def _exchanged(self, travelling: Sequence[Update], home: Sequence[Update]) -> tuple[list[Tensor], list[Tensor]]:
         """This rank's rows of what travelled, orthogonal, and what stayed, in these orders."""
-        assert self._group is not None
-        exchanges = [Exchange(bucket, self._group) for bucket in self._buckets(travelling, home)]
+        exchanges = self._exchanges(travelling, home)
         rows = [update.direction for update in travelling]
         outward = deque([exchanges[0].send(rows)])
         # Nobody waits for the experts: they fill the time of the first journey.
@@ -116,10 +116,11 @@ class DistributedMuon(Muon):
     def _travels(self, parameter: Tensor) -> bool:
         return isinstance(parameter, DTensor) and parameter.dim() == 2 and dist.get_world_size(self._group) > 1
 
-    def _buckets(self, travelling: Sequence[Update], home: Sequence[Update]) -> list[Bucket]:
+    def _exchanges(self, travelling: Sequence[Update], home: Sequence[Update]) -> list[Exchange]:
         """The plan for these parameters; made once, for the same ones have gradients in nearly every step."""
         key = tuple(id(update.parameter) for update in (*travelling, *home))
         if key not in self._plans:
+            assert self._group is not None
             ranks = dist.get_world_size(self._group)
             shapes = [
                 Shape(update.parameter.shape[0], update.parameter.shape[1], update.parts) for update in travelling
@@ -131,7 +132,7 @@ class DistributedMuon(Muon):
                     experts, rows, columns = parameter.shape
                     for rank, count in enumerate(rows_held(experts, ranks)):
                         at_home[rank] += count * Shape(rows, columns, parts).work
-            self._plans[key] = plan(shapes, at_home, self._least)
+            self._plans[key] = [Exchange(bucket, self._group) for bucket in plan(shapes, at_home, self._least)]
         return self._plans[key]
 
 

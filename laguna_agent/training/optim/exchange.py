@@ -30,44 +30,39 @@ class Flight(NamedTuple):
 
 
 class Exchange:
-    """One bucket's two journeys. Every rank makes its exchanges in the same order."""
+    """One bucket's two journeys, as often as wanted. Every rank makes its exchanges in the same order."""
 
     def __init__(self, bucket: Bucket, group: dist.ProcessGroup) -> None:
-        self._group, self._rank, self._ranks = group, dist.get_rank(group), dist.get_world_size(group)
+        self._group, rank, ranks = group, dist.get_rank(group), dist.get_world_size(group)
         # Sorted by owner, for what goes to one rank must lie together.
         self.members = sorted(bucket, key=lambda owned: owned.owner)
-        self.owned = [owned for owned in self.members if owned.owner == self._rank]
-
-    def _held(self, owned: Owned) -> list[int]:
-        """Elements of it that each rank holds."""
-        return [rows * owned.shape.columns for rows in rows_held(owned.shape.rows, self._ranks)]
-
-    def _to_owners(self) -> list[int]:
-        """Elements of this rank's rows by the rank that they go to."""
-        counts = [0] * self._ranks
-        for owned in self.members:
-            counts[owned.owner] += self._held(owned)[self._rank]
-        return counts
-
-    def _to_owner(self) -> list[int]:
-        """Elements of the matrices that this rank owns by the rank that they come from."""
-        return [sum(self._held(owned)[rank] for owned in self.owned) for rank in range(self._ranks)]
+        self.owned = [owned for owned in self.members if owned.owner == rank]
+        # In numbers, not rows: of each matrix here what every rank holds, and of every member what this rank holds.
+        self._of_owned = [_numbers(owned, ranks) for owned in self.owned]
+        self._here = [_numbers(owned, ranks)[rank] for owned in self.members]
+        self._to_owners = [0] * ranks
+        for owned, held in zip(self.members, self._here, strict=True):
+            self._to_owners[owned.owner] += held
+        self._from_others = [sum(held[other] for held in self._of_owned) for other in range(ranks)]
+        self._abroad = (
+            sum(self._to_owners) - self._to_owners[rank],
+            sum(self._from_others) - self._from_others[rank],
+        )
 
     def bytes_sent(self, out: int, back: int) -> int:
         """Bytes that this rank sends to others, with `out` bytes for a number on the way to its owner, `back` home."""
-        there, home = self._to_owners(), self._to_owner()
-        return out * (sum(there) - there[self._rank]) + back * (sum(home) - home[self._rank])
+        return out * self._abroad[0] + back * self._abroad[1]
 
     def send(self, rows: Sequence[Tensor]) -> Flight:
         """This rank's rows of every parameter (`Owned.place` into them) set out for the owners."""
         flat = torch.cat([rows[owned.place].reshape(-1) for owned in self.members])
-        return self._set_out(flat, self._to_owners(), self._to_owner())
+        return self._set_out(flat, self._to_owners, self._from_others)
 
     def arrived(self, flight: Flight) -> list[Tensor]:
         """The whole matrices [rows, columns] that this rank owns, in the order of `owned`."""
         parts: list[list[Tensor]] = [[] for _ in self.owned]
-        for rank, sender in enumerate(torch.split(flight.landed(), self._to_owner())):
-            for at, rows in enumerate(torch.split(sender, [self._held(owned)[rank] for owned in self.owned])):
+        for rank, sender in enumerate(torch.split(flight.landed(), self._from_others)):
+            for at, rows in enumerate(torch.split(sender, [held[rank] for held in self._of_owned])):
                 parts[at].append(rows)
         return [
             torch.cat(rows).view(owned.shape.rows, owned.shape.columns)
@@ -76,17 +71,14 @@ class Exchange:
 
     def send_back(self, results: Sequence[Tensor], like: Tensor) -> Flight:
         """The results for `owned` set out for where the rows came from; `like` has their type and device."""
-        cut = [
-            torch.split(result.reshape(-1), self._held(owned))
-            for owned, result in zip(self.owned, results, strict=True)
-        ]
-        rows = [pieces[rank] for rank in range(self._ranks) for pieces in cut]
+        cut = [torch.split(result.reshape(-1), held) for held, result in zip(self._of_owned, results, strict=True)]
+        rows = [pieces[rank] for rank in range(len(self._from_others)) for pieces in cut]
         flat = torch.cat(rows) if rows else like.new_empty(0)
-        return self._set_out(flat, self._to_owner(), self._to_owners())
+        return self._set_out(flat, self._from_others, self._to_owners)
 
     def returned(self, flight: Flight) -> list[Tensor]:
         """This rank's rows of the results, in the order of `members`."""
-        rows = torch.split(flight.landed(), [self._held(owned)[self._rank] for owned in self.members])
+        rows = torch.split(flight.landed(), self._here)
         return [found.view(-1, owned.shape.columns) for owned, found in zip(self.members, rows, strict=True)]
 
     def _set_out(self, flat: Tensor, out: list[int], into: list[int]) -> Flight:
@@ -94,3 +86,7 @@ class Exchange:
         journey = dist.all_to_all_single(received, flat, into, out, group=self._group, async_op=True)
         assert journey is not None
         return Flight(journey, flat, received)
+
+
+def _numbers(owned: Owned, ranks: int) -> list[int]:
+    return [rows * owned.shape.columns for rows in rows_held(owned.shape.rows, ranks)]
