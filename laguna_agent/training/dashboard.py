@@ -116,9 +116,10 @@ class Dashboard:
             rows.append(("guard", self._state, "", ""))
         for row in rows:
             figures.add_row(*(Text(cell, style="dim" if at % 2 == 0 else "bold") for at, cell in enumerate(row)))
+        # Last: it ends without a line end, which would swallow what comes behind it.
         bar = ProgressBar(total=self.steps, completed=int(values["step"]))
         curve = Text(sparkline(self._losses, max(10, min(SPARKS, self._console.width - 6))), style="cyan")
-        return Panel(Group(bar, curve, figures), title=f"{self.name}  {values['step']}/{self.steps}", expand=False)
+        return Panel(Group(curve, figures, bar), title=f"{self.name}  {values['step']}/{self.steps}", expand=False)
 
     def _remaining(self, values: Mapping[str, Any]) -> str:
         each = (time.monotonic() - self._begun) / max(self._taken, 1)

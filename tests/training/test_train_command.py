@@ -104,9 +104,8 @@ def test_from_packs_to_a_model_that_chats(folder: Path, capsys: pytest.CaptureFi
     assert json.loads((folder / "exported" / "training.json").read_text())["step"] == 4
     # What was exported is what was learned, bit for bit.
     stored = read_stored(open_checkpoint(folder / "exported"))
-    learned = {
-        name: torch.full_like(tensor, torch.nan) for name, tensor in stored.items() if isinstance(tensor, Tensor)
-    }
+    plain = {name: tensor for name, tensor in stored.items() if isinstance(tensor, Tensor)}
+    learned = {name: torch.full_like(tensor, torch.nan) for name, tensor in plain.items()}
     load_tensors(newest, learned)
     assert len(learned) == len(stored) > 30
     assert all(torch.equal(tensor, plain[name]) for name, tensor in learned.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,21 @@ def test_a_step_that_is_no_number_is_not_applied(tmp_path: Path) -> None:
     assert stream.at == 4 * (STEPS + 2)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in numbers(made).values())
 
+    # A run that ends between the roll-back and the next checkpoint comes to the same.
+    class Cut(Counting):
+        def take(self, count: int) -> list[Pack]:
+            if self.at == 4 * 6:
+                raise InterruptedError
+            return super().take(count)
+
+    again = write_run(tmp_path / "again", STEPS)
+    with pytest.raises(InterruptedError):
+        train(again, stream=Cut({18: float("nan")}))
+    assert [line["step"] for line in metrics(tmp_path / "again")] == [1, 2, 3, 4]
+    result, other = train(again, stream=Counting({18: float("nan")}))
+    assert result.rolled_back == 1 and same(numbers(made), numbers(other))
+    assert metrics(tmp_path / "again") == metrics(tmp_path)
+
 
 def test_a_spike_is_not_applied(tmp_path: Path) -> None:
     # A step whose weights nearly cancel has the differences between its tokens blown up.
@@ -238,3 +254,38 @@ def test_only_what_the_assistant_wrote_is_learned(tmp_path: Path) -> None:
     inside = pack.targets.clone()
     inside[5] = (inside[5] + 1) % 61
     assert gradients(inside)[0] != loss
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment(tmp_path: Path, undisturbed: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    path = write_run(tmp_path, STEPS)
+    source = random.Random(1)
+    for _ in range(6):
+        process = start(path, "1", "0", "0.05")
+        before = len(metrics(tmp_path)) if (tmp_path / "run" / "metrics.jsonl").exists() else 0
+        wait_for_lines(tmp_path, min(before + 1, STEPS), process)
+        time.sleep(source.random() * 0.4)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    result, made = train(path)
+    assert result.step == STEPS and same(numbers(made), undisturbed[1])
+    assert metrics(tmp_path) == metrics(undisturbed[0])
+
+
+@pytest.mark.slow
+def test_processes_die_with_the_launcher_and_errors_come_back(tmp_path: Path) -> None:
+    path = write_run(tmp_path, STEPS)
+    process = start(path, "2", str(4 * 4))
+    wait_for_lines(tmp_path, 4, process)
+    # The launcher alone: its workers hang, and must not hold the run's folder any longer.
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    result, _ = train(path)
+    assert result.step == STEPS
+    # Six packs a step cannot be shared by four processes: one line, and the code of a wrong configuration.
+    shutil.rmtree(tmp_path / "run")
+    path.write_text(path.read_text().replace("packs_per_step = 4", "packs_per_step = 6"))
+    process = start(path, "4")
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 2 and "6 packs cannot be shared by 4 processes" in output.splitlines()[-1]
+    assert "Traceback" not in output
