@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -161,6 +162,18 @@ def perform_all(runs: Sequence[Run], cache: Path) -> list[Outcome]:
     os.environ["OMP_NUM_THREADS"] = "1"
     workers = min(len(runs), len(os.sched_getaffinity(0)))
     order = sorted(range(len(runs)), key=lambda at: -runs[at].steps)
+    outcomes: dict[int, Outcome] = {}
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        waiting = {at: pool.submit(perform, runs[at], cache) for at in order}
-        return [waiting[at].result() for at in range(len(runs))]
+        waiting = {pool.submit(perform, runs[at], cache): at for at in order}
+        for done in as_completed(waiting):
+            at = waiting[done]
+            outcomes[at] = done.result()
+            print(f"  {_told(runs[at], outcomes[at])}", file=sys.stderr, flush=True)
+    return [outcomes[at] for at in range(len(runs))]
+
+
+def _told(run: Run, outcome: Outcome) -> str:
+    return (
+        f"{run.optimizer} lr {run.lr:g}, {run.steps} steps of {run.tokens:,}, seed {run.seed}, {run.balance}: "
+        f"loss {outcome.loss:.4f}, MaxVio {outcome.max_vio:.2f}, {outcome.seconds:.0f} s"
+    )
