@@ -15,7 +15,7 @@ from torch import Tensor
 from laguna_agent.errors import UsageError
 from laguna_agent.training.optim import coefficients as sequences
 from laguna_agent.training.optim.coefficients import INTERVALS, Coefficients, steps
-from laguna_agent.training.optim.newton_schulz import group_size, orthogonalise, orthogonalise_all
+from laguna_agent.training.optim.newton_schulz import fastest_dtype, group_size, orthogonalise, orthogonalise_all
 
 NAMES: tuple[Coefficients, ...] = get_args(Coefficients)
 CPU = torch.device("cpu")
@@ -179,6 +179,11 @@ def test_the_cut_off_looks_at_the_matrix_alone() -> None:
     assert group_size(8, 8, torch.float32, CPU) == 32
 
 
+def test_what_is_fastest_is_something_that_works() -> None:
+    assert fastest_dtype(CPU) in (torch.float32, torch.bfloat16)
+    assert fastest_dtype(torch.device("cuda")) == torch.bfloat16
+
+
 def test_nothing_is_written_to_and_nothing_is_empty_handed() -> None:
     stack = randoms(9, 3, 6, 8)
     before = stack.clone()
@@ -187,6 +192,9 @@ def test_nothing_is_written_to_and_nothing_is_empty_handed() -> None:
     assert orthogonalise(torch.empty(0, 6, 8)).shape == (0, 6, 8)
     assert orthogonalise(torch.empty(2, 0, 8)).shape == (2, 0, 8)
     assert orthogonalise_all([]) == []
+    expected = orthogonalise(stack)
+    assert orthogonalise_all([stack], in_place=True)[0] is stack
+    assert torch.equal(stack, expected)
 
 
 def test_what_is_no_stack_is_refused() -> None:

@@ -134,14 +134,16 @@ class Muon(torch.optim.Optimizer):
 
     def _orthogonalised(self, updates: Sequence[Update]) -> list[Tensor]:
         """Each direction with its matrices made orthogonal, of the direction's shape and dtype. Those of one shape are
-        computed together, of whichever parameters they are."""
+        computed together, of whichever parameters they are. Directions that are no buffers are written over."""
         stacks = [matrices(update.direction.contiguous(), update.parts) for update in updates]
         alike: dict[tuple[object, ...], list[int]] = {}
         for index, stack in enumerate(stacks):
             alike.setdefault((*stack.shape[1:], stack.dtype, stack.device), []).append(index)
         results: list[Tensor] = list(stacks)
+        ours = all(update.direction is not self.state[update.parameter][BUFFER] for update in updates)
         for indices in alike.values():
-            found = orthogonalise_all([stacks[index] for index in indices], self.coefficients, self.dtype)
+            given = [stacks[index] for index in indices]
+            found = orthogonalise_all(given, self.coefficients, self.dtype, in_place=ours)
             for index, result in zip(indices, found, strict=True):
                 results[index] = result.view(updates[index].direction.shape)
         return results

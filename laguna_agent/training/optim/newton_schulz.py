@@ -38,6 +38,18 @@ def default_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """What takes least time: bf16 on CUDA and on processors with AMX, fp32 on others. Nobody gets it unasked: bf16
+    rounds as torch.optim.Muon always does, a few hundredths of a singular value.
+
+    Measured over the 282 matrices of a Laguna of 7.15 M (one thread; torch.optim.Muon's step over ours): with AMX 1.94
+    in bf16 and 0.99 in fp32; kept to AVX512-BF16 1.26 and 2.05; kept to AVX512 1.07 and 4.36.
+    """
+    # Older torch cannot say; what it does not say is not there.
+    capabilities: dict[str, object] = dict(getattr(torch.cpu, "get_capabilities", dict)())
+    return torch.bfloat16 if device.type == "cpu" and capabilities.get("amx_bf16") else default_dtype(device)
+
+
 def group_size(rows: int, columns: int, dtype: torch.dtype, device: torch.device, batched: bool | None = None) -> int:
     """How many matrices of a shape are multiplied by one call; 1 means a loop over them.
 
@@ -74,9 +86,10 @@ def orthogonalise_all(
     dtype: torch.dtype | None = None,
     *,
     batched: bool | None = None,
+    in_place: bool = False,
 ) -> list[Tensor]:
     """The same for stacks [n_i, rows, columns] of one shape, dtype and device: as if they were one stack, without
-    copying them together."""
+    copying them together. `in_place` writes over them, and returns them: fresh memory costs more than it seems."""
     sequence = steps(coefficients)
     for stack in stacks:
         if stack.dim() != 3:
@@ -85,7 +98,9 @@ def orthogonalise_all(
             )
         if stack.shape[1:] != stacks[0].shape[1:]:
             raise UsageError(f"one stack has matrices {list(stack.shape[1:])}, another {list(stacks[0].shape[1:])}")
-    results = [torch.empty_like(stack, memory_format=torch.contiguous_format) for stack in stacks]
+    results = list(stacks)
+    if not in_place:
+        results = [torch.empty_like(stack, memory_format=torch.contiguous_format) for stack in stacks]
     if not stacks or stacks[0].shape[1:].numel() == 0:
         return results
     _, rows, columns = stacks[0].shape
