@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from laguna_agent.backend.laguna.layers import DecoderLayer, Router
 from laguna_agent.backend.laguna.model import CausalLM
@@ -95,8 +95,8 @@ def shard(model: CausalLM, mesh: DeviceMesh | None = None, mixed: torch.dtype | 
     rank's share and the sums of gradients stay as they are, and the routers, which choose in fp32, too.
 
     Gradients are the SUM over ranks, for the loss is already divided by the weight of all ranks' tokens. `forward`
-    works as before; so does `hidden`, and after it `head`, as often as wanted before the next backward pass. Forward
-    without backward leaves the root's parameters whole: call `rest` before parameters are listed or loaded.
+    works as before, and it alone: what needs hidden states and the head is given to it as `reader`. A pass forward that
+    none backward follows leaves embedding and head whole: call `rest` before parameters are listed or loaded.
     """
     if mixed is not None and mixed != model.compute_dtype:
         raise UsageError(f"weights were asked for in {mixed}, but the model computes in {model.compute_dtype}")
@@ -116,7 +116,6 @@ def shard(model: CausalLM, mesh: DeviceMesh | None = None, mixed: torch.dtype | 
     # Embedding and head stay whole between forward and backward: tied, they are one tensor that both ends read. They
     # travel as they are, for a head's gradient is summed over chunks of tokens in the type that its weight has.
     fully_shard(model, mesh=mesh, mp_policy=exact, reshard_after_forward=False)
-    register_fsdp_forward_method(model, "hidden")
     for part in _units(model):
         # Sums alone: gloo knows no average and no scaled sum.
         part.set_force_sum_reduction_for_comms(True)

@@ -32,6 +32,8 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from benchmarks.redundant_muon import RedundantMuon
 from laguna_agent.backend.laguna.model import CausalLM, Piece
 from laguna_agent.errors import TrainingDiverged
+from laguna_agent.training.batch import Pack
+from laguna_agent.training.loss import token_loss
 from laguna_agent.training.optim.distributed import DistributedMuon
 from laguna_agent.training.optim.muon import Muon
 from laguna_agent.training.optim.parameters import MatrixParameter, split_parameters
@@ -66,15 +68,13 @@ def pieces_of(rank: int, step: int) -> list[Piece]:
     return [Piece(torch.randint(0, 41, (length,), generator=source)) for length in (6, 3 + rank)]
 
 
-def loss_of(model: CausalLM, pieces: Sequence[Piece], apart: bool) -> Tensor:
-    """Of each token given itself; with `apart` the head in two calls, as a chunked loss makes them."""
+def loss_of(model: CausalLM, pieces: Sequence[Piece], chunked: bool) -> Tensor:
+    """The sum over all tokens, which predict themselves: from all logits, or as training computes it."""
     targets = torch.cat([piece.ids for piece in pieces])
-    if not apart:
+    if not chunked:
         return nn.functional.cross_entropy(model(pieces).float(), targets, reduction="sum")
-    halves = zip(model.hidden(pieces).split(5), targets.split(5), strict=True)
-    return torch.stack(
-        [nn.functional.cross_entropy(model.head(h).float(), wanted, reduction="sum") for h, wanted in halves]
-    ).sum()
+    lengths = tuple(len(piece.ids) for piece in pieces)
+    return token_loss(model, Pack(targets, targets, torch.ones(len(targets)), lengths), total_weight=1.0)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
-def gradients(ranks: Ranks, tied: bool, apart: bool) -> float:
+def gradients(ranks: Ranks, tied: bool, chunked: bool) -> float:
     """The largest difference between the sharded model's gradients and those of the sum of all ranks' losses."""
     alone, model = learning_model(tied), learning_model(tied)
     shard(model)
@@ -93,7 +93,7 @@ def gradients(ranks: Ranks, tied: bool, apart: bool) -> float:
             model(pieces_of(0, step))
         # Two backward passes before a step, as with gradient accumulation.
         for part in (2 * step, 2 * step + 1):
-            loss_of(model, pieces_of(ranks.rank, part), apart).backward()
+            loss_of(model, pieces_of(ranks.rank, part), chunked).backward()
             for rank in range(ranks.size):
                 loss_of(alone, pieces_of(rank, part), False).backward()
         for (name, sharded), (other, plain) in zip(model.named_parameters(), alone.named_parameters(), strict=True):
@@ -106,12 +106,16 @@ def gradients(ranks: Ranks, tied: bool, apart: bool) -> float:
 
 
 def mixed_logits(ranks: Ranks) -> bool:
-    """Whether a model whose weights travel in bf16 gives the logits of the whole model that computes in bf16."""
+    """Whether a model whose layers travel in bf16 gives the logits of the whole model that computes in bf16, and its
+    head, whose gradient is summed over chunks, is fp32 still."""
     alone, model = learning_model(compute=torch.bfloat16), learning_model(compute=torch.bfloat16)
     shard(model, mixed=torch.bfloat16)
     pieces = pieces_of(ranks.rank, 0)
+    kept = []
+    with torch.no_grad():
+        model(pieces, reader=lambda h, head: kept.append(head.dtype) or h)
     logits = model(pieces)
-    same = torch.equal(logits, alone(pieces)) and logits.dtype == torch.bfloat16
+    same = torch.equal(logits, alone(pieces)) and logits.dtype == torch.bfloat16 and kept == [torch.float32]
     logits.float().logsumexp(-1).sum().backward()
     return same and all(
         parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in model.parameters()
@@ -202,7 +206,7 @@ def checkpointed(ranks: Ranks, folder: Path) -> dict[str, Any]:
     optimizer = DistributedMuon(split_parameters(model)[0], lr=0.02)
     keys = sorted(get_state_dict(model, optimizer)[1]["state"])
     load(folder / ("one" if ranks.size == 2 else "two"), model, optimizer)
-    found = {"keys": keys, "loaded": replica_hash(model, [optimizer])}
+    found = {"keys": keys, "loaded": replica_hash(model, [optimizer]), "placed": placed(optimizer)}
     if ranks.size == 2:
         loss_of(model, pieces_of(ranks.rank, 9), False).backward()
         optimizer.step()
@@ -210,16 +214,27 @@ def checkpointed(ranks: Ranks, folder: Path) -> dict[str, Any]:
     return found | {"left": replica_hash(model, [optimizer])}
 
 
+def placed(optimizer: Muon) -> bool:
+    """Whether the momentum of every parameter is cut up as the parameter is, and has numbers of its own."""
+    return all(
+        isinstance(state["momentum_buffer"], DTensor)
+        and state["momentum_buffer"].placements == parameter.placements
+        and state["momentum_buffer"].to_local().shape == parameter.to_local().shape
+        for parameter, state in optimizer.state.items()
+    )
+
+
 def save(folder: Path, model: CausalLM, optimizer: Muon) -> None:
     """The training's state, with any number of ranks."""
     weights, state = get_state_dict(model, optimizer)
-    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=folder)
+    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=folder, no_dist=not dist.is_initialized())
 
 
 def load(folder: Path, model: CausalLM, optimizer: Muon) -> None:
     """What `save` wrote, with any number of ranks."""
     weights, state = get_state_dict(model, optimizer)
-    dcp.load({"model": weights, "optimizer": state}, checkpoint_id=folder)
+    read = {"model": weights, "optimizer": state}
+    dcp.load(read, checkpoint_id=folder, no_dist=not dist.is_initialized())
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
 
 
@@ -254,14 +269,18 @@ def replicas(ranks: Ranks) -> dict[str, Any]:
         optimizer = DistributedMuon(split_parameters(model)[0], lr=0.02)
         loss_of(model, pieces_of(0, 0), False).backward()
         optimizer.step()
-        # A pass without gradients leaves whole parameters behind, and the checks must see the shards.
+        rest(model)
+        embedding = model.model.embed_tokens.weight
+        # A pass without gradients leaves the embedding whole in the model, and the check must see what is kept.
         with torch.no_grad():
             model(pieces_of(0, 0))
-        rest(model)
+        with flipped(embedding, last):
+            embedding_said = refused(model, [optimizer])
         weight = model.model.layers[1].mlp.experts.down_proj
         bias = model.model.layers[2].mlp.experts.e_score_correction_bias
         momentum = optimizer.state[weight]["momentum_buffer"]
         found[kind] = {"healthy": refused(model, [optimizer]), "hash": replica_hash(model, [optimizer])}
+        found[kind]["embedding"] = embedding_said
         for name, tensor in (("weight", weight), ("buffer", bias), ("momentum", momentum)):
             with flipped(tensor, last):
                 found[kind][name] = refused(model, [optimizer])
@@ -297,12 +316,13 @@ def findings(ranks: Ranks, folder: Path) -> dict[str, Any]:
     if ranks.size == 4:
         mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "shards"))
         return {"training": {"polar5": same_training(ranks, "polar5", mesh)}}
-    # One way of computing the loss suffices in the larger group.
+    # One way of computing the loss, and one kind of Newton-Schulz, suffice in the larger group.
     ways = [(False, False), (True, True)] if ranks.size == 2 else [(True, True)]
+    kinds = ("kj5", "polar5") if ranks.size == 2 else ("polar5",)
     return {
-        "gradients": {f"{tied=} {apart=}": gradients(ranks, tied, apart) for tied, apart in ways},
+        "gradients": {f"{tied=} {chunked=}": gradients(ranks, tied, chunked) for tied, chunked in ways},
         "mixed": mixed_logits(ranks) if ranks.size == 2 else None,
-        "training": {name: same_training(ranks, name) for name in ("kj5", "polar5")},
+        "training": {name: same_training(ranks, name) for name in kinds},
         "odd": odd_shapes(ranks),
         "checkpoint": checkpointed(ranks, folder),
         "replicas": replicas(ranks),

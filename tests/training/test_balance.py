@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 
 from laguna_agent.backend.laguna.config_json import parse_config
 from laguna_agent.backend.laguna.layers import SparseMLP
-from laguna_agent.backend.laguna.loading import build_model
 from laguna_agent.backend.laguna.model import CausalLM
 from laguna_agent.backend.laguna.weights.opening import open_checkpoint, read_stored
 from laguna_agent.errors import DatasetError, UsageError
@@ -248,7 +247,8 @@ def test_two_ranks_with_sharded_weights_are_one(tmp_path: Path) -> None:
     one, other = (torch.load(tmp_path / str(rank)) for rank in range(2))
     assert one["state"] == other["state"] and torch.equal(one["bias"], other["bias"])
     checkpoint = open_checkpoint(tmp_path / "exported")
-    exported = build_model(checkpoint.config, read_stored(checkpoint))
+    exported = CausalLM(checkpoint.config)
+    exported.load_state_dict(read_stored(checkpoint))
     initial = made().state_dict()
     for name, tensor in exported.state_dict().items():
         wanted = initial[name] if not name.endswith("bias") else tensor

@@ -22,9 +22,12 @@ from laguna_agent.errors import ConfigError, UsageError, WeightsError
 from laguna_agent.messages import text_message
 from laguna_agent.training.export import LINEAGE, export_checkpoint
 from laguna_agent.training.modelling import initialise, small_laguna
+from tests.laguna import conftest
 from tests.laguna.small_tokenizer import small_library
 
 EOS = "〈|EOS|〉"
+# The engine compiles its kernels when it first opens a model: once for the whole run of tests.
+compiled_once = conftest.compiled_once
 
 
 @pytest.fixture(scope="module")
