@@ -237,6 +237,8 @@ def test_whatever_is_damaged_is_found_and_named(store: Store, harm: Callable[[St
 
 
 def test_a_lost_parent_is_found(store: Store) -> None:
+    with pytest.raises(DatasetError, match="no store"):
+        verify(store)
     first = written(store, "a")
     second = written(store, "b", parents=(first,))
     assert [each.id for each in second.ancestry()] == [second.id, first.id]

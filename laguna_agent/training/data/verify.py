@@ -32,7 +32,12 @@ class Verified(NamedTuple):
 
 
 def verify(store: Store, versions: Iterable[str] = ()) -> Verified:
-    """Check those versions and all that they were made of; without any, the whole store, strays and names too."""
+    """Check those versions and all that they were made of; without any, the whole store, strays and names too.
+
+    Raises DatasetError where there is no store, or no such version.
+    """
+    if not store.root.is_dir():
+        raise DatasetError(f"there is no store at {store.root}")
     problems: list[str] = []
     chosen = [store.resolve(each) for each in versions]
     opened: dict[str, Version] = {}
