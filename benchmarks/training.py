@@ -37,8 +37,8 @@ CLAIMS = {
     "overhead": Claim("training_costs", "overhead_rows", 100),
     "state": Claim("training_costs", "state_rows", 5),
     "orthogonalisation": Claim("training_costs", "orthogonalisation_rows", 45),
-    "distributed": Claim("training_distributed", "rows", 60),
-    "balance": Claim("training_balance", "rows", 150),
+    "distributed": Claim("training_distributed", "rows", 45),
+    "balance": Claim("training_balance", "rows", 190),
     "incremental": Claim("training_data", "incremental_rows", 100),
     "packing": Claim("training_data", "packing_rows", 60),
 }

@@ -19,7 +19,8 @@ ARMS: dict[Balance, str] = {
     "none": "none",
     "micro": "auxiliary loss per micro-batch",
     "global": "auxiliary loss of the global batch",
-    "bias": "loss-free bias",
+    "published": "loss-free bias at the published 0.001 a step",
+    "bias": "loss-free bias, its rate scaled with the run",
 }
 AIM, SLACK = 4.0, 0.02
 """Times less MaxVio than with none, and nats per token that count as equal loss."""

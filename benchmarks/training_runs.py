@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,7 @@ from training_corpus import corpus
 
 from laguna_agent.backend.laguna.config_json import parse_config
 from laguna_agent.backend.laguna.model import CausalLM
-from laguna_agent.training.balance import ExpertBalance, bias_rate_for
+from laguna_agent.training.balance import SLOWEST, ExpertBalance, bias_rate_for
 from laguna_agent.training.batch import Pack
 from laguna_agent.training.loss import held_out, token_loss
 from laguna_agent.training.modelling import initialise, small_laguna
@@ -41,7 +42,7 @@ VALIDATION = 96
 """Sequences held out."""
 LAST = 20
 """Steps at the end of a run whose balance counts."""
-Balance = Literal["none", "micro", "global", "bias"]
+Balance = Literal["none", "micro", "global", "published", "bias"]
 TINY = {"hidden": 96, "layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 24, "experts": 8, "expert_size": 64}
 TINY |= {"shared_expert_size": 64, "dense_size": 288, "window": 64, "full_every": 3, "context": 512}
 """0.9 M parameters: so small that 8,192 tokens a step and a hundred steps fit a core's minute."""
@@ -136,7 +137,7 @@ def balance_of(model: CausalLM, run: Run) -> ExpertBalance:
     """How the arm keeps its experts busy; every arm counts how busy they are."""
     return ExpertBalance(
         model,
-        bias_rate=bias_rate_for(run.steps) if run.balance == "bias" else 0.0,
+        bias_rate={"bias": bias_rate_for(run.steps), "published": SLOWEST}.get(run.balance, 0.0),
         aux_weight=run.weight,
         scope="micro" if run.balance == "micro" else "global",
     )
@@ -161,6 +162,18 @@ def perform_all(runs: Sequence[Run], cache: Path) -> list[Outcome]:
     os.environ["OMP_NUM_THREADS"] = "1"
     workers = min(len(runs), len(os.sched_getaffinity(0)))
     order = sorted(range(len(runs)), key=lambda at: -runs[at].steps)
+    outcomes: dict[int, Outcome] = {}
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        waiting = {at: pool.submit(perform, runs[at], cache) for at in order}
-        return [waiting[at].result() for at in range(len(runs))]
+        waiting = {pool.submit(perform, runs[at], cache): at for at in order}
+        for done in as_completed(waiting):
+            at = waiting[done]
+            outcomes[at] = done.result()
+            print(f"  {_told(runs[at], outcomes[at])}", file=sys.stderr, flush=True)
+    return [outcomes[at] for at in range(len(runs))]
+
+
+def _told(run: Run, outcome: Outcome) -> str:
+    return (
+        f"{run.optimizer} lr {run.lr:g}, {run.steps} steps of {run.tokens:,}, seed {run.seed}, {run.balance}: "
+        f"loss {outcome.loss:.4f}, MaxVio {outcome.max_vio:.2f}, {outcome.seconds:.0f} s"
+    )
