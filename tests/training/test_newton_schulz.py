@@ -130,7 +130,7 @@ def test_bf16_is_as_near_as_bf16_can_be() -> None:
     assert values.max().item() < INTERVALS["polar5"].high + 0.03
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     rows=st.integers(1, 40),
     columns=st.integers(1, 40),
@@ -147,7 +147,7 @@ def test_company_does_not_change_a_bit(rows: int, columns: int, count: int, dtyp
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(31, 33), (64, 192), (127, 191), (192, 128), (200, 200)])
+@pytest.mark.parametrize("shape", [(31, 33), (127, 191), (192, 128)])
 def test_company_does_not_change_a_bit_of_large_ones(shape: tuple[int, int], dtype: torch.dtype, threads: int) -> None:
     stack = randoms(6, 9, *shape)
     whole = orthogonalise(stack, "kj5", dtype)
