@@ -196,7 +196,7 @@ def test_a_step_that_is_no_number_is_not_applied(tmp_path: Path) -> None:
 
 def test_a_spike_is_not_applied(tmp_path: Path) -> None:
     # A step whose weights nearly cancel has the differences between its tokens blown up.
-    assert train(write_run(tmp_path, 11, text=RUN_AT_REST), stream=Counting({40: -94.99}))[0].rolled_back == 1
+    assert train(write_run(tmp_path, 11, text=RUN_AT_REST), stream=Counting({41: -94.99}))[0].rolled_back == 1
     (bad,) = events(tmp_path, "bad_step")
     assert bad["step"] == 11 and "the median of the last 10 steps" in bad["objection"]
 
