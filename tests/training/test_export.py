@@ -12,22 +12,20 @@ import pytest
 import torch
 
 from laguna_agent.agent.prompt import WHERE
+from laguna_agent.backend.laguna.answer_stream import AnswerStream
 from laguna_agent.backend.laguna.config_json import parse_config
-from laguna_agent.backend.laguna.loading import build_model
-from laguna_agent.backend.laguna.local_model import ModelOptions, load_model, plan_model
+from laguna_agent.backend.laguna.local_model import ModelOptions, plan_model
 from laguna_agent.backend.laguna.model import CausalLM, Piece
 from laguna_agent.backend.laguna.prompt import PromptWriter
+from laguna_agent.backend.laguna.tokenizer import read_tokenizer, stop_ids
 from laguna_agent.backend.laguna.weights.opening import open_checkpoint, read_stored
 from laguna_agent.errors import ConfigError, UsageError, WeightsError
 from laguna_agent.messages import text_message
 from laguna_agent.training.export import LINEAGE, export_checkpoint
 from laguna_agent.training.modelling import initialise, small_laguna
-from tests.laguna import conftest
 from tests.laguna.small_tokenizer import small_library
 
 EOS = "〈|EOS|〉"
-# The engine compiles its kernels when it first opens a model: once for the whole run of tests.
-compiled_once = conftest.compiled_once
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +73,8 @@ def test_transformers_and_the_engine_compute_what_was_trained(tmp_path: Path, ti
     oracle = transformers.LagunaForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     torch.testing.assert_close(oracle(ids[None]).logits[0].detach(), expected, atol=1e-4, rtol=1e-4)
     checkpoint = open_checkpoint(tmp_path / "out")
-    ours = build_model(checkpoint.config, read_stored(checkpoint))
+    ours = CausalLM(checkpoint.config)
+    ours.load_state_dict(read_stored(checkpoint))
     torch.testing.assert_close(ours([Piece(ids)]), expected, atol=1e-4, rtol=1e-4)
     for layer, kept in zip(ours.model.layers[1:], model.model.layers[1:], strict=True):
         assert torch.equal(layer.mlp.experts.e_score_correction_bias, kept.mlp.experts.e_score_correction_bias)
@@ -91,10 +90,8 @@ def test_the_folder_is_a_local_model_that_goes_on_with_what_was_said(tmp_path: P
     assert json.loads((folder / LINEAGE).read_text()) == {"datasets": ["d_1"], "step": 7}
     assert (folder / "tokenizer.json").read_bytes() == tokenizer_json.read_bytes()
     assert sorted(os.listdir(folder.parent)) == ["small"]
-    local = load_model(plan_model(ModelOptions(str(folder), quant="bf16", arithmetic="exact")))
-    assert local.tokenizer.decode(local.stop) == EOS or local.tokenizer.decode([2]) in local.tokenizer.decode(
-        local.stop
-    )
+    local, tokenizer = plan_model(ModelOptions(str(folder), quant="bf16")), read_tokenizer(folder)
+    assert EOS in tokenizer.decode(stop_ids(tokenizer, local.config.eos_token_ids))
     said = "def add(a, b):"
     messages = [
         text_message("system", "You are an agent."),
@@ -102,12 +99,16 @@ def test_the_folder_is_a_local_model_that_goes_on_with_what_was_said(tmp_path: P
         text_message("assistant", "x"),
         text_message("user", f"{said}\n\n{WHERE}/home/x\nIt holds: (nothing)"),
     ]
-    prompt = PromptWriter(local.template, local.tokenizer).write(messages)
-    assert list(prompt.ids) == local.tokenizer.encode(said) and not prompt.in_thought
+    prompt = PromptWriter(local.template, tokenizer).write(messages)
+    assert list(prompt.ids) == tokenizer.encode(said) and not prompt.in_thought
     assert local.template.render([text_message("user", said)]) == said and local.template.render([]) == ""
+    # What follows is shown as it was written: in Python the first spaces have a meaning.
+    stream = AnswerStream((), in_thought=False, padded=local.template.family.line_tags)
+    shown = [*stream.feed("\n    return a"), *stream.feed(" + b\n"), *stream.finish()]
+    assert "".join(delta.text for delta in shown) == "\n    return a + b\n"
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     assert theirs.apply_chat_template([{"role": "user", "content": said}], tokenize=False) == said
-    assert theirs.eos_token == theirs.bos_token == local.tokenizer.decode([2])
+    assert theirs.eos_token == theirs.bos_token == tokenizer.decode([2])
 
 
 def test_another_template_may_be_given(place: Path, tokenizer_json: Path) -> None:
@@ -159,3 +160,16 @@ def test_a_folder_is_replaced_only_on_request_and_never_half(place: Path) -> Non
     (place / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         export_checkpoint(model, values, place / "file" / "out")
+
+
+@pytest.mark.slow
+def test_the_engine_opens_and_runs_it(tmp_path: Path, tokenizer_json: Path) -> None:
+    """Slow because the engine compiles its kernels when it first opens a model."""
+    from laguna_agent.backend.laguna.local_model import load_model
+
+    model, values = made()
+    export_checkpoint(model, values, tmp_path / "out", tokenizer_json)
+    local = load_model(plan_model(ModelOptions(str(tmp_path / "out"), arithmetic="exact", quant="bf16")))
+    ids = torch.tensor(local.tokenizer.encode("def add(a, b):"))
+    found, expected = local.model([Piece(ids)]), model([Piece(ids)]).detach()
+    assert (found - expected).norm() < 0.05 * expected.norm()

@@ -17,8 +17,10 @@ class ChatFamily(msgspec.Struct, frozen=True):
     """What the parser and the grammar must know of a template.
 
     `call_syntax` is None where the template shows no tools. `line_tags` says that tags stand on lines of their own
-    (poolside's newline style, and hermes). `thinking` and `keeps_thinking` say whether the template asks for
-    `enable_thinking` and `preserve_thinking`; `reasoning` whether it writes the reasoning of earlier turns at all.
+    (poolside's newline style, and hermes), so that white space around what is said means nothing; where a template
+    writes no tags at all, a model goes on with a text, and every space is its own. `thinking` and `keeps_thinking` say
+    whether the template asks for `enable_thinking` and `preserve_thinking`; `reasoning` whether it writes the reasoning
+    of earlier turns at all.
     """
 
     call_syntax: CallSyntax | None
@@ -36,7 +38,7 @@ def chat_family(text: str) -> ChatFamily:
     broken = re.search(r"<user>-?%?\}?(?:\\n|\n)|<arg_value>(?:\\n|\n)|</arg_key>(?:\\n|\n)", text) is not None
     return ChatFamily(
         call_syntax="poolside" if poolside else "hermes" if hermes else None,
-        line_tags=broken if poolside else True,
+        line_tags=broken if poolside else "<" in text,
         thinking="enable_thinking" in text,
         keeps_thinking="preserve_thinking" in text,
         reasoning="reasoning" in text,
