@@ -106,12 +106,16 @@ def gradients(ranks: Ranks, tied: bool, chunked: bool) -> float:
 
 
 def mixed_logits(ranks: Ranks) -> bool:
-    """Whether a model whose weights travel in bf16 gives the logits of the whole model that computes in bf16."""
+    """Whether a model whose layers travel in bf16 gives the logits of the whole model that computes in bf16, and its
+    head, whose gradient is summed over chunks, is fp32 still."""
     alone, model = learning_model(compute=torch.bfloat16), learning_model(compute=torch.bfloat16)
     shard(model, mixed=torch.bfloat16)
     pieces = pieces_of(ranks.rank, 0)
+    kept = []
+    with torch.no_grad():
+        model(pieces, reader=lambda h, head: kept.append(head.dtype) or h)
     logits = model(pieces)
-    same = torch.equal(logits, alone(pieces)) and logits.dtype == torch.bfloat16
+    same = torch.equal(logits, alone(pieces)) and logits.dtype == torch.bfloat16 and kept == [torch.float32]
     logits.float().logsumexp(-1).sum().backward()
     return same and all(
         parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in model.parameters()
