@@ -108,6 +108,7 @@ class Trainer:
         with ExitStack() as stack:
             if self.ranks.first:
                 stack.enter_context(_held(self.folder))
+                self.checkpoints.sweep()
             stack.enter_context(repeatable())
             stop = stack.enter_context(noted_signals(patient=self.ranks.size > 1))
             telling = stack.enter_context(Telling(self.run, self.folder, first=self.ranks.first))

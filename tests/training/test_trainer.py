@@ -120,10 +120,11 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, undisturbed: tuple[Pat
     # What a kill in the middle of a write leaves: half a line, and a checkpoint that is none yet.
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step":8,"lo')
-    (tmp_path / "run" / "checkpoints" / ".step-00000009.partial").mkdir()
-    (tmp_path / "run" / "checkpoints" / ".step-00000009.partial" / "__0_0.distcp").write_bytes(b"half")
+    half = tmp_path / "run" / "checkpoints" / ".step-00000007.partial"
+    half.mkdir()
+    (half / "__0_0.distcp").write_bytes(b"half")
     result, made = train(path)
-    assert result.step == STEPS
+    assert result.step == STEPS and not half.exists()
     assert events(tmp_path, "resumed") == [{"event": "resumed", "step": 6, "ranks": 1}]
     assert same(numbers(made), undisturbed[1])
     assert metrics(tmp_path) == metrics(undisturbed[0])
