@@ -70,6 +70,11 @@ class Checkpoints:
             raise StorageError(f"cannot write the checkpoint {final}: {reason}; make room, then start again") from error
         return final
 
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written; for the one process that holds the run."""
+        for path in self.folder.glob(".step-*.partial"):
+            shutil.rmtree(path, ignore_errors=True)
+
     def latest(self) -> Path | None:
         """The newest checkpoint that is whole; None where there is none."""
         return next((path for path in reversed(self.all()) if _whole(path)), None)

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any
 
 from laguna_agent.training.dashboard import Dashboard
-from laguna_agent.training.plots import plot_run
 from laguna_agent.training.run_file import RunFile
 from laguna_agent.training.run_log import RunLog
 from laguna_agent.training.tensorboard import TensorBoard
@@ -97,6 +96,9 @@ class Telling:
             self._say(f"stopped after step {step}; the same command goes on from there")
             return
         self._event("finished", step=step)
+        # Half a second that only the end of a run needs, and none of the other ranks.
+        from laguna_agent.training.plots import plot_run
+
         plot_run(self._folder, self._folder / PLOT)
         self._say(f"finished after step {step}; {self._folder / PLOT} shows the run")
 

@@ -29,6 +29,7 @@ from laguna_agent.training.checkpoints import Checkpoints, load_tensors, read_st
 from laguna_agent.training.guard import Guard
 from laguna_agent.training.loss import held_out
 from laguna_agent.training.modelling import initialise
+from laguna_agent.training.optim.replicas import check_replicas
 from laguna_agent.training.provenance import Lineage
 from laguna_agent.training.rng import repeatable, restore_rng, seed_all
 from laguna_agent.training.run_file import RunFile, differences
@@ -107,6 +108,7 @@ class Trainer:
         with ExitStack() as stack:
             if self.ranks.first:
                 stack.enter_context(_held(self.folder))
+                self.checkpoints.sweep()
             stack.enter_context(repeatable())
             stop = stack.enter_context(noted_signals(patient=self.ranks.size > 1))
             telling = stack.enter_context(Telling(self.run, self.folder, first=self.ranks.first))
@@ -249,6 +251,8 @@ class Trainer:
     def _save(self, telling: Telling) -> None:
         if self._saved == self.step:
             return
+        # What went wrong on one rank alone must not become what all go on from.
+        check_replicas(self.model, self.updates.optimizers, when=f"step {self.step}")
         state = {
             "run": msgspec.to_builtins(self.run),
             "versions": self.lineage.versions,

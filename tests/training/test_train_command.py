@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,15 @@ def test_what_does_not_fit_is_refused_in_one_line(folder: Path, tmp_path: Path) 
         run_command(["train", "export", str(tmp_path / "none"), "--out", str(tmp_path / "x")])
     with pytest.raises(ConfigError, match="the command is `train sft`"):
         run_command(["train", "pretrain", "--config", str(folder / "sft.toml")])
+
+
+def test_without_the_extra_one_line_says_what_to_install(folder: Path) -> None:
+    without = "import sys; sys.modules['torch'] = None; from laguna_agent.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", without, "train", "pretrain", "--config", str(folder / "pretrain.toml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = "laguna-agent: training needs torch, which is not installed: pip install 'laguna-agent[train]'\n"
+    assert (done.returncode, done.stderr) == (2, said)
