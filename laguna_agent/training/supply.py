@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import pyarrow.compute  # noqa: F401 - what reads packs takes it as loaded
 
 from laguna_agent.backend.laguna.tokenizer import Tokenizer, read_tokenizer
 from laguna_agent.errors import ConfigError
