@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from statistics import median
+from time import perf_counter, process_time
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def overhead_rows(settings: Settings) -> list[Row]:
         shares = {}
         for tokens in sweep:
             arms = {"muon": partial(_step, model, muon, tokens), "adamw": partial(_step, twin, fused, tokens)}
-            taken = interleaved(arms, rounds)
+            taken = interleaved(arms, rounds, process_time)
             shares[tokens] = [100 - 100 / ratio for ratio in ratios(taken, "muon", "adamw")]
         _learn(model, most)
         _learn(twin, most)
@@ -162,7 +163,8 @@ def orthogonalisation_rows(settings: Settings) -> list[Row]:
     rows = []
     for count in (1, 2):
         with threads(count):
-            taken = interleaved({name: arm.step for name, arm in arms.items()}, 1 if settings.quick else 7)
+            clock = process_time if count == 1 else perf_counter
+            taken = interleaved({name: arm.step for name, arm in arms.items()}, 1 if settings.quick else 7, clock)
         faster = {name: ratios(taken, "torch", name) for name in ("fp32", "bf16")}
         rows.append(
             Row(
