@@ -24,6 +24,7 @@ from laguna_agent.cli import (
     serve,
     sessions,
     setup,
+    train,
     trust,
 )
 from laguna_agent.cli.grammar import PromptCommand
@@ -79,6 +80,7 @@ data.app.command("lineage")(data_lineage.lineage)
 data_tokens.mount(data.app)
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
+app.add_typer(train.app, name="train")
 app.command()(trust.trust)
 app.command()(doctor.doctor)
 app.command()(selftest.selftest)

@@ -213,7 +213,8 @@ def test_families() -> None:
     assert template("compact").family == ChatFamily("poolside", False, True, False, True)
     assert template("newline").family == ChatFamily("poolside", True, True, False, True)
     assert template("hermes").family == ChatFamily("hermes", True, False, True, True)
-    assert ChatTemplate("{{ messages }}", source="t").family == ChatFamily(None, True, False, False, False)
+    assert ChatTemplate("<{{ messages }}>", source="t").family == ChatFamily(None, True, False, False, False)
+    assert ChatTemplate("{{ messages }}", source="t").family == ChatFamily(None, False, False, False, False)
 
 
 def test_an_image_is_refused() -> None:

@@ -90,8 +90,8 @@ def test_the_folder_is_a_local_model_that_goes_on_with_what_was_said(tmp_path: P
     assert json.loads((folder / LINEAGE).read_text()) == {"datasets": ["d_1"], "step": 7}
     assert (folder / "tokenizer.json").read_bytes() == tokenizer_json.read_bytes()
     assert sorted(os.listdir(folder.parent)) == ["small"]
-    local = load_model(plan_model(ModelOptions(str(folder), quant="bf16", arithmetic="exact")))
-    assert tokenizer.decode(local.stop) == EOS or tokenizer.decode([2]) in tokenizer.decode(local.stop)
+    local, tokenizer = plan_model(ModelOptions(str(folder), quant="bf16")), read_tokenizer(folder)
+    assert EOS in tokenizer.decode(stop_ids(tokenizer, local.config.eos_token_ids))
     said = "def add(a, b):"
     messages = [
         text_message("system", "You are an agent."),
