@@ -54,9 +54,8 @@ def overhead_rows(settings: Settings) -> list[Row]:
             shares[tokens] = [100 - 100 / ratio for ratio in ratios(taken, "muon", "adamw")]
         _learn(model, most)
         _learn(twin, most)
-        parts = interleaved(
-            {"muon": muon.step, "adamw": fused.step, "tokens": partial(_learn, model, most)}, rounds + 2
-        )
+        alone = {"muon": muon.step, "adamw": fused.step, "tokens": partial(_learn, model, most)}
+        parts = interleaved(alone, rounds + 2, process_time)
     extra, token = median(parts["muon"]) - median(parts["adamw"]), median(parts["tokens"]) / most
     computed = ", ".join(f"{tokens:,}: {extra / (extra + token * tokens):.1%}" for tokens in BEYOND)
     flops = newton_schulz_flops(geometry_of(model)) / median(parts["muon"])
