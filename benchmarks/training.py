@@ -76,7 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.claims:
         found, seconds[name] = measured(name, settings)
         rows += found
-        print(f"{name}: {seconds[name]:.0f} s of {CLAIMS[name].budget} s", file=sys.stderr, flush=True)
+        # As soon as it is known: what comes after may fail, or be stopped.
+        told = f"{name}: {seconds[name]:.0f} s of {CLAIMS[name].budget} s\n{markdown(found)}"
+        print(told, file=sys.stderr, flush=True)
     told = (
         f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, {sum(seconds.values()) / 60:.1f} minutes in all: "
     )
