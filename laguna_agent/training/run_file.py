@@ -113,6 +113,8 @@ class OptimizerSection(Section, frozen=True, kw_only=True):
     coefficients: Literal["kj5", "polar5", "hybrid10"] = "polar5"
     clip: NotNegative = 1.0
     """The largest norm of all gradients together; 0: whatever it is."""
+    capture: bool = False
+    """Whether Muon's step is replayed from a CUDA graph, where one process has all parameters on a GPU (`Captured`)."""
 
 
 class ScheduleSection(Section, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from laguna_agent.training.optim.adamw import adamw
+from laguna_agent.training.optim.capture import Captured
 from laguna_agent.training.optim.distributed import DistributedMuon
 from laguna_agent.training.optim.muon import Muon
 from laguna_agent.training.optim.parameters import MatrixParameter, split_parameters
@@ -32,6 +33,8 @@ class Updates:
         self._names = {id(each.parameter): each.name for each in matrices}
         self._names |= {id(parameter): name for name, parameter in rest}
         self.matrices = _of_matrices(matrices, settings)
+        alone = type(self.matrices) is Muon
+        self._captured = Captured(self.matrices, settings.capture and alone)
         self.rest = adamw(rest, lr=settings.adamw_lr)
         self._peaks = [
             (group, float(group["lr"])) for each in (self.matrices, self.rest) for group in each.param_groups
@@ -54,14 +57,14 @@ class Updates:
 
     def step(self) -> None:
         """Apply the gradients and forget them."""
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self._captured.step()
+        self.rest.step()
         self.forget()
 
     def forget(self) -> None:
-        """Forget the gradients."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        """Forget the gradients. Those of a captured step stay where they are, and become 0."""
+        self.matrices.zero_grad(set_to_none=bool(self._captured.why_not))
+        self.rest.zero_grad(set_to_none=True)
 
     def squares(self) -> Tensor:
         """The sum of all squared gradients that this rank holds, fp64: that of the whole model where they are summed

@@ -51,8 +51,9 @@ def _greeted(rows: list[str]) -> list[str]:
     sandbox."""
     if not rows[0].startswith("laguna-agent "):
         return rows
-    # Between any two of these words there may be the end of a row.
-    end = next((number for number in range(1, 9) if " ".join(rows[:number]).endswith("; /help for help")), 1)
+    # Between any two of these words there may be the end of a row, before the blank or behind it.
+    ends = (number for number in range(1, 9) if " ".join(" ".join(rows[:number]).split()).endswith("; /help for help"))
+    end = next(ends, 1)
     model = rows[0].split()[2]
     if end < len(rows) and rows[end].startswith("sandbox: "):
         end = next(number for number, row in enumerate(rows) if number > end and not re.match(r"\w", row))

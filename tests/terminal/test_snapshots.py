@@ -16,6 +16,7 @@ REST = ["sandbox: bubblewrap + landlock 7 +", "seccomp", "", "\u203a hello"]
     [
         ["laguna-agent 1.0: a-model in /at/w; /help for help"],
         ["laguna-agent 1.0: a-model in /at/w;", "/help for help"],
+        ["laguna-agent 1.0: a-model in /at/w;", " /help for help"],
         ["laguna-agent 1.0: a-model in /at/w; /help", "for help"],
         ["laguna-agent 1.0: a-model in /at/w; /help for", "help"],
         ["laguna-agent 1.0: a-model in", "/at/a-very-long-na", "me; /help for help"],

@@ -9,10 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from laguna_agent.backend.laguna.config_json import parse_config
+from laguna_agent.backend.laguna.model import CausalLM, Piece
+from laguna_agent.training.modelling import initialise, small_laguna
 from laguna_agent.training.optim.adamw import adamw
 from laguna_agent.training.optim.capture import WARM_UPS, Action, Captured, Plan, footprint
 from laguna_agent.training.optim.muon import BUFFER, Muon
 from laguna_agent.training.optim.parameters import MatrixParameter
+from laguna_agent.training.run_file import OptimizerSection
+from laguna_agent.training.updates import Updates
 
 
 def made() -> tuple[nn.Parameter, Muon]:
@@ -87,3 +92,18 @@ def test_without_cuda_it_is_a_plain_step_and_says_so(
         muon.step()
         captured.step()
     assert torch.equal(plain, weight)
+
+
+def test_a_run_that_asks_for_a_graph_learns_the_same_without_one() -> None:
+    after = []
+    for capture in (False, True):
+        model = CausalLM(
+            parse_config(small_laguna(vocab_size=32, hidden=16, layers=2, heads=2, head_dim=8, context=16))
+        )
+        initialise(model, 1)
+        updates = Updates(model, OptimizerSection(capture=capture))
+        for step in range(2):
+            model([Piece(torch.arange(8) + step)]).square().sum().backward()
+            updates.step()
+        after.append([parameter.detach().clone() for parameter in updates.parameters])
+    assert all(torch.equal(plain, asked) for plain, asked in zip(*after, strict=True))
