@@ -21,6 +21,7 @@ from laguna_agent.training.data.pack_versions import PackTokens, pack
 from laguna_agent.training.data.store import Store
 from laguna_agent.training.data.token_versions import Tokenise, tokenise
 from laguna_agent.training.run_log import read_lines
+from tests.conftest import RunCli
 from tests.training.token_corpora import TEMPLATES, TEXTS, keep_tokenizer, packed_version
 
 PRETRAIN = """
@@ -68,6 +69,32 @@ store = "store"
 datasets = { chats = 1.0 }
 [optimizer]
 kind = "adamw"
+"""
+ADD = "def add(first, second):\n    return first + second\n"
+LEARN = """
+[run]
+name = "small"
+directory = "small"
+steps = 60
+packs_per_step = 1
+[model]
+hidden = 32
+layers = 3
+heads = 2
+kv_heads = 1
+head_dim = 16
+experts = 4
+expert_size = 32
+shared_expert_size = 32
+dense_size = 64
+context = 4096
+[data]
+store = "store"
+datasets = { learned = 1.0 }
+[optimizer]
+lr = 1e-2
+[schedule]
+warmup = 5
 """
 TALK = [
     {"role": "user", "content": "Say it."},
@@ -121,6 +148,19 @@ def test_from_packs_to_a_model_that_chats(folder: Path, capsys: pytest.CaptureFi
     assert run_command(["train", "export", str(folder / "chat"), "--out", str(folder / "chatting")]) == 0
     settings = json.loads((folder / "chatting" / "tokenizer_config.json").read_text())
     assert settings["chat_template"] == (TEMPLATES / "compact.jinja").read_text()
+
+
+@pytest.mark.slow
+def test_what_was_learned_is_what_run_completes(tmp_path: Path, run_cli: RunCli) -> None:
+    store = Store(tmp_path / "store")
+    store.name("learned", packed_version(store, tmp_path / "words", [ADD] * 2).id)
+    (tmp_path / "run.toml").write_text(LEARN)
+    assert run_command(["train", "pretrain", "--config", str(tmp_path / "run.toml")]) == 0
+    assert run_command(["train", "export", str(tmp_path / "small"), "--out", str(tmp_path / "exported")]) == 0
+    begun = ADD[: ADD.index("):") + 2]
+    done = run_cli("run", "--model", f"local/{tmp_path / 'exported'}", "--temperature", "0", begun, timeout=110)
+    # It ends where the document does, so the run is completed.
+    assert (done.returncode, done.stdout.strip("\n")) == (0, ADD[len(begun) :].strip("\n")), done.stderr
 
 
 def test_what_does_not_fit_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
