@@ -38,6 +38,15 @@ def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
         file.write(data)
 
 
+def sync(path: Path) -> None:
+    """Make a file's bytes, or the names in a folder, durable. Blocking. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def replacing(
     target: Path, mode: int = UNLESS_TOLD, *, directory: int | None = None, durable: bool = True

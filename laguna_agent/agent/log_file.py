@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from laguna_agent.atomic import sync
 from laguna_agent.directories import open_private, private_directory
 from laguna_agent.errors import StorageError, UsageError
 
@@ -42,7 +43,7 @@ class LogFile:
         try:
             self._lock()
             for directory in dict.fromkeys(each.parent for each in new):
-                _sync_directory(directory)
+                sync(directory)
             self._end_last_line()
         except OSError as error:
             os.close(self._fd)
@@ -137,11 +138,3 @@ def _named(holder: Path) -> str:
     except OSError:
         return ""
     return f" (process {pid})" if pid.isdigit() else ""
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

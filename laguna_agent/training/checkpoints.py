@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from laguna_agent.atomic import sync
 from laguna_agent.errors import StorageError, WeightsError
 from laguna_agent.training.rng import rng_state
 
@@ -153,12 +154,12 @@ def _whole(path: Path) -> bool:
 
 def _finish(partial: Path, final: Path) -> None:
     """Make what was written durable, and give it its name."""
-    _sync(partial)
+    sync(partial)
     if final.exists():
         # A damaged one, or one of a time before a roll-back: its place is taken only now.
         shutil.rmtree(final)
     partial.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
 
 
 def _write(path: Path, values: Any) -> None:
@@ -166,14 +167,6 @@ def _write(path: Path, values: Any) -> None:
         file.write(msgspec.json.encode(values))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _rng_file(rank: int) -> str:

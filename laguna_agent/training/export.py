@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from laguna_agent.atomic import sync
 from laguna_agent.backend.laguna.config import ModelConfig
 from laguna_agent.backend.laguna.config_json import parse_config
 from laguna_agent.backend.laguna.model import CausalLM
@@ -187,22 +188,14 @@ def _whole_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
             path.unlink()
         yield partial
         for path in partial.iterdir():
-            _synced(path)
+            sync(path)
         os.fsync(handle)
         if folder.is_dir() and any(folder.iterdir()):
             shutil.rmtree(folder)
         partial.replace(folder)
         mine = False
-        _synced(folder.parent)
+        sync(folder.parent)
     finally:
         if mine:
             shutil.rmtree(partial, ignore_errors=True)
-        os.close(handle)
-
-
-def _synced(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
         os.close(handle)

@@ -24,15 +24,7 @@ from laguna_agent.training.run_log import read_lines
 from tests.conftest import RunCli
 from tests.training.token_corpora import TEMPLATES, TEXTS, keep_tokenizer, packed_version
 
-PRETRAIN = """
-tensorboard = true
-[run]
-name = "small"
-directory = "small"
-steps = 4
-tokens_per_step = 256
-micro_packs = 2
-precision = "bf16"
+SIZES = """\
 [model]
 hidden = 32
 layers = 3
@@ -43,15 +35,25 @@ experts = 4
 expert_size = 16
 shared_expert_size = 16
 dense_size = 32
-context = 128
+"""
+PRETRAIN = f"""
+tensorboard = true
+[run]
+name = "small"
+directory = "small"
+steps = 4
+tokens_per_step = 256
+micro_packs = 2
+precision = "bf16"
+{SIZES}context = 128
 [data]
 store = "store"
-datasets = { learned = 1.0, more = 1.0 }
+datasets = {{ learned = 1.0, more = 1.0 }}
 validation = "held-out"
 validation_packs = 3
 [[data.change]]
 at_step = 3
-weights = { learned = 1.0, more = 0.0 }
+weights = {{ learned = 1.0, more = 0.0 }}
 [checkpoints]
 every = 2
 """
@@ -71,26 +73,16 @@ datasets = { chats = 1.0 }
 kind = "adamw"
 """
 ADD = "def add(first, second):\n    return first + second\n"
-LEARN = """
+LEARN = f"""
 [run]
 name = "small"
 directory = "small"
 steps = 60
 packs_per_step = 1
-[model]
-hidden = 32
-layers = 3
-heads = 2
-kv_heads = 1
-head_dim = 16
-experts = 4
-expert_size = 32
-shared_expert_size = 32
-dense_size = 64
-context = 4096
+{SIZES}context = 4096
 [data]
 store = "store"
-datasets = { learned = 1.0 }
+datasets = {{ learned = 1.0 }}
 [optimizer]
 lr = 1e-2
 [schedule]

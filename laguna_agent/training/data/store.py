@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from laguna_agent.atomic import replace_file, replacing
+from laguna_agent.atomic import replace_file, replacing, sync
 from laguna_agent.directories import data_directory
 from laguna_agent.errors import DatasetError, UsageError
 from laguna_agent.training.data.contents import (
@@ -357,11 +356,7 @@ class Store:
 
     def _sync(self, folder: str) -> None:
         if (self.root / folder).is_dir():
-            handle = os.open(self.root / folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync(self.root / folder)
 
     def close(self) -> None:
         """Let others take away what nothing needs."""
