@@ -14,6 +14,7 @@ from laguna_agent.backend.laguna.prompt import PromptWriter
 from laguna_agent.backend.laguna.template import ChatTemplate, Thinking
 from laguna_agent.errors import DatasetError
 from laguna_agent.training.data.conversations import Rendered, Renderer, ingest_conversations, read_conversation
+from laguna_agent.training.data.lineage import token_origin
 from laguna_agent.training.data.pack_versions import PackTokens, pack
 from laguna_agent.training.data.packed import PackedVersion
 from laguna_agent.training.data.store import Store
@@ -196,3 +197,7 @@ def test_from_lines_to_packs(tmp_path: Path) -> None:
             assert got.weights[at : at + length].tolist() == expected.predicting()
             at, seen = at + length, seen + 1
     assert seen == 13
+    # The file and line that somebody wrote it on.
+    origin = token_origin(packed, 0)
+    found = next(row for row in conversations.rows() if row["id"] == origin.document)
+    assert [(place.source, place.path) for place in origin.places] == [(found["source"], found["path"])]

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from laguna_agent.errors import DatasetError
-from laguna_agent.training.data import documents
 from laguna_agent.training.data.store import Store, Version
 
 PACKED = "packed"
@@ -97,9 +96,9 @@ def _piece(version: Version, shard: int, row: int, token: int) -> Origin:
 
 
 def places(version: Version, document: str) -> Iterator[Place]:
-    """Where a document lies in the nearest version of documents that a version was made of."""
+    """Where a document lies in the nearest version of documents or conversations that a version was made of."""
     for each in version.ancestry():
-        if each.kind != documents.KIND:
+        if not _has_places(each):
             continue
         found = [
             Place(each.id, row["source"], row["path"], commits(each).get(row["source"], ""))
@@ -110,6 +109,11 @@ def places(version: Version, document: str) -> Iterator[Place]:
         if found:
             yield from found
             return
+
+
+def _has_places(version: Version) -> bool:
+    """Whether a version says where its rows were found: documents do, and conversations."""
+    return {"id", "source", "path"} <= {name for name, _ in version.manifest.columns}
 
 
 def commits(version: Version) -> dict[str, str]:
@@ -126,7 +130,7 @@ def documents_at(store: Store, path: str, versions: list[Version] | None = None)
     """The ids of the documents that had a path (or `source:path`) in any version."""
     found = set()
     for version in versions if versions is not None else all_versions(store):
-        if version.kind != documents.KIND:
+        if not _has_places(version):
             continue
         for row in version.rows(["id", "source", "path"]):
             if path in (row["path"], f"{row['source']}:{row['path']}"):
