@@ -47,6 +47,8 @@ MAX_JOBS = 32
 """Background jobs that may run at once, and ended ones that are remembered."""
 _GIVE_UP = 5.0
 """Seconds after KILL when a process that the kernel will not let die is abandoned."""
+_TOLD = 5.0
+"""Seconds in which a warden, which may have to wait for a processor, tells that a process has ended."""
 _LINGER = 0.5
 """Seconds that what a command left in its group may take to end by itself."""
 _LIVE_CAP = 64 * 1024
@@ -275,9 +277,7 @@ class RunningCommand:
 
     def _finish(self) -> None:
         self._announce(self._capture.close())
-        code = self._process.poll()
-        # Still alive after KILL: the kernel does not let it go.
-        code = -signal.SIGKILL if code is None else code
+        code = self._code()
         if self._watch is not None:
             self._restored = self._watch.end(self.id)
         self._ended = time.monotonic()
@@ -286,6 +286,16 @@ class RunningCommand:
         self._process.close()
         for each in (self._output, self._stop, self._tell):
             os.close(each)
+
+    def _code(self) -> int:
+        """Its exit code, negative for a signal. A warden tells of an end a moment after it. What is still alive after
+        KILL, because the kernel does not let it go, counts as killed."""
+        deadline = time.monotonic() + _TOLD
+        while (code := self._process.poll()) is None and time.monotonic() < deadline:
+            if processes.members(self._process.pid, self._mark, group_only=True):
+                break
+            time.sleep(0.005)
+        return -signal.SIGKILL if code is None else code
 
 
 class Launcher:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -133,6 +134,22 @@ async def test_background_jobs(launcher: Launcher, tmp_path: Path) -> None:
     launcher.start("sleep 866.2", tmp_path)
     await launcher.aclose()
     assert not running("866.1") + running("866.2")
+
+
+async def test_an_end_that_is_told_late_has_its_exit_code_all_the_same(launcher: Launcher, tmp_path: Path) -> None:
+    """Whoever started the process tells of its end; on a busy machine that takes a moment."""
+    job = launcher.start("echo up; sleep 866.3", tmp_path)
+    with anyio.fail_after(20):
+        while not running("866.3"):
+            await anyio.sleep(0.05)
+    # The shell has become the only command that it had to run.
+    warden = int(Path(f"/proc/{running('866.3')[0]}/stat").read_text().rpartition(") ")[2].split()[1])
+    os.kill(warden, signal.SIGSTOP)
+    going_on = threading.Timer(0.4, os.kill, (warden, signal.SIGCONT))
+    going_on.start()
+    await job.end()
+    going_on.join()
+    assert job.result.exit_code == 128 + signal.SIGTERM
 
 
 async def test_much_output_is_kept_on_disk_and_not_in_memory(launcher: Launcher, tmp_path: Path) -> None:
