@@ -22,6 +22,7 @@ from torch import Tensor
 from laguna_agent.backend.laguna.layers import SparseMLP
 from laguna_agent.backend.laguna.model import CausalLM
 from laguna_agent.errors import DatasetError, UsageError
+from laguna_agent.training.sharding import has_group
 
 Scope = Literal["global", "micro"]
 FASTEST, SLOWEST = 2e-2, 1e-3
@@ -201,6 +202,6 @@ class ExpertBalance:
 
     def _summed(self, counts: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         counts = counts.clone()
-        if len(counts) and dist.is_available() and dist.is_initialized():
+        if len(counts) and has_group():
             dist.all_reduce(counts, group=group)
         return counts

@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from laguna_agent.atomic import sync
 from laguna_agent.errors import StorageError, WeightsError
 from laguna_agent.training.rng import rng_state
+from laguna_agent.training.sharding import has_group
 
 STATE = "state.json"
 LINEAGE = "lineage.json"
@@ -56,7 +57,7 @@ class Checkpoints:
             _meet()
             writer = FileSystemWriter(partial, single_file_per_rank=True, sync_files=True)
             with _unwarned():
-                save(dict(tensors), storage_writer=writer, no_dist=not dist.is_initialized())
+                save(dict(tensors), storage_writer=writer, no_dist=not has_group())
             _write(partial / _rng_file(_rank()), rng_state())
             _meet()
             if _rank() == 0:
@@ -127,7 +128,7 @@ def load_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
     WeightsError where one is missing or has another shape."""
     try:
         with _unwarned():
-            load(dict(into), storage_reader=FileSystemReader(path), no_dist=not dist.is_initialized())
+            load(dict(into), storage_reader=FileSystemReader(path), no_dist=not has_group())
     except (OSError, RuntimeError, ValueError, KeyError, CheckpointException) as error:
         said = " ".join(str(error).split())[:300]
         raise WeightsError(
@@ -174,13 +175,13 @@ def _rng_file(rank: int) -> str:
 
 
 def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if has_group() else 0
 
 
 def _size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if has_group() else 1
 
 
 def _meet() -> None:
-    if dist.is_initialized():
+    if has_group():
         dist.barrier()

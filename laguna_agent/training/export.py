@@ -30,6 +30,7 @@ from laguna_agent.backend.laguna.tokenizer import Tokenizer, read_tokenizer
 from laguna_agent.backend.laguna.weights.canonical import expected_tensors
 from laguna_agent.backend.laguna.weights.folder import SINGLE
 from laguna_agent.errors import ConfigError, LagunaError, UsageError, WeightsError
+from laguna_agent.training.sharding import has_group
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LINEAGE = "training.json"
@@ -69,7 +70,7 @@ def export_checkpoint(
     values["dtype"] = dtype or str(values.get("dtype", "float32"))
     if values["dtype"] not in DTYPES:
         raise ConfigError(f"dtype is {values['dtype']!r}, expected one of {', '.join(DTYPES)}")
-    first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+    first = not has_group() or dist.get_rank() == 0
     tensors = _gathered(model, parse_config(values), DTYPES[values["dtype"]], keep=first)
     failed: LagunaError | None = None
     if first:
@@ -90,7 +91,7 @@ def export_checkpoint(
 
 def _heard(failed: LagunaError | None) -> LagunaError | None:
     """The first rank's error, on every rank."""
-    if dist.is_available() and dist.is_initialized():
+    if has_group():
         said = [failed]
         dist.broadcast_object_list(said)
         return said[0]

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from laguna_agent.backend.kernels.formats import Weight
 from laguna_agent.backend.laguna.model import CausalLM
 from laguna_agent.training.batch import Pack
+from laguna_agent.training.sharding import has_group
 
 LOGITS_AT_ONCE = 1 << 20
 """Logits that exist at a time on a CPU: 4 MiB in fp32 stay in its cache."""
@@ -67,20 +68,10 @@ def held_out(model: CausalLM, packs: Iterable[Pack]) -> HeldOut:
     sums = torch.zeros(3, dtype=torch.float64, device=model.device)
     for pack in packs:
         sums += model(pack.pieces(), reader=lambda h, head, pack=pack: _figures(h, head, pack))
-    if dist.is_available() and dist.is_initialized():
+    if has_group():
         dist.all_reduce(sums)
     loss, right, weight = sums.tolist()
     return HeldOut(loss / weight if weight else math.nan, right / weight if weight else math.nan, weight)
-
-
-def accuracy(model: CausalLM, packs: Iterable[Pack]) -> float:
-    """The weighted part of the tokens whose target was the most likely one; see `held_out`."""
-    return held_out(model, packs).accuracy
-
-
-def perplexity(model: CausalLM, packs: Iterable[Pack]) -> float:
-    """exp of the weighted mean loss; see `held_out`."""
-    return held_out(model, packs).perplexity
 
 
 def _counted(h: Tensor, pack: Pack) -> tuple[Tensor, Tensor, Tensor]:

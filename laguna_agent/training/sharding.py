@@ -41,6 +41,11 @@ class Ranks(NamedTuple):
         return self.rank == 0
 
 
+def has_group() -> bool:
+    """Whether this process has come together with others."""
+    return dist.is_available() and dist.is_initialized()
+
+
 @contextmanager
 def joined_group(*, meeting_file: Path | None = None, patience: timedelta = PATIENCE) -> Iterator[Ranks]:
     """Come together with the other processes that torchrun started, as its environment says; part in any case.
@@ -101,7 +106,7 @@ def shard(model: CausalLM, mesh: DeviceMesh | None = None, mixed: torch.dtype | 
     if mixed is not None and mixed != model.compute_dtype:
         raise UsageError(f"weights were asked for in {mixed}, but the model computes in {model.compute_dtype}")
     if mesh is None:
-        if not dist.is_initialized():
+        if not has_group():
             return
         mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
     exact = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)

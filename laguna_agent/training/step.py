@@ -19,7 +19,7 @@ from laguna_agent.errors import ConfigError
 from laguna_agent.training.balance import ExpertBalance
 from laguna_agent.training.batch import Pack, joined
 from laguna_agent.training.loss import token_loss
-from laguna_agent.training.sharding import Ranks
+from laguna_agent.training.sharding import Ranks, has_group
 
 
 class Work(NamedTuple):
@@ -78,7 +78,7 @@ def agree(loss: Tensor, squares: Tensor, *, interrupted: bool, terminated: bool)
     known = torch.stack(
         (loss, squares.to(loss.device), *(loss.new_full((), flag) for flag in (interrupted, terminated)))
     )
-    if dist.is_available() and dist.is_initialized():
+    if has_group():
         dist.all_reduce(known)
     whole, square, *asked = known.tolist()
     return Agreed(whole, math.sqrt(square) if square >= 0 else square, int(asked[0]), int(asked[1]))

@@ -18,6 +18,7 @@ from laguna_agent.training.optim.distributed import DistributedMuon
 from laguna_agent.training.optim.muon import Muon
 from laguna_agent.training.optim.parameters import MatrixParameter, split_parameters
 from laguna_agent.training.run_file import OptimizerSection
+from laguna_agent.training.sharding import has_group
 
 
 class Updates:
@@ -98,7 +99,7 @@ def _of_matrices(matrices: list[MatrixParameter], settings: OptimizerSection) ->
     if settings.kind == "adamw":
         named = [(each.name, each.parameter) for each in matrices]
         return adamw(named, lr=settings.lr, weight_decay=settings.weight_decay)
-    sharded = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    sharded = has_group() and dist.get_world_size() > 1
     return (DistributedMuon if sharded else Muon)(
         matrices,
         lr=settings.lr,

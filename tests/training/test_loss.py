@@ -13,7 +13,7 @@ from laguna_agent.backend.laguna.config_json import parse_config
 from laguna_agent.backend.laguna.model import CausalLM
 from laguna_agent.training import loss as losses
 from laguna_agent.training.batch import Pack, joined
-from laguna_agent.training.loss import accuracy, held_out, perplexity, token_loss
+from laguna_agent.training.loss import held_out, token_loss
 from laguna_agent.training.modelling import small_laguna
 from tests.laguna.checkpoints import canonical
 from tests.laguna.random_models import randomise
@@ -142,7 +142,7 @@ def test_held_out_figures() -> None:
     expected = ((each * weights).sum() / weights.sum()).item()
     found = held_out(model, packs)
     assert found.loss == pytest.approx(expected, rel=1e-5) and found.weight == pytest.approx(weights.sum().item())
-    assert perplexity(model, packs) == pytest.approx(math.exp(expected), rel=1e-4)
+    assert held_out(model, packs).perplexity == pytest.approx(math.exp(expected), rel=1e-4)
     right = (((best == targets) * weights).sum() / weights.sum()).item()
-    assert 0.1 < right < 0.9 and accuracy(model, packs) == pytest.approx(right)
+    assert 0.1 < right < 0.9 and held_out(model, packs).accuracy == pytest.approx(right)
     assert math.isnan(held_out(model, []).loss)

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from laguna_agent.errors import TrainingDiverged
 from laguna_agent.training.optim.coefficients import Coefficients
 from laguna_agent.training.optim.newton_schulz import orthogonalise
-from laguna_agent.training.sharding import rest
+from laguna_agent.training.sharding import has_group, rest
 
 DIGEST = hashlib.sha256().digest_size
 
@@ -61,7 +61,7 @@ def check_replicas(
 
     Raises TrainingDiverged on every rank, naming ranks and tensors; `when` ("step 12") goes into the text.
     """
-    if not dist.is_initialized() or dist.get_world_size(group) == 1:
+    if not has_group() or dist.get_world_size(group) == 1:
         return
     held = [_Held(name, _piece(tensor), _digest(_local(tensor))) for name, tensor in _tensors(model, optimizers)]
     held += [_Held(name, 0, hashlib.sha256(text.encode()).digest()) for name, text in _settings(optimizers)]
@@ -88,7 +88,7 @@ def check_orthogonalisation(
     matrix [rows, columns], plain and equal on all ranks, or a DTensor, which is gathered (a momentum buffer now and
     then). Raises TrainingDiverged on every rank, naming the odd one.
     """
-    if not dist.is_initialized() or dist.get_world_size(group) == 1:
+    if not has_group() or dist.get_world_size(group) == 1:
         return
     whole = matrix.full_tensor() if isinstance(matrix, DTensor) else matrix
     entries = [_Held("given", 0, _digest(whole)), _Held("made", 0, _digest(orthogonalise(whole[None], coefficients)))]
